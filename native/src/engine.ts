@@ -1,0 +1,228 @@
+/**
+ * The engine's door: a few coarse calls. Heavy work runs off the JavaScript thread and settles a promise.
+ * Errors are `NativeError`s with a code and the values that were wrong.
+ */
+import { loadAddon } from "./addon.js";
+
+export type CpuKind = "scalar" | "avx2" | "avx512";
+export type NativeErrorCode =
+  | "INVALID_ARGUMENT" // a plan, a program or a tile that cannot be
+  | "BAD_MODEL" // a weight file that is damaged, too short, not zero where it must be, or not finite
+  | "OUT_OF_MEMORY"
+  | "PEER_TIMEOUT" // `rank` did not enter a collective or send an embedding in time
+  | "PEER_LOST" // `rank`'s stream ended
+  | "EPOCH_ENDED"
+  | "CLOSED"
+  | "INTERNAL";
+
+/** What a rejected promise or a throwing call gives; made in C++ with these properties set on an Error. */
+export interface NativeError extends Error {
+  code: NativeErrorCode;
+  /** The peer that is to blame, for PEER_TIMEOUT and PEER_LOST. */
+  rank?: number;
+}
+
+/** Where a stored tensor lies. Offsets are absolute in the file. */
+export interface TensorSource {
+  path: string;
+  offset: number;
+  bytes: number;
+  dtype: "BF16" | "F32" | "F16";
+  rows: number;
+  cols: number;
+}
+
+export interface EngineSpec {
+  /** `encode` and `step` of model's RankProgram, as they are; checked in native code. */
+  encode: object;
+  step: object;
+  tensors: Record<string, TensorSource>;
+  rank: number;
+  size: number;
+  threads: number;
+  cache: { layers: number; kvHeads: number; headDim: number };
+  embedding: { rows: number; width: number };
+  tile: { size: number };
+  vocabulary: number;
+}
+
+/** Memory of one placement; set anew at each join, weights stay. */
+export interface PlacementSpec {
+  kvType: "f32" | "bf16";
+  wireType: "f32" | "bf16";
+  blockCount: number;
+  maxBatchedTokens: number;
+  maxSequences: number;
+  maxWantedRows: number;
+  maxTiles: number;
+  maxEmbeddings: number;
+  maxModelLen: number;
+  maxStepsInFlight: number;
+  selectableIds: number;
+  collectiveDeadlineMs: number;
+}
+
+export interface EngineInfo {
+  cpu: CpuKind;
+  threads: number;
+  weightBytes: number;
+  cacheBytes: number;
+  workspaceBytes: number;
+}
+
+export interface EncodePlan {
+  epoch: bigint;
+  encodeId: bigint;
+  tiles: { embeddingId: bigint; pixels: Uint8Array | Float32Array }[]; // u8 [s, s, 3], or normalised f32 [3, s, s]
+  /** Labels of ops whose outputs are returned; for tests. */
+  capture?: string[];
+}
+
+export interface SamplingSpec {
+  temperature: number;
+  seed: bigint;
+  choice: number;
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  logitBias: { tokenId: number; bias: number }[];
+  allowedTokenIds: number[];
+  badWords: number[][];
+  minTokens: number;
+  suppressedTokenIds: number[];
+}
+
+/** The same fields as tessera.shard.v1.StepPlan. */
+export interface StepPlanSpec {
+  epoch: bigint;
+  stepId: bigint;
+  releasedStep: bigint;
+  deadlineMs: number;
+  opened: { sequenceId: bigint; promptLength: number; tokenIds: number[]; sampling: SamplingSpec }[];
+  closedSequenceIds: bigint[];
+  releasedEmbeddingIds: bigint[];
+  slices: SliceSpec[];
+  capture?: string[];
+}
+
+export interface SliceSpec {
+  sequenceId: bigint;
+  startPosition: number;
+  tokenIds: number[];
+  firstBlock: number;
+  blockIds: number[];
+  imageRows: { row: number; embeddingId: bigint; firstRow: number; count: number; encoderRank: number }[];
+  wanted: WantedRowSpec[];
+}
+
+export interface WantedRowSpec {
+  row: number;
+  candidates: number;
+  topLogprobs: number;
+  logprob: boolean;
+  scoredTokenIds: number[];
+  masked: boolean;
+  mask: { start: number; count: number }[];
+}
+
+export interface CandidateResult {
+  tokenId: number;
+  raw: number;
+  scaled: number;
+  noise: number;
+}
+
+export interface ScoredResult {
+  tokenId: number;
+  raw: number;
+}
+
+export interface LaneResult {
+  lane: number;
+  nonFinite: boolean;
+  best: CandidateResult | null;
+  candidates: CandidateResult[];
+  top: ScoredResult[];
+  scored: ScoredResult[];
+  raw: { max: number; sum: number } | null;
+  scaled: { max: number; sum: number } | null;
+}
+
+export interface RowResult {
+  sequenceId: bigint;
+  row: number;
+  lanes: LaneResult[];
+}
+
+export interface StepOutcome {
+  rows: RowResult[];
+  computeNs: bigint;
+  waitNs: bigint;
+  exchangeBytes: bigint;
+  /** By label, f32 [rows × width]; only what `capture` asked for. */
+  captured: Record<string, Float32Array>;
+}
+
+export interface EncodeOutcome {
+  computeNs: bigint;
+  captured: Record<string, Float32Array>;
+}
+
+/** One rank's engine. Steps and encodes run one after another in the order of the calls. */
+export interface Engine {
+  /** Names this engine in the exchange thread; valid until close. */
+  readonly handle: number;
+  info(): EngineInfo;
+  /** Plans memory and takes an epoch: sequences, embeddings and undelivered frames of older ones are dropped. */
+  beginEpoch(epoch: bigint, placement: PlacementSpec): Promise<EngineInfo>;
+  /** Ends the epoch: whatever waits in a collective is rejected with EPOCH_ENDED, or PEER_LOST when a rank is named. */
+  endEpoch(epoch: bigint, lostRank?: number): void;
+  encode(plan: EncodePlan): Promise<EncodeOutcome>;
+  step(plan: StepPlanSpec): Promise<StepOutcome>;
+  /** Best `count` candidates a lane of a row of a step whose logits are kept. */
+  moreCandidates(query: { stepId: bigint; sequenceId: bigint; row: number; count: number }): Promise<RowResult>;
+  release(ids: { sequenceIds: bigint[]; embeddingIds: bigint[] }): void;
+  stats(): { sequences: number; embeddings: number; lastStepId: bigint };
+  close(): Promise<void>;
+}
+
+export function openEngine(
+  spec: EngineSpec,
+  onProgress: (doneBytes: number, totalBytes: number) => void,
+): Promise<Engine> {
+  return loadAddon().openEngine(spec, onProgress);
+}
+
+/** The kernels this machine runs; `TESSERA_CPU` forces one. Throws when it is unknown or not to be had here. */
+export function cpuKind(): CpuKind {
+  return loadAddon().cpuKind();
+}
+
+/** Room before the payload of every outgoing frame, for its protobuf header. */
+export const FRAME_HEADROOM = 96;
+
+/** A frame native code wants sent. `buffer` is [FRAME_HEADROOM bytes | payload ≤ 1 MiB]; the receiver owns it. */
+export interface OutFrame {
+  peers: number[];
+  kind: "collective" | "embedding";
+  epoch: bigint;
+  /** Step id, or encode id. */
+  sequence: bigint;
+  /** Collective's call, or embedding id. */
+  item: bigint;
+  offset: number;
+  total: number;
+  buffer: Uint8Array;
+}
+
+export type InFrame = Omit<OutFrame, "peers" | "buffer"> & { peer: number; payload: Uint8Array };
+
+/** Called in the exchange thread: `send` runs there for every outgoing frame. Returns the detaching. */
+export function attachExchange(handle: number, send: (frame: OutFrame) => void): () => void {
+  return loadAddon().attachExchange(handle, send);
+}
+
+/** Called in the exchange thread: hands a received frame to the engine, which copies the payload. */
+export function deliver(handle: number, frame: InFrame): void {
+  loadAddon().deliver(handle, frame);
+}
