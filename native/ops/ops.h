@@ -167,7 +167,7 @@ void from_bf16(const Context& context, float* out, const uint16_t* x, size_t cou
 
 struct LogSum {
   float max;
-  float sum;  // Σ exp(x − max): chunks of 256 from the lane's first id, sum16 inside, added in rising order
+  float sum;  // Σ exp(x − max), a sum16 from the lane's first id
 };
 struct HeadCandidate {
   int32_t token_id;

@@ -1,0 +1,92 @@
+/** What the request part hands to the engine loop, and gets back from it. Pure data. */
+
+/** A validated `GenerateRequest` with its prompt rendered, tokenised and its images cut into tiles. */
+export interface PreparedRequest {
+  requestId: string;
+  tenant: string;
+  promptIds: number[];
+  /** Places whose embeddings come from tiles, in rising order of position. */
+  imageRows: ImageRowRun[];
+  /** Distinct tiles in order of first use; equal pixels within the request appear once. */
+  tiles: PreparedTile[];
+  imageTokenCount: number;
+  /** Tiles before equal ones were merged. */
+  tileCount: number;
+  choiceCount: number;
+  maxTokens: number;
+  minTokens: number;
+  priority: number;
+  sampling: SamplingParameters;
+  stopTokenIds: number[];
+  stopTexts: string[];
+  includeStopText: boolean;
+  skipSpecialTokens: boolean;
+  returnTokenIds: boolean;
+  /** Undefined: no logprobs. */
+  topLogprobs: number | undefined;
+}
+
+/** `count` prompt positions from `position` on take rows firstRow… of a tile's embeddings. */
+export interface ImageRowRun {
+  position: number;
+  tile: number;
+  firstRow: number;
+  count: number;
+}
+
+export interface PreparedTile {
+  /** Hex SHA-256 of the pixels. */
+  sha256: string;
+  /** u8 [size, size, 3]. */
+  pixels: Uint8Array;
+}
+
+export interface SamplingParameters {
+  temperature: number;
+  topP: number;
+  /** 0: off. */
+  topK: number;
+  minP: number;
+  seed: bigint;
+  repetitionPenalty: number;
+  presencePenalty: number;
+  frequencyPenalty: number;
+  logitBias: { tokenId: number; bias: number }[];
+  /** Empty: all. */
+  allowedTokenIds: number[];
+  badWords: number[][];
+}
+
+/** A token the engine chose, with what was asked about it. */
+export interface SampledToken {
+  tokenId: number;
+  /** Of the raw logits; undefined when no logprobs were asked for. */
+  logprob: number | undefined;
+  top: { tokenId: number; logprob: number }[];
+}
+
+/** Why a choice ended. */
+export type FinishCause =
+  | { reason: "stop"; stopText?: string; stopTokenId?: number }
+  | { reason: "length" }
+  | { reason: "aborted" }
+  | { reason: "error"; code: string; message: string };
+
+/** What a token adds to a choice's text. */
+export interface TextPiece {
+  /** Text that may be shown now; never half a character, never the beginning of a stop text. */
+  text: string;
+  /** Tokens whose text is out or held back, in order; they are reported with this piece. */
+  tokens: SampledToken[];
+  /** Set when this token ended the choice. */
+  finish: FinishCause | undefined;
+}
+
+/** Turns the tokens of one choice into text pieces; made by `createChoiceText`. */
+export interface ChoiceText {
+  /** Takes the next token. */
+  push(token: SampledToken): TextPiece;
+  /** Ends the choice from outside (length, abort, error): what was held back comes out. */
+  end(cause: FinishCause): TextPiece;
+  readonly tokenCount: number;
+}
