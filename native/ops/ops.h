@@ -178,6 +178,7 @@ float gumbel(uint64_t seed, uint32_t index, uint32_t choice, uint32_t token_id);
 
 // One row of one lane. `raw` are the logits; `processed` those after bias, penalties and masks (−inf: not allowed).
 // scaled = processed / temperature (temperature 0: processed itself, noise 0).
+inline constexpr float kNoLogit = -__builtin_inff();  // an id that may not be chosen
 bool head_non_finite(const float* raw, int count);
 LogSum head_log_sum(const Context& context, const float* values, int count, float temperature);  // 0: as 1
 // argmax of scaled + noise; the lowest id wins; false when nothing is allowed.

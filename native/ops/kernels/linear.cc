@@ -1,0 +1,149 @@
+// Linear over bf16 panels. A task is one panel of 64 outputs and up to kChunkRows rows; each lane's sums start at 0 and
+// take k in rising order, whatever the blocking: sums that leave the registers between blocks of K are kept as f32.
+#include <algorithm>
+
+#include "ops/kernels/kernels.h"
+#include "ops/kernels/simd.h"
+
+namespace tessera::TESSERA_NS {
+
+namespace {
+
+constexpr int kVecs = kPanelOutputs / 16;
+constexpr int kChunkRows = 96;
+constexpr int kWidenFrom = 8;  // rows from which a block of weights is widened to f32 once
+constexpr int kBlockInputs = 192;
+#if defined(TESSERA_KIND_AVX512)
+constexpr int kTileRows = 6;
+constexpr int kTileVecs = 4;
+#elif defined(TESSERA_KIND_AVX2)
+constexpr int kTileRows = 6;
+constexpr int kTileVecs = 1;
+#else
+constexpr int kTileRows = 2;
+constexpr int kTileVecs = 4;
+#endif
+
+struct Scratch {
+  float sums[kMaxLanes][kChunkRows][kPanelOutputs];
+  float widened[kBlockInputs][kPanelOutputs];
+};
+
+// sums[r][first …] += x[r][k] · w[k][…] for `inputs` rising k.
+template <int kRows, int kCount, typename Weight>
+void tile(float* sums, const float* x, size_t x_stride, const Weight* w, int inputs) {
+  V16 acc[kRows][kCount];
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kCount; ++v) acc[r][v] = load(sums + r * kPanelOutputs + v * 16);
+  for (int k = 0; k < inputs; ++k) {
+    V16 weight[kCount];
+    for (int v = 0; v < kCount; ++v) weight[v] = load(w + k * kPanelOutputs + v * 16);
+    for (int r = 0; r < kRows; ++r) {
+      const V16 value = splat(x[r * x_stride + k]);
+      for (int v = 0; v < kCount; ++v) acc[r][v] = fma(value, weight[v], acc[r][v]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r)
+    for (int v = 0; v < kCount; ++v) store(sums + r * kPanelOutputs + v * 16, acc[r][v]);
+}
+
+template <int kRows, typename Weight>
+void tile_columns(float* sums, const float* x, size_t x_stride, const Weight* w, int inputs) {
+  constexpr int kCount = kRows == 1 ? kVecs : kTileVecs;
+  for (int v = 0; v < kVecs; v += kCount)
+    tile<kRows, kCount>(sums + v * 16, x, x_stride, w + v * 16, inputs);
+}
+
+template <typename Weight>
+void block_rows(float* sums, const float* x, size_t x_stride, int rows, const Weight* w,
+                int inputs) {
+  int r = 0;
+  for (; r + kTileRows <= rows; r += kTileRows)
+    tile_columns<kTileRows>(sums + r * kPanelOutputs, x + r * x_stride, x_stride, w, inputs);
+  float* rest = sums + r * kPanelOutputs;
+  const float* rest_x = x + r * x_stride;
+  switch (rows - r) {
+    case 1:
+      return tile_columns<1>(rest, rest_x, x_stride, w, inputs);
+    case 2:
+      return tile_columns<2>(rest, rest_x, x_stride, w, inputs);
+    case 3:
+      return tile_columns<3>(rest, rest_x, x_stride, w, inputs);
+    case 4:
+      return tile_columns<4>(rest, rest_x, x_stride, w, inputs);
+    case 5:
+      return tile_columns<5>(rest, rest_x, x_stride, w, inputs);
+    default:
+      return;
+  }
+}
+
+void widen_block(float* widened, const uint16_t* w, int inputs) {
+  for (int i = 0; i < inputs * kPanelOutputs; i += 16) store(widened + i, load(w + i));
+}
+
+void lane_sums(Scratch& scratch, int lane, const LinearArgs& args, int panel, int first_row,
+               int rows) {
+  const Panels& panels = args.lanes[lane];
+  const uint16_t* w = panels.data + static_cast<size_t>(panel) * panels.inputs * kPanelOutputs;
+  const float* x = args.x + first_row * args.x_stride + args.lane_starts[lane];
+  float* sums = scratch.sums[lane][0];
+  std::fill_n(sums, static_cast<size_t>(rows) * kPanelOutputs, 0.0f);
+  if (rows < kWidenFrom) return block_rows(sums, x, args.x_stride, rows, w, panels.inputs);
+  for (int k = 0; k < panels.inputs; k += kBlockInputs) {
+    const int inputs = std::min(kBlockInputs, panels.inputs - k);
+    widen_block(scratch.widened[0], w + static_cast<size_t>(k) * kPanelOutputs, inputs);
+    block_rows<float>(sums, x + k, args.x_stride, rows, scratch.widened[0], inputs);
+  }
+}
+
+// Adds lane b to lane a for the tree (0+1)+(2+3) …; the result is in lane 0.
+void fold_lanes(Scratch& scratch, int lanes, int rows) {
+  const int count = rows * kPanelOutputs;
+  for (int step = 1; step < lanes; step *= 2)
+    for (int lane = 0; lane + step < lanes; lane += 2 * step) {
+      float* a = scratch.sums[lane][0];
+      const float* b = scratch.sums[lane + step][0];
+      for (int i = 0; i < count; i += 16) store(a + i, load(a + i) + load(b + i));
+    }
+}
+
+void finish(const Scratch& scratch, const LinearArgs& args, int panel, int first_row, int rows) {
+  const int outputs = args.lanes[0].outputs;
+  const int first = panel * kPanelOutputs;
+  for (int r = 0; r < rows; ++r) {
+    float* y = args.y + (first_row + r) * args.y_stride + first;
+    for (int v = 0; v < kPanelOutputs && first + v < outputs; v += 16) {
+      const int count = std::min(16, outputs - first - v);
+      V16 value = load(scratch.sums[0][r] + v);
+      if (args.bias != nullptr) value = value + load_part(args.bias + first + v, count, 0.0f);
+      if (args.epilogue == Epilogue::kGelu) value = gelu_of(value);
+      if (count == 16) {
+        store(y + v, value);
+      } else {
+        store_part(y + v, value, count);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void linear(const Context& context, const LinearArgs& args) {
+  if (args.rows == 0) return;
+  const int panels = (args.lanes[0].outputs + kPanelOutputs - 1) / kPanelOutputs;
+  const int chunks = (args.rows + kChunkRows - 1) / kChunkRows;
+  const int lanes = static_cast<int>(args.lanes.size());
+  context.pool->parallel_for(panels * chunks, [&](int task) {
+    static thread_local Scratch scratch;
+    const int panel = task / chunks;
+    const int first_row = task % chunks * kChunkRows;
+    const int rows = std::min(kChunkRows, args.rows - first_row);
+    for (int lane = 0; lane < lanes; ++lane)
+      lane_sums(scratch, lane, args, panel, first_row, rows);
+    fold_lanes(scratch, lanes, rows);
+    finish(scratch, args, panel, first_row, rows);
+  });
+}
+
+}  // namespace tessera::TESSERA_NS

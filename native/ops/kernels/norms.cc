@@ -1,0 +1,89 @@
+// Norms: sums over a row by sum16.
+#include <algorithm>
+
+#include "ops/kernels/kernels.h"
+#include "ops/kernels/simd.h"
+
+namespace tessera::TESSERA_NS {
+
+namespace {
+
+float sum_squares(const float* x, int count, float mean) {
+  V16 sum = splat(0.0f);
+  const V16 shift = splat(mean);
+  int i = 0;
+  for (; i + 16 <= count; i += 16) {
+    const V16 d = load(x + i) - shift;
+    sum = fma(d, d, sum);
+  }
+  if (i < count) {
+    const V16 d = load_part(x + i, count - i, mean) - shift;
+    sum = fma(d, d, sum);
+  }
+  return fold(sum);
+}
+
+float sum16(const float* x, int count) {
+  V16 sum = splat(0.0f);
+  int i = 0;
+  for (; i + 16 <= count; i += 16) sum = sum + load(x + i);
+  if (i < count) sum = sum + load_part(x + i, count - i, 0.0f);
+  return fold(sum);
+}
+
+float inverse_root(float value) { return 1.0f / std::sqrt(value); }
+
+// y = (x · factor) · weight.
+void scale_row(float* y, const float* x, const float* weight, int count, float factor) {
+  const V16 f = splat(factor);
+  int i = 0;
+  for (; i + 16 <= count; i += 16) store(y + i, load(x + i) * f * load(weight + i));
+  if (i < count)
+    store_part(y + i,
+               load_part(x + i, count - i, 0.0f) * f * load_part(weight + i, count - i, 0.0f),
+               count - i);
+}
+
+}  // namespace
+
+void rms_norm(const Context& context, float* y, const float* x, const float* weight, int rows,
+              int dim, float eps) {
+  context.pool->parallel_for(rows, [&](int r) {
+    const float* row = x + static_cast<size_t>(r) * dim;
+    const float mean = sum_squares(row, dim, 0.0f) / static_cast<float>(dim);
+    scale_row(y + static_cast<size_t>(r) * dim, row, weight, dim, inverse_root(mean + eps));
+  });
+}
+
+void layer_norm(const Context& context, float* y, const float* x, const float* weight,
+                const float* bias, int rows, int dim, float eps) {
+  context.pool->parallel_for(rows, [&](int r) {
+    const float* row = x + static_cast<size_t>(r) * dim;
+    float* out = y + static_cast<size_t>(r) * dim;
+    const float mean = sum16(row, dim) / static_cast<float>(dim);
+    const float variance = sum_squares(row, dim, mean) / static_cast<float>(dim);
+    const float factor = inverse_root(variance + eps);
+    for (int i = 0; i < dim; ++i)
+      out[i] = std::fma((row[i] - mean) * factor, weight[i], bias[i]);
+  });
+}
+
+void rms_norm_heads(const Context& context, const RmsNormHeadsArgs& args) {
+  const int heads = args.group_starts[kMaxLanes];
+  const int dim = heads * args.head_dim;
+  context.pool->parallel_for(args.rows, [&](int r) {
+    float* row = args.x + r * args.stride;
+    float groups[kMaxLanes];
+    for (int g = 0; g < kMaxLanes; ++g) {
+      groups[g] = 0.0f;
+      for (int h = args.group_starts[g]; h < args.group_starts[g + 1]; ++h)
+        groups[g] += sum_squares(row + h * args.head_dim, args.head_dim, 0.0f);
+    }
+    for (int step = 1; step < kMaxLanes; step *= 2)
+      for (int g = 0; g < kMaxLanes; g += 2 * step) groups[g] += groups[g + step];
+    const float mean = groups[0] / static_cast<float>(dim);
+    scale_row(row, row, args.weight, dim, inverse_root(mean + args.eps));
+  });
+}
+
+}  // namespace tessera::TESSERA_NS

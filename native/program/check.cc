@@ -1,0 +1,177 @@
+#include "core/check.h"
+#include "ops/ops.h"
+#include "program/program.h"
+
+namespace tessera {
+
+namespace {
+
+// Checks one op of a program; every message names the op and the field.
+class OpCheck {
+ public:
+  OpCheck(const Program& program, const EngineSpec& spec, const Op& op)
+      : program_(program), spec_(spec), op_(op) {}
+
+  void run() const {
+    if (op_.kind != OpKind::kPatchify && op_.kind != OpKind::kEmbedTokens) width(op_.x, "x");
+    if (writes_out()) width(op_.out, "out");
+    switch (op_.kind) {
+      case OpKind::kLinear:
+        return linear();
+      case OpKind::kRmsNorm:
+      case OpKind::kLayerNorm:
+        return norm();
+      case OpKind::kResidual:
+        return residual();
+      case OpKind::kRmsNormHeads:
+        return heads_norm();
+      case OpKind::kVisionAttention:
+      case OpKind::kRope:
+      case OpKind::kWriteCache:
+      case OpKind::kAttention:
+        return attention();
+      case OpKind::kHead:
+        return head();
+      default:
+        return layout();
+    }
+  }
+
+ private:
+  bool writes_out() const {
+    switch (op_.kind) {
+      case OpKind::kRmsNormHeads:
+      case OpKind::kStoreEmbeddings:
+      case OpKind::kSpliceImages:
+      case OpKind::kRope:
+      case OpKind::kWriteCache:
+      case OpKind::kHead:
+        return false;
+      default:
+        return true;
+    }
+  }
+  int width(int id, const char* field) const {
+    CHECK_ARGUMENT(id >= 0 && id < static_cast<int>(program_.buffers.size()), op_.name, ".", field,
+                   ": buffer ", id, " of ", program_.buffers.size());
+    return program_.buffers[id].width;
+  }
+  const WeightSpec& weight(int id, WeightKind kind, const char* field) const {
+    CHECK_ARGUMENT(id >= 0 && id < static_cast<int>(program_.weights.size()), op_.name, ".", field,
+                   ": weight ", id, " of ", program_.weights.size());
+    CHECK_ARGUMENT(program_.weights[id].kind == kind, op_.name, ".", field, ": weight ",
+                   program_.weights[id].name, " is of another kind");
+    return program_.weights[id];
+  }
+  void same(int64_t value, int64_t wanted, const char* what) const {
+    CHECK_ARGUMENT(value == wanted, op_.name, " ", op_.label, ": ", what, " is ", value,
+                   ", must be ", wanted);
+  }
+  void vector(int id, int length, const char* field) const {
+    same(weight(id, WeightKind::kVector, field).outputs, length, field);
+  }
+  void table(int id, int columns) const {
+    same(weight(id, WeightKind::kTable, "table").inputs, columns, "table width");
+  }
+  void linear() const {
+    const WeightSpec& spec = weight(op_.weight, WeightKind::kLinear, "weight");
+    same(spec.inputs, width(op_.x, "x"), "inputs");
+    same(spec.outputs, width(op_.out, "out"), "outputs");
+    if (op_.bias >= 0) vector(op_.bias, spec.outputs, "bias");
+    CHECK_ARGUMENT(!(op_.partial && (op_.bias >= 0 || op_.gelu)), op_.name,
+                   ": a partial sum takes neither bias nor epilogue");
+    const size_t lanes = spec.lane_starts.empty() ? 0 : spec.lane_starts.size() - 1;
+    CHECK_ARGUMENT(lanes == 1 || lanes == 2 || lanes == 4 || lanes == 8, spec.name, ": ", lanes,
+                   " lanes, must be 1, 2, 4 or 8");
+    same(spec.lane_starts.front(), 0, "first lane");
+    same(spec.lane_starts.back(), spec.inputs, "end of the last lane");
+    for (size_t i = 0; i < lanes; ++i)
+      CHECK_ARGUMENT(spec.lane_starts[i] <= spec.lane_starts[i + 1], spec.name, ": lanes fall");
+  }
+  void norm() const {
+    const int dim = width(op_.x, "x");
+    same(width(op_.out, "out"), dim, "out width");
+    vector(op_.weight, dim, "weight");
+    if (op_.kind == OpKind::kLayerNorm) vector(op_.bias, dim, "bias");
+  }
+  void residual() const {
+    const int dim = width(op_.x, "y");
+    same(width(op_.out, "h"), dim, "h width");
+    if (op_.bias >= 0) vector(op_.bias, dim, "bias");
+    if (op_.scale_weight >= 0) vector(op_.scale_weight, dim, "scale");
+  }
+  void head_dim() const {
+    CHECK_ARGUMENT(op_.head_dim >= 16 && op_.head_dim <= 256 && op_.head_dim % 16 == 0, op_.name,
+                   ".headDim: ", op_.head_dim, ", must be a multiple of 16 up to 256");
+  }
+  void heads_norm() const {
+    head_dim();
+    same(static_cast<int>(op_.group_starts.size()), kMaxLanes + 1, "groupStarts");
+    const int dim = op_.group_starts.back() * op_.head_dim;
+    vector(op_.weight, dim, "weight");
+    CHECK_ARGUMENT(op_.column >= 0 && op_.column + dim <= width(op_.x, "x"), op_.name,
+                   ": columns beyond x");
+  }
+  void attention() const {
+    head_dim();
+    const bool vision = op_.kind == OpKind::kVisionAttention;
+    const int kv = vision ? op_.heads : op_.kv_heads;
+    CHECK_ARGUMENT(kv > 0 && op_.heads % kv == 0, op_.name, ".heads: ", op_.heads,
+                   " is no multiple of kvHeads ", kv);
+    same(width(op_.x, "qkv"), (op_.heads + 2 * kv) * op_.head_dim, "qkv width");
+    if (op_.out >= 0) same(width(op_.out, "out"), op_.heads * op_.head_dim, "out width");
+    if (vision || op_.kind == OpKind::kRope) return;
+    same(kv, spec_.kv_heads, "kvHeads");
+    same(op_.head_dim, spec_.head_dim, "headDim");
+    CHECK_ARGUMENT(op_.layer >= 0 && op_.layer < spec_.layers, op_.name, ".layer: ", op_.layer,
+                   " of ", spec_.layers);
+  }
+  void head() const {
+    for (const VocabularyLane& lane : op_.lanes)
+      CHECK_ARGUMENT(lane.column >= 0 && lane.count >= 0 &&
+                         lane.column + lane.count <= width(op_.x, "logits") &&
+                         lane.first_id + lane.count <= spec_.vocabulary,
+                     "head: lane ", lane.lane, " lies outside the logits");
+  }
+  void layout() const {
+    switch (op_.kind) {
+      case OpKind::kPatchify:
+        CHECK_ARGUMENT(op_.patch_size > 0 && op_.tile_size == spec_.tile_size &&
+                           op_.tile_size % op_.patch_size == 0,
+                       "patchify: patches of ", op_.patch_size, " in tiles of ", op_.tile_size);
+        return same(width(op_.out, "out"), 3 * op_.patch_size * op_.patch_size, "out width");
+      case OpKind::kAssemblePatches:
+        vector(op_.weight, width(op_.out, "out"), "classEmbedding");
+        return table(op_.bias, width(op_.out, "out"));
+      case OpKind::kPixelShuffle:
+        return same(width(op_.out, "out"), 4 * width(op_.x, "x"), "out width");
+      case OpKind::kGatherRows:
+        return same(width(op_.out, "out"), width(op_.x, "x"), "out width");
+      case OpKind::kSiluMul:
+        return same(width(op_.x, "x"), 2 * width(op_.out, "out"), "x width");
+      case OpKind::kEmbedTokens:
+        return table(op_.weight, width(op_.out, "out"));
+      default:
+        return same(width(op_.x, "x"), spec_.embedding_width, "width");
+    }
+  }
+
+  const Program& program_;
+  const EngineSpec& spec_;
+  const Op& op_;
+};
+
+}  // namespace
+
+void check_program(const Program& program, const EngineSpec& spec) {
+  for (const BufferSpec& buffer : program.buffers)
+    CHECK_ARGUMENT(buffer.rows > 0 && buffer.width > 0, "buffer ", buffer.name, ": ", buffer.rows,
+                   " × ", buffer.width);
+  for (const Segment& segment : program.segments) {
+    for (const Op& op : segment.ops) OpCheck(program, spec, op).run();
+    CHECK_ARGUMENT(segment.all_reduce < static_cast<int>(program.buffers.size()),
+                   "all_reduce_add: buffer ", segment.all_reduce);
+  }
+}
+
+}  // namespace tessera

@@ -1,0 +1,118 @@
+// The program a rank executes, as plain structs; written by model/, checked here.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace tessera {
+
+enum class Per { kToken, kWanted, kTile };
+
+struct BufferSpec {
+  std::string name;
+  Per per;
+  int rows;
+  int width;
+};
+
+struct TensorPiece {
+  std::string tensor;
+  int64_t row_start, row_count, col_start, col_count;
+};
+
+enum class WeightKind { kLinear, kVector, kTable };
+
+// For a vector: outputs is its length, inputs 1. For a table: rows and width.
+struct WeightSpec {
+  WeightKind kind;
+  std::string name;
+  int outputs, inputs;
+  std::vector<TensorPiece> pieces, zeros;
+  std::vector<int> lane_starts;  // linear: columns, then inputs
+};
+
+struct VocabularyLane {
+  int lane, first_id, count, column;
+};
+
+enum class OpKind {
+  kPatchify,
+  kLinear,
+  kAssemblePatches,
+  kRmsNorm,
+  kLayerNorm,
+  kRmsNormHeads,
+  kVisionAttention,
+  kResidual,
+  kPixelShuffle,
+  kStoreEmbeddings,
+  kEmbedTokens,
+  kSpliceImages,
+  kRope,
+  kWriteCache,
+  kAttention,
+  kSiluMul,
+  kGatherRows,
+  kHead,
+};
+
+// One op; fields an op does not have stay at their defaults. x: what is read (residual: y), out: what is
+// written (residual: h). assemble_patches: weight is the class embedding, bias the position table.
+struct Op {
+  OpKind kind;
+  std::string name, label;
+  int x = -1, out = -1;
+  int weight = -1, bias = -1, scale_weight = -1;
+  int heads = 0, kv_heads = 0, head_dim = 0, layer = 0, column = 0;
+  int tile_size = 0, patch_size = 0, grid = 0, first_id = 0;
+  double eps = 0, scale = 0, theta = 0;
+  bool gelu = false, partial = false, v2 = true;
+  std::vector<int> group_starts;
+  std::vector<VocabularyLane> lanes;
+};
+
+struct Segment {
+  std::vector<Op> ops;
+  int all_reduce = -1;  // the buffer, or none
+};
+
+struct Program {
+  std::vector<BufferSpec> buffers;
+  std::vector<WeightSpec> weights;
+  std::vector<Segment> segments;
+};
+
+struct TensorSource {
+  std::string path, dtype;
+  uint64_t offset, bytes;
+  int64_t rows, cols;
+};
+
+struct EngineSpec {
+  Program encode, step;
+  std::map<std::string, TensorSource> tensors;
+  int rank, size, threads;
+  int layers, kv_heads, head_dim;
+  int embedding_rows, embedding_width;
+  int tile_size, vocabulary;
+};
+
+struct PlacementSpec {
+  bool kv_bf16, wire_bf16;
+  int block_count, max_batched_tokens, max_sequences, max_wanted_rows, max_tiles, max_embeddings;
+  int max_model_len, max_steps_in_flight, selectable_ids, collective_deadline_ms;
+};
+
+// Throws INVALID_ARGUMENT naming the op and the field.
+void check_program(const Program& program, const EngineSpec& spec);
+
+// Where each buffer lies in one workspace: buffers whose lives do not meet share memory.
+struct MemoryPlan {
+  std::vector<size_t> offsets;  // f32 elements
+  size_t elements;
+};
+MemoryPlan plan_memory(const Program& program, int max_tokens, int max_wanted, int max_tiles);
+
+}  // namespace tessera

@@ -1,0 +1,31 @@
+// A rank's cut of the weights, converted once to the engine's layout.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "core/context.h"
+#include "ops/ops.h"
+#include "program/program.h"
+
+namespace tessera {
+
+// One weight in memory: panels by lane (linear), f32 (vector), or bf16 rows (table).
+struct Weight {
+  std::vector<uint16_t> bf16;
+  std::vector<float> f32;
+  std::vector<Panels> lanes;
+  std::vector<int> lane_starts;
+  int rows = 0;
+};
+
+// Reads and checks the weights of a program; `loaded` is told the bytes of each. Files are mapped while this runs.
+// Throws BAD_MODEL: missing, short, not finite, or not zero where a dummy head must be.
+std::vector<Weight> load_weights(const Context& context, const Program& program,
+                                 const std::map<std::string, TensorSource>& tensors,
+                                 const std::function<void(uint64_t)>& loaded);
+uint64_t weight_bytes(const WeightSpec& spec);
+uint64_t weight_bytes(const Program& program);
+
+}  // namespace tessera
