@@ -1,0 +1,178 @@
+/** The Qwen2 decoder of the NVLM family, cut over the ranks of a group (spec 4.1). */
+import type { ModelConfig } from "../config.js";
+import { Graph, whole } from "../graph.js";
+import { headStarts, laneCount, laneStarts, rankLanes, rankLaneStarts, rankRange } from "../lanes.js";
+import type { BufferId, Program, TensorPiece, VocabularyLane } from "../program.js";
+
+export interface Cut {
+  rank: number;
+  size: number;
+}
+
+const PREFIX = "language_model";
+
+/** Rows [start, start + count) of a tensor with `cols` columns. */
+function rowsOf(tensor: string, range: { start: number; count: number }, cols: number): TensorPiece {
+  return { tensor, rowStart: range.start, rowCount: range.count, colStart: 0, colCount: cols };
+}
+
+/** Columns of a tensor with `rows` rows. */
+function columnsOf(
+  tensor: string,
+  range: { start: number; count: number },
+  rows: number,
+): TensorPiece {
+  return { tensor, rowStart: 0, rowCount: rows, colStart: range.start, colCount: range.count };
+}
+
+function scaled(range: { start: number; count: number }, by: number) {
+  return { start: range.start * by, count: range.count * by };
+}
+
+/** The step program: token ids → logits of the wanted rows. */
+export function decoderProgram(config: ModelConfig, cut: Cut): Program {
+  return new DecoderBuilder(config, cut).build();
+}
+
+class DecoderBuilder {
+  private readonly graph = new Graph();
+  private readonly d: ModelConfig["decoder"];
+  private readonly lanes: number;
+  private readonly h: BufferId;
+  private readonly x: BufferId;
+  private readonly y: BufferId;
+
+  constructor(
+    config: ModelConfig,
+    private readonly cut: Cut,
+  ) {
+    this.d = config.decoder;
+    this.lanes = laneCount(this.d.kvHeads);
+    this.h = this.graph.buffer("h", "token", this.d.hiddenSize);
+    this.x = this.graph.buffer("x", "token", this.d.hiddenSize);
+    this.y = this.graph.buffer("y", "token", this.d.hiddenSize);
+  }
+
+  build(): Program {
+    this.embed();
+    for (let layer = 0; layer < this.d.layers; layer++) {
+      this.attention(layer);
+      this.feedForward(layer);
+    }
+    this.head();
+    return this.graph.finish();
+  }
+
+  private embed(): void {
+    const g = this.graph;
+    const range = this.vocabulary();
+    const name = `${PREFIX}.model.embed_tokens.weight`;
+    const table = g.weight({
+      kind: "table",
+      name: "embed_tokens",
+      rows: range.count,
+      width: this.d.hiddenSize,
+      pieces: [rowsOf(name, range, this.d.hiddenSize)],
+    });
+    g.op({ op: "embed_tokens", out: this.h, table, firstId: range.start });
+    g.allReduceAdd(this.h);
+    g.op({ op: "splice_images", h: this.h, label: "inputs_embeds" });
+  }
+
+  private attention(layer: number): void {
+    const g = this.graph;
+    const { hiddenSize, headDim, rmsNormEps: eps } = this.d;
+    const name = `${PREFIX}.model.layers.${layer}`;
+    const kv = rankRange(headStarts(this.d.kvHeads, this.lanes), this.cut);
+    const group = this.d.heads / this.d.kvHeads;
+    const [heads, kvHeads] = [kv.count * group, kv.count];
+    const parts = [
+      { part: "q_proj", rows: scaled(kv, group * headDim) },
+      { part: "k_proj", rows: scaled(kv, headDim) },
+      { part: "v_proj", rows: scaled(kv, headDim) },
+    ].map(({ part, rows }) => ({ tensor: `${name}.self_attn.${part}`, rows }));
+
+    const norm = g.vector("input_layernorm", [whole(`${name}.input_layernorm.weight`, hiddenSize)]);
+    const weight = g.linear(
+      "qkv",
+      parts.map(({ tensor, rows }) => rowsOf(`${tensor}.weight`, rows, hiddenSize)),
+    );
+    const bias = g.vector(
+      "qkv.bias",
+      parts.map(({ tensor, rows }) => rowsOf(`${tensor}.bias`, rows, 1)),
+    );
+    const qkv = g.buffer("qkv", "token", (heads + 2 * kvHeads) * headDim);
+    const out = g.buffer("attention", "token", heads * headDim);
+    const label = layer === 0 ? { label: "input_layernorm" } : {};
+    g.op({ op: "rms_norm", x: this.h, out: this.x, weight: norm, eps, ...label });
+    g.op({ op: "linear", x: this.x, out: qkv, weight, bias, epilogue: "none", partial: false });
+    g.op({ op: "rope", qkv, heads, kvHeads, headDim, theta: this.d.ropeTheta });
+    g.op({ op: "write_cache", qkv, layer, heads, kvHeads, headDim });
+    g.op({ op: "attention", qkv, out, layer, heads, kvHeads, headDim, scale: headDim ** -0.5 });
+    const starts = headStarts(this.d.heads, this.lanes).map((head) => head * headDim);
+    this.rowParallel(out, `${name}.self_attn.o_proj.weight`, starts);
+    g.op({ op: "residual", h: this.h, y: this.y });
+  }
+
+  private feedForward(layer: number): void {
+    const g = this.graph;
+    const { hiddenSize, rmsNormEps: eps } = this.d;
+    const name = `${PREFIX}.model.layers.${layer}`;
+    const starts = laneStarts(this.d.intermediateSize, this.lanes);
+    const range = rankRange(starts, this.cut);
+    const norm = g.vector("post_attention_layernorm", [
+      whole(`${name}.post_attention_layernorm.weight`, hiddenSize),
+    ]);
+    const weight = g.linear("gate_up", [
+      rowsOf(`${name}.mlp.gate_proj.weight`, range, hiddenSize),
+      rowsOf(`${name}.mlp.up_proj.weight`, range, hiddenSize),
+    ]);
+    const both = g.buffer("gate_up", "token", 2 * range.count);
+    const inner = g.buffer("inner", "token", range.count);
+    g.op({ op: "rms_norm", x: this.h, out: this.x, weight: norm, eps });
+    g.op({ op: "linear", x: this.x, out: both, weight, epilogue: "none", partial: false });
+    g.op({ op: "silu_mul", x: both, out: inner });
+    this.rowParallel(inner, `${name}.mlp.down_proj.weight`, starts);
+    g.op({ op: "residual", h: this.h, y: this.y, label: `layer.${layer}` });
+  }
+
+  /** y ← this rank's lanes of x · wᵀ, summed over the ranks. */
+  private rowParallel(x: BufferId, tensor: string, starts: number[]): void {
+    const g = this.graph;
+    const piece = columnsOf(tensor, rankRange(starts, this.cut), this.d.hiddenSize);
+    const weight = g.linear(tensor, [piece], { laneStarts: rankLaneStarts(starts, this.cut) });
+    g.op({ op: "linear", x, out: this.y, weight, epilogue: "none", partial: true });
+    g.allReduceAdd(this.y);
+  }
+
+  private head(): void {
+    const g = this.graph;
+    const { hiddenSize, rmsNormEps: eps } = this.d;
+    const range = this.vocabulary();
+    const norm = g.vector("norm", [whole(`${PREFIX}.model.norm.weight`, hiddenSize)]);
+    const weight = g.linear("lm_head", [
+      rowsOf(`${PREFIX}.lm_head.weight`, range, hiddenSize),
+    ]);
+    const wanted = g.buffer("wanted", "wanted", hiddenSize);
+    const logits = g.buffer("logits", "wanted", range.count);
+    g.op({ op: "gather_rows", x: this.h, out: wanted });
+    g.op({ op: "rms_norm", x: wanted, out: wanted, weight: norm, eps, label: "final_norm" });
+    g.op({ op: "linear", x: wanted, out: logits, weight, epilogue: "none", partial: false, label: "logits" });
+    g.op({ op: "head", logits, lanes: this.vocabularyLanes() });
+  }
+
+  private vocabulary() {
+    return rankRange(laneStarts(this.d.vocabularySize, this.lanes), this.cut);
+  }
+
+  private vocabularyLanes(): VocabularyLane[] {
+    const starts = laneStarts(this.d.vocabularySize, this.lanes);
+    const own = rankLanes(this.lanes, this.cut);
+    const first = starts[own.start] ?? 0;
+    return Array.from({ length: own.count }, (_, i) => {
+      const firstId = starts[own.start + i] ?? 0;
+      const count = (starts[own.start + i + 1] ?? 0) - firstId;
+      return { lane: own.start + i, firstId, count, column: firstId - first };
+    });
+  }
+}

@@ -1,0 +1,105 @@
+/** A model folder in the Hugging Face layout. */
+import { createHash } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { basename, join, resolve } from "node:path";
+import { parseConfig, parseTokenIds, type ModelConfig } from "./config.js";
+import { ModelError } from "./errors.js";
+import { readSafetensors, type StoredTensor, type TensorSource } from "./safetensors.js";
+import { tensorShapes } from "./tensors.js";
+
+const MAX_JSON_BYTES = 64 << 20;
+
+export interface ModelFolder {
+  dir: string;
+  /** The folder's name. */
+  name: string;
+  config: ModelConfig;
+  /** generation_config.json's eos_token_id, else llm_config's. */
+  stopTokenIds: number[];
+  /** Every needed tensor, checked. @throws ModelError BAD_MODEL */
+  tensors(): Promise<Record<string, TensorSource>>;
+  /** Hex SHA-256 of config.json and of every tensor's name, shape, type and place. */
+  hash(): Promise<string>;
+}
+
+async function readJson(path: string): Promise<unknown> {
+  const bytes = await readFile(path).catch((cause: unknown) => {
+    throw new ModelError("BAD_MODEL", `${path}: cannot be read`, cause);
+  });
+  if (bytes.length > MAX_JSON_BYTES)
+    throw new ModelError("BAD_MODEL", `${path}: ${bytes.length} bytes, limit ${MAX_JSON_BYTES}`);
+  try {
+    return JSON.parse(bytes.toString("utf8"));
+  } catch (cause) {
+    throw new ModelError("BAD_MODEL", `${path}: no JSON`, cause);
+  }
+}
+
+async function readJsonIfThere(path: string): Promise<Record<string, unknown> | undefined> {
+  const there = await readFile(path).then(
+    () => true,
+    () => false,
+  );
+  return there ? ((await readJson(path)) as Record<string, unknown>) : undefined;
+}
+
+/** File of each tensor, from the index or the single file. */
+async function readStored(dir: string): Promise<Map<string, StoredTensor>> {
+  const index = await readJsonIfThere(join(dir, "model.safetensors.index.json"));
+  if (index === undefined) return readSafetensors(join(dir, "model.safetensors"));
+  const map = (index["weight_map"] ?? {}) as Record<string, string>;
+  const all = new Map<string, StoredTensor>();
+  for (const file of new Set(Object.values(map))) {
+    if (typeof file !== "string" || file !== basename(file))
+      throw new ModelError("BAD_MODEL", `model.safetensors.index.json: file name ${String(file)}`);
+    for (const [name, tensor] of await readSafetensors(join(dir, file)))
+      if (map[name] === file) all.set(name, tensor);
+  }
+  return all;
+}
+
+function checkTensors(config: ModelConfig, stored: Map<string, StoredTensor>): void {
+  for (const [name, shape] of tensorShapes(config)) {
+    const tensor = stored.get(name);
+    if (tensor === undefined) throw new ModelError("BAD_MODEL", `tensor ${name}: missing`);
+    if (tensor.shape.join() !== shape.join())
+      throw new ModelError(
+        "BAD_MODEL",
+        `tensor ${name}: shape [${tensor.shape.join(", ")}], must be [${shape.join(", ")}]`,
+      );
+  }
+}
+
+/** Reads config.json and generation_config.json; weights are looked at by `tensors` and `hash` only. */
+export async function openModel(path: string): Promise<ModelFolder> {
+  const dir = resolve(path);
+  const json = await readJson(join(dir, "config.json"));
+  const config = parseConfig(json);
+  const generation = await readJsonIfThere(join(dir, "generation_config.json"));
+  const stops = parseTokenIds(generation?.["eos_token_id"]);
+  let loading: Promise<Map<string, StoredTensor>> | undefined;
+  const stored = async () => {
+    loading ??= readStored(dir);
+    const tensors = await loading;
+    checkTensors(config, tensors);
+    return tensors;
+  };
+  return {
+    dir,
+    name: basename(dir),
+    config,
+    stopTokenIds: stops.length > 0 ? stops : config.decoder.eosTokenIds,
+    async tensors() {
+      const needed = [...(await stored())].filter(([name]) => tensorShapes(config).has(name));
+      return Object.fromEntries(
+        needed.map(([name, { shape: _shape, ...source }]) => [name, source]),
+      );
+    },
+    async hash() {
+      const facts = [...(await stored())]
+        .map(([name, t]) => [name, t.shape, t.dtype, t.offset, basename(t.path)])
+        .sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
+      return createHash("sha256").update(JSON.stringify([json, facts])).digest("hex");
+    },
+  };
+}

@@ -1,0 +1,216 @@
+/** What a placement costs: bytes of weights, cache and workspace of each rank, bytes exchanged per token. */
+import { createHash } from "node:crypto";
+import { rankProgram } from "./architectures/nvlm-d.js";
+import type { ModelConfig } from "./config.js";
+import { ModelError } from "./errors.js";
+import { laneCount, headStarts, rankRange } from "./lanes.js";
+import type { BufferSpec, Program, WeightSpec } from "./program.js";
+import { tensorShapes } from "./tensors.js";
+
+export const BLOCK_TOKENS = 32;
+/** Resident bytes of a worker process before anything is loaded; measured with Node 20 on x86-64. */
+export const PROCESS_BYTES = 90 << 20;
+
+export type KvType = "f32" | "bf16";
+
+export interface PlacementOptions {
+  size: number;
+  kvType: KvType;
+  maxModelLen?: number | undefined;
+  /** For the cache of each rank. */
+  cacheBytes?: number | undefined;
+  /** Of each worker: what weights, workspace and process leave goes to the cache. */
+  memoryBytes?: number | undefined;
+  maxBatchedTokens?: number | undefined;
+  maxSequences?: number | undefined;
+}
+
+export interface RankPlan {
+  rank: number;
+  weightBytes: number;
+  cacheBytes: number;
+  workspaceBytes: number;
+  processBytes: number;
+  feedForwardColumns: number;
+  kvHeads: number;
+  encodes: boolean;
+}
+
+export interface PlacementPlan {
+  size: number;
+  kvType: KvType;
+  blockCount: number;
+  maxModelLen: number;
+  maxBatchedTokens: number;
+  maxSequences: number;
+  maxWantedRows: number;
+  maxTiles: number;
+  maxEmbeddings: number;
+  ranks: RankPlan[];
+  /** Over all ranks. */
+  cacheBytesPerToken: number;
+  /** Sent by all ranks for one token, f32 on the wire. */
+  exchangeBytesPerToken: number;
+  /** bf16 bytes of the checkpoint, with and without dummy heads. */
+  modelBytes: { stored: number; computed: number };
+}
+
+function weightBytes(weights: WeightSpec[]): number {
+  return weights.reduce((sum, weight) => {
+    if (weight.kind === "vector") return sum + 4 * weight.length;
+    if (weight.kind === "table") return sum + 2 * weight.rows * weight.width;
+    // Panels hold a multiple of 64 outputs.
+    return sum + 2 * Math.ceil(weight.outputs / 64) * 64 * weight.inputs;
+  }, 0);
+}
+
+type Items = Record<BufferSpec["per"], number>;
+
+/** Bytes of a program's workspace: the greatest sum of buffers that live at one op. */
+function workspaceBytes(program: Program, items: Items): number {
+  const ops = program.segments.flatMap((segment) => [
+    ...segment.ops.map((op) => Object.entries(op) as [string, unknown][]),
+    ...(segment.collective === null ? [] : [[["x", segment.collective.buffer] as [string, unknown]]]),
+  ]);
+  const uses = new Set(["x", "out", "h", "y", "qkv", "logits"]);
+  const life = program.buffers.map(() => ({ first: Infinity, last: -1 }));
+  ops.forEach((fields, at) => {
+    for (const [key, value] of fields) {
+      const entry = uses.has(key) && typeof value === "number" ? life[value] : undefined;
+      if (entry === undefined) continue;
+      entry.first = Math.min(entry.first, at);
+      entry.last = Math.max(entry.last, at);
+    }
+  });
+  const peaks = ops.map((_, at) =>
+    program.buffers.reduce((sum, buffer, id) => {
+      const entry = life[id];
+      if (entry === undefined || entry.first > at || entry.last < at) return sum;
+      return sum + 4 * items[buffer.per] * buffer.rows * buffer.width;
+    }, 0),
+  );
+  return Math.max(0, ...peaks);
+}
+
+function cacheBytesPerToken(config: ModelConfig, kvHeads: number, kvType: KvType): number {
+  const { layers, headDim } = config.decoder;
+  return layers * 2 * kvHeads * headDim * (kvType === "bf16" ? 2 : 4);
+}
+
+/** Two all-reduces a layer and the embedding's, each rank's partial to every other. */
+function exchangeBytes(config: ModelConfig, size: number): number {
+  const calls = 2 * config.decoder.layers + 1;
+  return calls * config.decoder.hiddenSize * 4 * size * (size - 1);
+}
+
+function modelBytes(config: ModelConfig) {
+  const stored = [...tensorShapes(config).values()]
+    .map((shape) => 2 * shape.reduce((product, n) => product * n, 1))
+    .reduce((sum, bytes) => sum + bytes, 0);
+  const { hiddenSize, heads, storedHeads, headDim, layers } = config.vision;
+  const dummy = (storedHeads - heads) * headDim;
+  return { stored, computed: stored - 2 * layers * (4 * dummy * hiddenSize + 2 * dummy) };
+}
+
+function checkModelLen(config: ModelConfig, options: PlacementOptions): number {
+  const limit = config.decoder.maxPositionEmbeddings;
+  const length = options.maxModelLen ?? limit;
+  if (!Number.isSafeInteger(length) || length < 1 || length > limit)
+    throw new ModelError("INVALID_ARGUMENT", `max-model-len ${length}: must be 1…${limit}`);
+  return length;
+}
+
+interface Limits {
+  maxModelLen: number;
+  maxBatchedTokens: number;
+  maxSequences: number;
+  maxTiles: number;
+}
+
+function rankPlan(config: ModelConfig, options: PlacementOptions, limits: Limits, rank: number): RankPlan {
+  const cut = { rank, size: options.size };
+  const program = rankProgram(config, cut);
+  const { maxBatchedTokens: token, maxSequences: wanted, maxTiles: tile } = limits;
+  const rope = limits.maxModelLen * config.decoder.headDim * 4;
+  const lanes = laneCount(config.decoder.kvHeads);
+  const down = program.step.weights.find((weight) => weight.name.endsWith("mlp.down_proj.weight"));
+  return {
+    rank,
+    weightBytes: weightBytes(program.encode.weights) + weightBytes(program.step.weights),
+    cacheBytes: 0,
+    workspaceBytes:
+      rope +
+      Math.max(
+        workspaceBytes(program.step, { token, wanted, tile: 0 }),
+        workspaceBytes(program.encode, { token: 0, wanted: 0, tile }),
+      ),
+    processBytes: PROCESS_BYTES,
+    feedForwardColumns: down?.kind === "linear" ? down.inputs : 0,
+    kvHeads: rankRange(headStarts(config.decoder.kvHeads, lanes), cut).count,
+    encodes: true,
+  };
+}
+
+/** Cache for a quarter of the sequences at full length, when nothing else is said; at least one sequence. */
+function chooseBlocks(
+  config: ModelConfig,
+  options: PlacementOptions,
+  limits: Limits,
+  ranks: RankPlan[],
+): number {
+  const perSequence = Math.ceil(limits.maxModelLen / BLOCK_TOKENS);
+  const kvHeads = Math.max(...ranks.map((rank) => rank.kvHeads));
+  const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
+  const taken = Math.max(...ranks.map((r) => r.weightBytes + r.workspaceBytes + r.processBytes));
+  const free = options.memoryBytes === undefined ? undefined : options.memoryBytes - taken;
+  const bytes = options.cacheBytes ?? free;
+  const blocks =
+    bytes === undefined
+      ? perSequence * Math.max(1, Math.ceil(limits.maxSequences / 16))
+      : Math.floor(bytes / blockBytes);
+  if (blocks < perSequence)
+    throw new ModelError(
+      "INVALID_ARGUMENT",
+      `cache of ${bytes ?? 0} bytes a rank: a sequence of ${limits.maxModelLen} tokens needs ` +
+        `${perSequence * blockBytes}; give more memory, or a smaller max-model-len`,
+    );
+  return blocks;
+}
+
+/** @throws ModelError INVALID_ARGUMENT when size, length or memory do not fit the model. */
+export function planPlacement(config: ModelConfig, options: PlacementOptions): PlacementPlan {
+  const maxModelLen = checkModelLen(config, options);
+  const limits: Limits = {
+    maxModelLen,
+    maxBatchedTokens: options.maxBatchedTokens ?? Math.min(2048, Math.max(512, maxModelLen)),
+    maxSequences: options.maxSequences ?? 64,
+    maxTiles: config.tile.maxTiles + 2,
+  };
+  const ranks = Array.from({ length: options.size }, (_, rank) =>
+    rankPlan(config, options, limits, rank),
+  );
+  const blockCount = chooseBlocks(config, options, limits, ranks);
+  const tokens = blockCount * BLOCK_TOKENS;
+  return {
+    ...limits,
+    size: options.size,
+    kvType: options.kvType,
+    blockCount,
+    maxWantedRows: limits.maxSequences,
+    maxEmbeddings: 256,
+    ranks: ranks.map((rank) => ({
+      ...rank,
+      cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),
+    })),
+    cacheBytesPerToken: cacheBytesPerToken(config, config.decoder.kvHeads, options.kvType),
+    exchangeBytesPerToken: exchangeBytes(config, options.size),
+    modelBytes: modelBytes(config),
+  };
+}
+
+/** What coordinator and workers must agree on, as hex SHA-256. */
+export function planHash(facts: Record<string, string | number>): string {
+  return createHash("sha256")
+    .update(JSON.stringify(Object.entries(facts).sort(([a], [b]) => (a < b ? -1 : 1))))
+    .digest("hex");
+}
