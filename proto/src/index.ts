@@ -1,2 +1,3 @@
 export * from "./errors.js";
 export * from "./grpc.js";
+export * from "./exchange-codec.js";

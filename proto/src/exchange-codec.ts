@@ -1,0 +1,163 @@
+/**
+ * The raw-buffer codec of `Exchange`: frames are `ConnectRequest{frame}` on the wire (`ConnectResponse` has the same
+ * form), but the header is written into the room before the payload and the payload is never copied.
+ */
+
+export interface RawFrame {
+  kind: "hello" | "collective" | "embedding";
+  epoch: bigint;
+  /** Step, encode, or (hello) rank. */
+  sequence: bigint;
+  /** Call, or embedding id. */
+  item: bigint;
+  planHash: string;
+  offset: number;
+  total: number;
+  payload: Uint8Array;
+}
+
+/** Field numbers of Frame.key and their tags. */
+const KEY_TAGS = { hello: 0x0a, collective: 0x12, embedding: 0x1a } as const;
+/** At most this many bytes stand before a payload. */
+export const MAX_HEADER_BYTES = 96;
+
+function putVarint(out: number[], value: bigint): void {
+  let rest = BigInt.asUintN(64, value);
+  while (rest >= 0x80n) {
+    out.push(Number(rest & 0x7fn) | 0x80);
+    rest >>= 7n;
+  }
+  out.push(Number(rest));
+}
+
+function putField(out: number[], field: number, value: bigint): void {
+  if (value === 0n) return;
+  out.push(field << 3);
+  putVarint(out, value);
+}
+
+function keyBytes(frame: Omit<RawFrame, "payload">): number[] {
+  const key: number[] = [];
+  putField(key, 1, frame.epoch);
+  putField(key, 2, frame.sequence);
+  if (frame.kind === "hello") {
+    const hash = Buffer.from(frame.planHash, "utf8");
+    if (hash.length > 0) key.push(0x1a, hash.length, ...hash);
+  } else {
+    putField(key, 3, frame.item);
+  }
+  return key;
+}
+
+/** Everything before the payload. */
+export function frameHeader(frame: Omit<RawFrame, "payload">, payloadBytes: number): Buffer {
+  const key = keyBytes(frame);
+  const body: number[] = [KEY_TAGS[frame.kind], key.length, ...key];
+  putField(body, 4, BigInt(frame.offset));
+  putField(body, 5, BigInt(frame.total));
+  if (payloadBytes > 0) {
+    body.push(0x32);
+    putVarint(body, BigInt(payloadBytes));
+  }
+  const head: number[] = [0x0a];
+  putVarint(head, BigInt(body.length + payloadBytes));
+  return Buffer.from([...head, ...body]);
+}
+
+/** A message in `buffer`, whose payload begins at `headroom`; the header is written right before it. */
+export function encodeInPlace(
+  frame: Omit<RawFrame, "payload">,
+  buffer: Uint8Array,
+  headroom: number,
+): Buffer {
+  const header = frameHeader(frame, buffer.length - headroom);
+  if (header.length > headroom)
+    throw new RangeError(`frame header of ${header.length} bytes, room for ${headroom}`);
+  buffer.set(header, headroom - header.length);
+  const start = headroom - header.length;
+  return Buffer.from(buffer.buffer, buffer.byteOffset + start, buffer.length - start);
+}
+
+/** Reads protobuf fields from a buffer; throws RangeError on damage. */
+class Reader {
+  at = 0;
+  constructor(readonly bytes: Uint8Array) {}
+  varint(): bigint {
+    let value = 0n;
+    for (let shift = 0n; shift < 70n; shift += 7n) {
+      const byte = this.bytes[this.at++];
+      if (byte === undefined) throw new RangeError("frame ends inside a number");
+      value |= BigInt(byte & 0x7f) << shift;
+      if (byte < 0x80) return BigInt.asUintN(64, value);
+    }
+    throw new RangeError("frame has a number of more than 64 bits");
+  }
+  block(): Uint8Array {
+    const length = Number(this.varint());
+    if (length > this.bytes.length - this.at) throw new RangeError("frame ends inside a field");
+    this.at += length;
+    return this.bytes.subarray(this.at - length, this.at);
+  }
+  /** Calls `take` with field number and value until the end. */
+  fields(take: (field: number, value: bigint | Uint8Array) => void): void {
+    while (this.at < this.bytes.length) {
+      const tag = Number(this.varint());
+      const type = tag & 7;
+      if (type !== 0 && type !== 2) throw new RangeError(`frame has a field of wire type ${type}`);
+      take(tag >> 3, type === 0 ? this.varint() : this.block());
+    }
+  }
+}
+
+function asNumber(value: bigint | Uint8Array): bigint {
+  if (typeof value !== "bigint") throw new RangeError("frame has bytes where a number must be");
+  return value;
+}
+
+function asBytes(value: bigint | Uint8Array): Uint8Array {
+  if (typeof value === "bigint") throw new RangeError("frame has a number where bytes must be");
+  return value;
+}
+
+function readKey(frame: RawFrame, bytes: Uint8Array): void {
+  new Reader(bytes).fields((field, value) => {
+    if (field === 1) frame.epoch = asNumber(value);
+    if (field === 2) frame.sequence = asNumber(value);
+    if (field !== 3) return;
+    if (frame.kind === "hello") frame.planHash = Buffer.from(asBytes(value)).toString("utf8");
+    else frame.item = asNumber(value);
+  });
+}
+
+const KINDS = [undefined, "hello", "collective", "embedding"] as const;
+
+/** The payload is a view into `bytes`. @throws RangeError on anything that is no frame. */
+export function decodeFrame(bytes: Uint8Array): RawFrame {
+  const frame: RawFrame = {
+    kind: "hello",
+    epoch: 0n,
+    sequence: 0n,
+    item: 0n,
+    planHash: "",
+    offset: 0,
+    total: 0,
+    payload: new Uint8Array(0),
+  };
+  let keys = 0;
+  new Reader(bytes).fields((outer, inner) => {
+    if (outer !== 1) return;
+    new Reader(asBytes(inner)).fields((field, value) => {
+      const kind = KINDS[field];
+      if (kind !== undefined) {
+        keys++;
+        frame.kind = kind;
+        readKey(frame, asBytes(value));
+      }
+      if (field === 4) frame.offset = Number(asNumber(value));
+      if (field === 5) frame.total = Number(asNumber(value));
+      if (field === 6) frame.payload = asBytes(value);
+    });
+  });
+  if (keys !== 1) throw new RangeError(`frame has ${keys} keys, must have one`);
+  return frame;
+}

@@ -1,0 +1,94 @@
+/** Messages of tessera.shard.v1 ↔ the engine's plain structs. */
+import { create } from "@bufbuild/protobuf";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import {
+  KvType,
+  StepResponseSchema,
+  WireType,
+  type Placement,
+  type RowResultSchema,
+  type SamplingState,
+  type SequenceSlice,
+  type StepPlan,
+  type StepResponse,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type {
+  LaneResult,
+  PlacementSpec,
+  RowResult,
+  SamplingSpec,
+  SliceSpec,
+  StepOutcome,
+  StepPlanSpec,
+} from "@tessera/native/engine";
+
+export function toPlacementSpec(from: Placement): PlacementSpec {
+  const { $typeName: _type, $unknown: _unknown, kvType, wireType, ...rest } = from;
+  return {
+    ...rest,
+    kvType: kvType === KvType.BF16 ? "bf16" : "f32",
+    wireType: wireType === WireType.BF16 ? "bf16" : "f32",
+  };
+}
+
+function toSampling(from: SamplingState | undefined): SamplingSpec {
+  return {
+    temperature: from?.temperature ?? 0,
+    seed: from?.seed ?? 0n,
+    choice: from?.choice ?? 0,
+    repetitionPenalty: from?.repetitionPenalty ?? 1,
+    presencePenalty: from?.presencePenalty ?? 0,
+    frequencyPenalty: from?.frequencyPenalty ?? 0,
+    logitBias: from?.logitBias ?? [],
+    allowedTokenIds: from?.allowedTokenIds ?? [],
+    badWords: from?.badWords.map((word) => word.tokenIds) ?? [],
+    minTokens: from?.minTokens ?? 0,
+    suppressedTokenIds: from?.suppressedTokenIds ?? [],
+  };
+}
+
+function toSlice(from: SequenceSlice): SliceSpec {
+  return from;
+}
+
+export function toStepPlan(from: StepPlan): StepPlanSpec {
+  return {
+    epoch: from.epoch,
+    stepId: from.stepId,
+    releasedStep: from.releasedStep,
+    deadlineMs: from.deadlineMs,
+    opened: from.opened.map((open) => ({ ...open, sampling: toSampling(open.sampling) })),
+    closedSequenceIds: from.closedSequenceIds,
+    releasedEmbeddingIds: from.releasedEmbeddingIds,
+    slices: from.slices.map(toSlice),
+  };
+}
+
+type RowInit = MessageInitShape<typeof RowResultSchema>;
+
+function fromLane(lane: LaneResult): NonNullable<RowInit["lanes"]>[number] {
+  const { best, raw, scaled, ...rest } = lane;
+  return {
+    ...rest,
+    ...(best === null ? {} : { best }),
+    ...(raw === null ? {} : { raw }),
+    ...(scaled === null ? {} : { scaled }),
+  };
+}
+
+export function fromRow(row: RowResult): RowInit {
+  return { sequenceId: row.sequenceId, row: row.row, lanes: row.lanes.map(fromLane) };
+}
+
+export function fromStep(plan: { epoch: bigint; stepId: bigint }, outcome: StepOutcome): StepResponse {
+  return create(StepResponseSchema, {
+    epoch: plan.epoch,
+    stepId: plan.stepId,
+    rows: outcome.rows.map(fromRow),
+    times: {
+      computeNs: outcome.computeNs,
+      waitNs: outcome.waitNs,
+      exchangeBytes: outcome.exchangeBytes,
+    },
+  });
+}

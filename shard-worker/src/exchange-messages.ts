@@ -1,0 +1,23 @@
+/** What the worker's main thread and its exchange thread say to each other. */
+
+export type ToExchange =
+  | { kind: "listen"; host: string }
+  | {
+      kind: "join";
+      epoch: bigint;
+      rank: number;
+      /** Exchange addresses by rank. */
+      peers: string[];
+      planHash: string;
+      handle: number;
+      deadlineMs: number;
+    }
+  | { kind: "leave" }
+  | { kind: "close" };
+
+export type FromExchange =
+  | { kind: "listening"; port: number }
+  | { kind: "joined"; epoch: bigint }
+  | { kind: "failed"; epoch: bigint; code: "PLAN_MISMATCH" | "RANK_LOST"; message: string }
+  /** A peer's stream ended while its epoch ran. */
+  | { kind: "lost"; epoch: bigint; rank: number; reason: string };

@@ -1,0 +1,209 @@
+/**
+ * The exchange thread: moves frames between the engine and the peers, one bidirectional stream a pair, and does
+ * nothing else. The rank with the lower number dials.
+ */
+import { parentPort } from "node:worker_threads";
+import {
+  Client,
+  credentials,
+  Server,
+  ServerCredentials,
+  type ClientDuplexStream,
+  type ServerDuplexStream,
+} from "@grpc/grpc-js";
+import { decodeFrame, encodeInPlace, frameHeader, type RawFrame } from "@tessera/proto";
+import { attachExchange, deliver, FRAME_HEADROOM, type OutFrame } from "@tessera/native/engine";
+import { EXCHANGE_CHANNEL } from "./channel.js";
+import type { FromExchange, ToExchange } from "./exchange-messages.js";
+
+type Stream = ClientDuplexStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>;
+
+const PATH = "/tessera.shard.v1.Exchange/Connect";
+const same = (bytes: Buffer): Buffer => bytes;
+const SERVICE = {
+  connect: {
+    path: PATH,
+    requestStream: true,
+    responseStream: true,
+    requestSerialize: same,
+    requestDeserialize: same,
+    responseSerialize: same,
+    responseDeserialize: same,
+  },
+} as const;
+/** Streams that said hello before this rank joined; more are refused. */
+const MAX_WAITING = 64;
+
+interface Group {
+  epoch: bigint;
+  rank: number;
+  planHash: string;
+  handle: number;
+  size: number;
+  streams: Map<number, Stream>;
+  clients: Client[];
+  detach: () => void;
+  timer: NodeJS.Timeout;
+}
+
+if (parentPort === null) throw new Error("exchange-thread runs in a worker thread only");
+const port = parentPort;
+const say = (message: FromExchange) => port.postMessage(message);
+
+let group: Group | undefined;
+let server: Server | undefined;
+const waiting = new Map<string, { stream: Stream; hello: RawFrame }>();
+
+function hello(from: Group): Buffer {
+  const key = { kind: "hello", epoch: from.epoch, sequence: BigInt(from.rank), item: 0n } as const;
+  return frameHeader({ ...key, planHash: from.planHash, offset: 0, total: 0 }, 0);
+}
+
+function send(frame: OutFrame): void {
+  const bytes = encodeInPlace({ ...frame, planHash: "" }, frame.buffer, FRAME_HEADROOM);
+  for (const peer of frame.peers) group?.streams.get(peer)?.write(bytes);
+}
+
+/** Ends the streams; what ends after this is not reported. */
+function leave(): void {
+  const left = group;
+  group = undefined;
+  if (left === undefined) return;
+  clearTimeout(left.timer);
+  left.detach();
+  for (const stream of left.streams.values()) stream.end();
+  for (const client of left.clients) client.close();
+}
+
+function lost(of: Group, rank: number, reason: string): void {
+  if (group !== of) return;
+  say({ kind: "lost", epoch: of.epoch, rank, reason });
+}
+
+function fail(code: "PLAN_MISMATCH" | "RANK_LOST", message: string): void {
+  if (group === undefined) return;
+  say({ kind: "failed", epoch: group.epoch, code, message });
+  leave();
+}
+
+/** Takes a stream whose peer said hello into the group. */
+function adopt(to: Group, stream: Stream, from: RawFrame, answer: boolean): void {
+  const rank = Number(from.sequence);
+  if (from.planHash !== to.planHash)
+    return fail("PLAN_MISMATCH", `ranks ${to.rank} and ${rank} have different plans: ${to.planHash.slice(0, 12)}, ${from.planHash.slice(0, 12)}`);
+  if (answer) stream.write(hello(to));
+  to.streams.set(rank, stream);
+  if (to.streams.size !== to.size - 1) return;
+  clearTimeout(to.timer);
+  say({ kind: "joined", epoch: to.epoch });
+}
+
+function receive(to: Group, peer: number, bytes: Buffer): void {
+  if (group !== to) return;
+  try {
+    const frame = decodeFrame(bytes);
+    if (frame.kind === "hello") return;
+    deliver(to.handle, { ...frame, kind: frame.kind, peer });
+  } catch (error) {
+    lost(to, peer, `damaged frame: ${String(error)}`);
+  }
+}
+
+/** Watches a stream: the first frame is the hello, later ones go to the engine. */
+function listen(stream: Stream, onHello: (frame: RawFrame) => void): void {
+  let owner: Group | undefined;
+  let peer = -1;
+  stream.on("data", (bytes: Buffer) => {
+    if (peer >= 0) {
+      owner ??= group;
+      if (owner !== undefined) receive(owner, peer, bytes);
+      return;
+    }
+    try {
+      const frame = decodeFrame(bytes);
+      if (frame.kind !== "hello") throw new RangeError("the first frame is no hello");
+      peer = Number(frame.sequence);
+      onHello(frame);
+    } catch {
+      stream.end();
+    }
+  });
+  const ended = (reason: string) => {
+    const of = group;
+    if (of !== undefined && of.streams.get(peer) === stream) lost(of, peer, reason);
+  };
+  stream.on("error", (error: Error) => ended(error.message));
+  stream.on("end", () => ended("its stream ended"));
+  stream.on("close", () => ended("its stream closed"));
+}
+
+function accept(stream: ServerDuplexStream<Buffer, Buffer>): void {
+  stream.on("end", () => stream.end());
+  listen(stream, (frame) => {
+    if (group !== undefined && group.epoch === frame.epoch) return adopt(group, stream, frame, true);
+    const key = `${frame.epoch}/${frame.sequence}`;
+    if (waiting.size >= MAX_WAITING) waiting.delete([...waiting.keys()][0] ?? "");
+    waiting.set(key, { stream, hello: frame });
+  });
+}
+
+function dial(to: Group, rank: number, address: string): void {
+  const client = new Client(address, credentials.createInsecure(), EXCHANGE_CHANNEL);
+  to.clients.push(client);
+  const stream = client.makeBidiStreamRequest(PATH, same, same);
+  listen(stream, (frame) => {
+    if (group === to && Number(frame.sequence) === rank) adopt(to, stream, frame, false);
+  });
+  stream.write(hello(to));
+}
+
+function join(message: Extract<ToExchange, { kind: "join" }>): void {
+  leave();
+  const { epoch, rank, peers, planHash, handle } = message;
+  const missing = () => peers.map((_, i) => i).filter((i) => i !== rank && !joined.streams.has(i));
+  const timer = setTimeout(
+    () => fail("RANK_LOST", `rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`),
+    message.deadlineMs,
+  );
+  const detach = attachExchange(handle, send);
+  const size = peers.length;
+  const joined: Group = { epoch, rank, planHash, handle, size, streams: new Map(), clients: [], detach, timer };
+  group = joined;
+  if (size === 1) {
+    clearTimeout(timer);
+    return say({ kind: "joined", epoch });
+  }
+  for (const [key, held] of waiting) {
+    if (held.hello.epoch > epoch) continue;
+    waiting.delete(key);
+    if (held.hello.epoch === epoch) adopt(joined, held.stream, held.hello, true);
+    else held.stream.end();
+  }
+  peers.forEach((address, i) => {
+    if (i > rank) dial(joined, i, address);
+  });
+}
+
+function start(host: string): void {
+  server = new Server(EXCHANGE_CHANNEL);
+  server.addService(SERVICE, { connect: accept });
+  server.bindAsync(`${host}:0`, ServerCredentials.createInsecure(), (error, bound) => {
+    if (error !== null) throw error;
+    say({ kind: "listening", port: bound });
+  });
+}
+
+port.on("message", (message: ToExchange) => {
+  switch (message.kind) {
+    case "listen":
+      return start(message.host);
+    case "join":
+      return join(message);
+    case "leave":
+      return leave();
+    case "close":
+      leave();
+      server?.forceShutdown();
+      port.close();
+  }
+});
