@@ -1,0 +1,217 @@
+/**
+ * The ranks that together hold the model, under one epoch. A lost rank or a late step ends the epoch; the group forms
+ * again under the next one.
+ */
+import { create, toBinary } from "@bufbuild/protobuf";
+import type { ServiceError } from "@grpc/grpc-js";
+import { ServeError } from "@tessera/proto";
+import {
+  StepRequestSchema,
+  type GetInfoResponse,
+  type JoinReady,
+  type LaneResult,
+  type Placement,
+  type StepPlan,
+  type StepResponse,
+  type Tile,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { fromCall, ShardClient, type StepStream } from "./shard-client.js";
+
+export interface GroupSettings {
+  addresses: string[];
+  placement: Omit<Placement, "$typeName">;
+  /** Of the coordinator's own view of the plan. */
+  planHash: string;
+  modelHash: string;
+  joinDeadlineMs: number;
+  stepDeadlineMs: number;
+}
+
+export interface RankInfo extends JoinReady {
+  info: GetInfoResponse;
+  address: string;
+  heardAtMs: number;
+}
+
+interface Pending {
+  stepId: bigint;
+  answers: (StepResponse | undefined)[];
+  resolve: (answers: StepResponse[]) => void;
+  reject: (error: ServeError) => void;
+  timer: NodeJS.Timeout;
+}
+
+const PROBE_DEADLINE_MS = 2000;
+/** Beyond the workers' own deadline, so that a rank can name the one it waits for. */
+const GRACE_MS = 1500;
+
+export class Group {
+  private pending: Pending | undefined;
+  private failure: ServeError | undefined;
+  private nextStep = 1n;
+  private nextEncode = 1n;
+  steps = 0;
+
+  private constructor(
+    readonly epoch: bigint,
+    readonly ranks: RankInfo[],
+    private readonly clients: ShardClient[],
+    private readonly streams: StepStream[],
+    private readonly settings: GroupSettings,
+    private readonly onLost: (error: ServeError) => void,
+  ) {
+    streams.forEach((stream, rank) => {
+      stream.on("data", (response: StepResponse) => this.take(rank, response));
+      stream.on("error", (error: ServiceError) =>
+        this.lose(fromCall(error, rank, settings.addresses[rank] ?? "")),
+      );
+      stream.on("end", () =>
+        this.lose(new ServeError("RANK_LOST", `rank ${rank} (${settings.addresses[rank]}): its step stream ended`)),
+      );
+    });
+  }
+
+  /** One attempt. `onLost` is called once, when the epoch ends by itself. */
+  static async form(
+    settings: GroupSettings,
+    options: { above: bigint; onLost: (error: ServeError) => void; onProgress: (rank: number, part: number) => void },
+  ): Promise<Group> {
+    const clients = settings.addresses.map((address, rank) => new ShardClient(address, rank));
+    try {
+      const infos = await Promise.all(clients.map((client) => client.getInfo(PROBE_DEADLINE_MS)));
+      checkModels(infos, settings);
+      const epoch = infos.reduce((most, info) => (info.epoch > most ? info.epoch : most), options.above) + 1n;
+      const peers = infos.map((info) => info.exchangeAddress);
+      const { placement, planHash, joinDeadlineMs } = settings;
+      const ready = await Promise.all(
+        clients.map((client, rank) =>
+          client.join(
+            { epoch, rank, peers, planHash, placement: { $typeName: "tessera.shard.v1.Placement", ...placement } },
+            { deadlineMs: joinDeadlineMs, onProgress: (done, total) => options.onProgress(rank, done / total) },
+          ),
+        ),
+      );
+      const ranks = ready.map((rank, i) => ({
+        ...rank,
+        info: infos[i] as GetInfoResponse,
+        address: settings.addresses[i] ?? "",
+        heardAtMs: Date.now(),
+      }));
+      const streams = clients.map((client) => client.openSteps());
+      return new Group(epoch, ranks, clients, streams, settings, options.onLost);
+    } catch (error) {
+      for (const client of clients) client.close();
+      throw ServeError.from(error);
+    }
+  }
+
+  get size(): number {
+    return this.clients.length;
+  }
+
+  private take(rank: number, response: StepResponse): void {
+    const info = this.ranks[rank];
+    if (info !== undefined) info.heardAtMs = Date.now();
+    const { pending } = this;
+    if (pending === undefined || response.stepId !== pending.stepId) return;
+    pending.answers[rank] = response;
+    const answers = pending.answers.filter((answer) => answer !== undefined);
+    if (answers.length !== this.size) return;
+    clearTimeout(pending.timer);
+    this.pending = undefined;
+    this.steps++;
+    pending.resolve(answers);
+  }
+
+  private lose(error: ServeError): void {
+    if (this.failure !== undefined) return;
+    this.failure = error;
+    const { pending } = this;
+    this.pending = undefined;
+    if (pending !== undefined) {
+      clearTimeout(pending.timer);
+      pending.reject(error);
+    }
+    this.onLost(error);
+  }
+
+  private late(pending: Pending): void {
+    const rank = pending.answers.findIndex((answer) => answer === undefined);
+    const address = this.settings.addresses[rank] ?? "";
+    const message = `rank ${rank} (${address}): step ${pending.stepId} took more than ${this.settings.stepDeadlineMs} ms`;
+    this.lose(new ServeError("STEP_TIMEOUT", message, { metadata: { rank: String(rank) } }));
+  }
+
+  /** Sends the same bytes to every rank; answers by rank. One step at a time. */
+  step(plan: Omit<StepPlan, "$typeName" | "epoch" | "stepId" | "deadlineMs">): Promise<StepResponse[]> {
+    if (this.failure !== undefined) return Promise.reject(this.failure);
+    const stepId = this.nextStep++;
+    const { stepDeadlineMs: deadlineMs } = this.settings;
+    const message = create(StepRequestSchema, { plan: { ...plan, epoch: this.epoch, stepId, deadlineMs } });
+    const bytes = toBinary(StepRequestSchema, message);
+    return new Promise((resolve, reject) => {
+      const pending: Pending = {
+        stepId,
+        answers: this.clients.map(() => undefined),
+        resolve,
+        reject,
+        timer: setTimeout(() => this.late(pending), deadlineMs + GRACE_MS),
+      };
+      this.pending = pending;
+      for (const stream of this.streams) stream.write(bytes);
+    });
+  }
+
+  get lastStepId(): bigint {
+    return this.nextStep - 1n;
+  }
+
+  /** Tiles by rank; resolves when every rank has encoded and sent its own. */
+  async encode(byRank: Omit<Tile, "$typeName">[][]): Promise<void> {
+    const encodeId = this.nextEncode++;
+    await Promise.all(
+      byRank.map(async (tiles, rank) => {
+        if (tiles.length === 0) return;
+        await this.clients[rank]?.encode({
+          epoch: this.epoch,
+          encodeId,
+          tiles: tiles.map((tile) => ({ $typeName: "tessera.shard.v1.Tile", ...tile })),
+          deadlineMs: this.settings.joinDeadlineMs,
+        });
+      }),
+    );
+  }
+
+  /** All lanes of a row of a finished step, with more candidates each. */
+  async moreCandidates(query: {
+    stepId: bigint;
+    sequenceId: bigint;
+    row: number;
+    count: number;
+  }): Promise<LaneResult[]> {
+    const answers = await Promise.all(
+      this.clients.map((client) =>
+        client.moreCandidates({ epoch: this.epoch, ...query }, this.settings.stepDeadlineMs),
+      ),
+    );
+    return answers.flatMap((answer) => answer.row?.lanes ?? []).sort((a, b) => a.lane - b.lane);
+  }
+
+  /** Ends the epoch from here. */
+  close(): void {
+    this.failure ??= new ServeError("NOT_READY", `epoch ${this.epoch} has ended`);
+    if (this.pending !== undefined) clearTimeout(this.pending.timer);
+    for (const stream of this.streams) stream.cancel();
+    for (const client of this.clients) client.close();
+  }
+}
+
+function checkModels(infos: GetInfoResponse[], settings: GroupSettings): void {
+  infos.forEach((info, rank) => {
+    if (info.modelHash === settings.modelHash) return;
+    throw new ServeError(
+      "PLAN_MISMATCH",
+      `rank ${rank} (${settings.addresses[rank]}) has model ${info.modelHash.slice(0, 12)}, the coordinator ${settings.modelHash.slice(0, 12)}`,
+    );
+  });
+}

@@ -1,0 +1,94 @@
+/** Requests and sequences as the engine loop holds them. */
+import type { ScheduledSequence } from "../schedule/scheduler.js";
+import type {
+  ChoiceText,
+  FinishCause,
+  PreparedRequest,
+  PreparedTile,
+  TextPiece,
+} from "../request/types.js";
+import type { ServeError } from "@tessera/proto";
+
+/** Where a request's events go; called in order. */
+export interface RequestSink {
+  piece(choice: number, piece: TextPiece): void;
+  /** After every choice has ended. */
+  done(timings: RequestTimings): void;
+  /** Instead of done. */
+  failed(error: ServeError): void;
+}
+
+export interface RequestTimings {
+  queueMs: number;
+  encodeMs: number;
+  firstTokenMs: number;
+  totalMs: number;
+  completionTokens: number;
+}
+
+/** A tile on its way: waiting, being encoded, or held by the workers under its id. */
+export interface ActiveTile {
+  embeddingId: bigint;
+  tile: PreparedTile;
+  rank: number;
+  state: "waiting" | "encoding" | "ready";
+}
+
+export class Sequence implements ScheduledSequence {
+  computed = 0;
+  blocks: number[] = [];
+  opened = false;
+  readonly tokens: number[];
+
+  constructor(
+    readonly id: bigint,
+    readonly request: ActiveRequest,
+    readonly choice: number,
+    readonly arrival: number,
+    readonly text: ChoiceText,
+  ) {
+    this.tokens = [...request.prepared.promptIds];
+  }
+  get priority(): number {
+    return this.request.prepared.priority;
+  }
+  get tokenCount(): number {
+    return this.tokens.length;
+  }
+}
+
+export class ActiveRequest {
+  readonly acceptedMs: number;
+  encodeStartMs: number | undefined;
+  encodeEndMs: number | undefined;
+  scheduledMs: number | undefined;
+  firstTokenMs: number | undefined;
+  lastTokenMs: number | undefined;
+  completionTokens = 0;
+  sequences: Sequence[] = [];
+  ended = false;
+
+  constructor(
+    readonly prepared: PreparedRequest,
+    readonly tiles: ActiveTile[],
+    readonly sink: RequestSink,
+    nowMs: number,
+  ) {
+    this.acceptedMs = nowMs;
+  }
+  get encoded(): boolean {
+    return this.tiles.every((tile) => tile.state === "ready");
+  }
+  timings(nowMs: number): RequestTimings {
+    const since = (ms: number | undefined) => (ms ?? nowMs) - this.acceptedMs;
+    return {
+      queueMs: since(this.scheduledMs),
+      encodeMs: (this.encodeEndMs ?? 0) - (this.encodeStartMs ?? 0),
+      firstTokenMs: since(this.firstTokenMs),
+      totalMs: since(nowMs),
+      completionTokens: this.completionTokens,
+    };
+  }
+}
+
+export type { FinishCause };

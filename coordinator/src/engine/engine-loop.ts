@@ -1,0 +1,278 @@
+/**
+ * The loop: one turn a step. Tiles are given out, slices chosen, a plan sent to every rank, tokens sampled and handed
+ * on as text. A cancel takes effect in the next plan.
+ */
+import { ServeError } from "@tessera/proto";
+import type { Group } from "../cluster/group.js";
+import type { CoordinatorMetrics } from "../metrics.js";
+import { BlockPool } from "../schedule/blocks.js";
+import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
+import type { ChoiceText, FinishCause, PreparedRequest } from "../request/types.js";
+import { ActiveRequest, Sequence, type ActiveTile, type RequestSink } from "./active.js";
+import { buildPlan } from "./plan.js";
+import { sampleRow } from "./sample-row.js";
+
+export interface LoopLimits {
+  blockCount: number;
+  maxBatchedTokens: number;
+  maxSequences: number;
+  /** Tiles of one Encode a rank. */
+  maxTiles: number;
+  maxEmbeddings: number;
+  /** Requests accepted and not ended. */
+  maxRequests: number;
+}
+
+export interface LoopOptions {
+  limits: LoopLimits;
+  metrics: CoordinatorMetrics;
+  createText: (request: PreparedRequest) => ChoiceText;
+  nowMs: () => number;
+}
+
+export class EngineLoop {
+  private group: Group | undefined;
+  private scheduler: Scheduler<Sequence>;
+  private readonly requests = new Set<ActiveRequest>();
+  private closed: bigint[] = [];
+  private releasedEmbeddings: bigint[] = [];
+  private nextSequence = 1n;
+  private nextEmbedding = 1n;
+  private arrivals = 0;
+  private turning = false;
+  private encoding = false;
+  lastTurnMs = 0;
+
+  constructor(private readonly options: LoopOptions) {
+    this.scheduler = this.freshScheduler();
+  }
+
+  private freshScheduler(): Scheduler<Sequence> {
+    const { blockCount, maxBatchedTokens, maxSequences } = this.options.limits;
+    return new Scheduler(new BlockPool(blockCount), { maxBatchedTokens, maxSequences });
+  }
+
+  /** A group was formed: nothing of older epochs is left on it. */
+  attach(group: Group): void {
+    this.group = group;
+    this.scheduler = this.freshScheduler();
+    this.closed = [];
+    this.releasedEmbeddings = [];
+  }
+
+  /** The epoch ended: every request fails with the reason. */
+  detach(error: ServeError): void {
+    this.group = undefined;
+    for (const request of [...this.requests]) this.fail(request, error);
+    this.scheduler = this.freshScheduler();
+    this.encoding = false;
+  }
+
+  load() {
+    return {
+      waitingRequests: [...this.requests].filter((request) => request.scheduledMs === undefined).length,
+      runningSequences: this.scheduler.runningCount,
+      usedBlocks: this.scheduler.pool.usedCount,
+      embeddings: [...this.requests].reduce((sum, request) => sum + request.tiles.length, 0),
+    };
+  }
+  get requestCount(): number {
+    return this.requests.size;
+  }
+  get preemptions(): number {
+    return this.scheduler.preemptions;
+  }
+
+  /** @throws ServeError NOT_READY without a group. */
+  submit(prepared: PreparedRequest, sink: RequestSink): ActiveRequest {
+    if (this.group === undefined) throw new ServeError("NOT_READY", "no group of workers is formed");
+    const tiles = prepared.tiles.map(
+      (tile): ActiveTile => ({ embeddingId: this.nextEmbedding++, tile, rank: 0, state: "waiting" }),
+    );
+    const request = new ActiveRequest(prepared, tiles, sink, this.options.nowMs());
+    this.requests.add(request);
+    this.wake();
+    return request;
+  }
+
+  /** Ends a request from outside; its blocks and embeddings are free from the next plan on. */
+  cancel(request: ActiveRequest, cause: FinishCause): void {
+    if (request.ended) return;
+    for (const sequence of [...request.sequences]) this.finish(sequence, sequence.text.end(cause));
+    if (!request.ended) this.end(request);
+  }
+
+  private fail(request: ActiveRequest, error: ServeError): void {
+    if (request.ended) return;
+    this.drop(request);
+    request.sink.failed(error);
+  }
+
+  private drop(request: ActiveRequest): void {
+    request.ended = true;
+    this.requests.delete(request);
+    for (const sequence of request.sequences) this.remove(sequence);
+    request.sequences = [];
+    for (const tile of request.tiles)
+      if (tile.state !== "waiting") this.releasedEmbeddings.push(tile.embeddingId);
+    this.wake();
+  }
+
+  private end(request: ActiveRequest): void {
+    this.drop(request);
+    request.sink.done(request.timings(this.options.nowMs()));
+  }
+
+  private remove(sequence: Sequence): void {
+    this.scheduler.remove(sequence);
+    if (sequence.opened) this.closed.push(sequence.id);
+  }
+
+  private finish(sequence: Sequence, piece: ReturnType<ChoiceText["end"]>): void {
+    const { request } = sequence;
+    this.remove(sequence);
+    request.sequences = request.sequences.filter((other) => other !== sequence);
+    request.sink.piece(sequence.choice, piece);
+    if (request.sequences.length === 0 && !request.ended) this.end(request);
+  }
+
+  private wake(): void {
+    if (this.turning) return;
+    this.turning = true;
+    setImmediate(() => void this.run());
+  }
+
+  private async run(): Promise<void> {
+    try {
+      while (this.group !== undefined && (await this.turn(this.group)));
+    } catch (error) {
+      // The group reports what ended it by itself; anything else is a fault of this process.
+      const known = ServeError.from(error);
+      if (known.code === "INTERNAL") throw error;
+    } finally {
+      this.turning = false;
+    }
+  }
+
+  /** One step; false when there is nothing to do. */
+  private async turn(group: Group): Promise<boolean> {
+    const { nowMs, metrics } = this.options;
+    this.startEncode(group);
+    this.openSequences();
+    const planStart = performance.now();
+    const slices = this.scheduler.next();
+    const idle = slices.length === 0 && this.closed.length === 0 && this.releasedEmbeddings.length === 0;
+    this.lastTurnMs = nowMs();
+    if (idle) return false;
+    const plan = buildPlan(slices, {
+      closed: this.closed.splice(0),
+      releasedEmbeddings: this.releasedEmbeddings.splice(0),
+      releasedStep: group.lastStepId,
+    });
+    const planMs = performance.now() - planStart;
+    const stepStart = performance.now();
+    const answers = await group.step(plan);
+    metrics.stepSeconds.observe((performance.now() - stepStart) / 1e3);
+    metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
+    if (this.group !== group) return false;
+    const sampleStart = performance.now();
+    await this.sample(group, slices, answers.map((answer) => answer.rows).flat());
+    metrics.coordinatorSeconds.observe((planMs + performance.now() - sampleStart) / 1e3);
+    return true;
+  }
+
+  /** Requests whose tiles are ready become sequences. */
+  private openSequences(): void {
+    for (const request of this.requests) {
+      if (request.scheduledMs !== undefined || !request.encoded) continue;
+      if (this.scheduler.sequenceCount + request.prepared.choiceCount > this.options.limits.maxSequences)
+        return;
+      request.scheduledMs = this.options.nowMs();
+      for (let choice = 0; choice < request.prepared.choiceCount; choice++) {
+        const text = this.options.createText(request.prepared);
+        const sequence = new Sequence(this.nextSequence++, request, choice, this.arrivals++, text);
+        request.sequences.push(sequence);
+        this.scheduler.add(sequence);
+      }
+    }
+  }
+
+  /** Tiles of waiting requests, dealt over the ranks; one batch at a time, beside the steps. */
+  private startEncode(group: Group): void {
+    if (this.encoding) return;
+    const { maxTiles, maxEmbeddings } = this.options.limits;
+    const all = [...this.requests].flatMap((request) => request.tiles);
+    const room = maxEmbeddings - all.filter((tile) => tile.state === "ready").length;
+    const batch = all
+      .filter((tile) => tile.state === "waiting")
+      .slice(0, Math.min(room, maxTiles * group.size));
+    if (batch.length === 0) return;
+    this.encoding = true;
+    const byRank = Array.from({ length: group.size }, (): ActiveTile[] => []);
+    batch.forEach((tile, i) => {
+      tile.rank = i % group.size;
+      tile.state = "encoding";
+      byRank[tile.rank]?.push(tile);
+    });
+    void this.encode(group, batch, byRank);
+  }
+
+  private async encode(group: Group, batch: ActiveTile[], byRank: ActiveTile[][]): Promise<void> {
+    const start = this.options.nowMs();
+    const involved = () =>
+      [...this.requests].filter((request) => request.tiles.some((tile) => batch.includes(tile)));
+    for (const request of involved()) request.encodeStartMs ??= start;
+    try {
+      await group.encode(
+        byRank.map((tiles) =>
+          tiles.map(({ embeddingId, tile }) => ({ embeddingId, pixels: tile.pixels })),
+        ),
+      );
+      for (const tile of batch) tile.state = "ready";
+    } catch (error) {
+      for (const request of involved()) this.fail(request, ServeError.from(error));
+    }
+    if (this.group !== group) return;
+    const end = this.options.nowMs();
+    for (const request of involved()) request.encodeEndMs = end;
+    this.options.metrics.encodeSeconds.observe((end - start) / 1e3);
+    this.options.metrics.encodeTiles.observe(batch.length);
+    this.encoding = false;
+    this.wake();
+  }
+
+  private async sample(
+    group: Group,
+    slices: SliceChoice<Sequence>[],
+    rows: Parameters<typeof sampleRow>[1],
+  ): Promise<void> {
+    const stepId = group.lastStepId;
+    for (const { sequence, start, count } of slices) {
+      if (sequence.request.ended || !sequence.request.sequences.includes(sequence)) continue;
+      if (start + count !== sequence.tokens.length) continue;
+      const outcome = await sampleRow(group, rows, { sequence, row: count - 1, stepId });
+      if (outcome instanceof ServeError) {
+        this.options.metrics.nonFinite.inc();
+        this.fail(sequence.request, outcome);
+        continue;
+      }
+      this.accept(sequence, outcome);
+    }
+  }
+
+  private accept(sequence: Sequence, token: Parameters<ChoiceText["push"]>[0]): void {
+    const { request } = sequence;
+    const { metrics } = this.options;
+    const now = this.options.nowMs();
+    if (request.firstTokenMs === undefined) metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3);
+    else metrics.interTokenLatency.observe((now - (request.lastTokenMs ?? now)) / 1e3);
+    request.firstTokenMs ??= now;
+    request.lastTokenMs = now;
+    request.completionTokens++;
+    metrics.generationTokens.inc();
+    sequence.tokens.push(token.tokenId);
+    const piece = sequence.text.push(token);
+    if (piece.finish !== undefined) this.finish(sequence, piece);
+    else if (piece.text !== "" || piece.tokens.length > 0) request.sink.piece(sequence.choice, piece);
+  }
+}

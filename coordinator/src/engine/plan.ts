@@ -1,0 +1,92 @@
+/** Slices → the plan every rank receives. */
+import { create } from "@bufbuild/protobuf";
+import {
+  SequenceOpenSchema,
+  SequenceSliceSchema,
+  StepPlanSchema,
+  type SequenceOpen,
+  type StepPlan,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type { SliceChoice } from "../schedule/scheduler.js";
+import type { Sequence } from "./active.js";
+import { FIRST_CANDIDATES, hasFilters } from "./sampler.js";
+
+function open(sequence: Sequence): SequenceOpen {
+  const { sampling, minTokens, stopTokenIds } = sequence.request.prepared;
+  return create(SequenceOpenSchema, {
+    sequenceId: sequence.id,
+    promptLength: sequence.request.prepared.promptIds.length,
+    sampling: {
+      temperature: sampling.temperature,
+      seed: sampling.seed,
+      choice: sequence.choice,
+      repetitionPenalty: sampling.repetitionPenalty,
+      presencePenalty: sampling.presencePenalty,
+      frequencyPenalty: sampling.frequencyPenalty,
+      logitBias: sampling.logitBias,
+      allowedTokenIds: sampling.allowedTokenIds,
+      badWords: sampling.badWords.map((tokenIds) => ({ tokenIds })),
+      minTokens,
+      suppressedTokenIds: stopTokenIds,
+    },
+  });
+}
+
+/** Rows of the slice that are image rows. */
+function imageRows({ sequence, start, count }: SliceChoice<Sequence>) {
+  const { prepared, tiles } = sequence.request;
+  return prepared.imageRows.flatMap((run) => {
+    const first = Math.max(run.position, start);
+    const end = Math.min(run.position + run.count, start + count);
+    const tile = tiles[run.tile];
+    if (first >= end || tile === undefined) return [];
+    return [
+      {
+        row: first - start,
+        embeddingId: tile.embeddingId,
+        firstRow: run.firstRow + first - run.position,
+        count: end - first,
+        encoderRank: tile.rank,
+      },
+    ];
+  });
+}
+
+function slice(choice: SliceChoice<Sequence>) {
+  const { sequence, start, count, firstBlock, newBlocks } = choice;
+  const { sampling, topLogprobs } = sequence.request.prepared;
+  const last = start + count === sequence.tokens.length;
+  return create(SequenceSliceSchema, {
+    sequenceId: sequence.id,
+    startPosition: start,
+    tokenIds: sequence.tokens.slice(start, start + count),
+    firstBlock,
+    blockIds: newBlocks,
+    imageRows: imageRows(choice),
+    wanted: last
+      ? [
+          {
+            row: count - 1,
+            candidates: hasFilters(sampling) ? FIRST_CANDIDATES : 0,
+            topLogprobs: topLogprobs ?? 0,
+            logprob: topLogprobs !== undefined,
+          },
+        ]
+      : [],
+  });
+}
+
+export function buildPlan(
+  slices: SliceChoice<Sequence>[],
+  changes: { closed: bigint[]; releasedEmbeddings: bigint[]; releasedStep: bigint },
+): StepPlan {
+  const opened = slices.filter(({ sequence }) => !sequence.opened).map(({ sequence }) => sequence);
+  for (const sequence of opened) sequence.opened = true;
+  return create(StepPlanSchema, {
+    releasedStep: changes.releasedStep,
+    opened: opened.map(open),
+    closedSequenceIds: changes.closed,
+    releasedEmbeddingIds: changes.releasedEmbeddings,
+    slices: slices.map(slice),
+  });
+}
