@@ -1,0 +1,32 @@
+.DEFAULT_GOAL := help
+.PHONY: help build demo test test-deps test-long test-full tidy bench clean
+GENERATOR := $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+node_modules/.package-lock.json: package-lock.json
+	npm ci
+	@touch $@
+
+build: node_modules/.package-lock.json ## native code and TypeScript
+	cmake -S native -B native/build $(GENERATOR) -DCMAKE_BUILD_TYPE=Release
+	cmake --build native/build -j 2
+	npx tsc -b
+
+test-deps: node_modules/.package-lock.json ## what the tests need
+
+test: test-deps build ## native tests, then the node tests that are not long
+	node scripts/run-tests.mjs short
+
+test-long: build ## matrices
+	node scripts/run-tests.mjs long
+
+test-full: build ## everything, uncut
+	TESSERA_FULL=1 node scripts/run-tests.mjs short long
+
+tidy: node_modules/.package-lock.json ## sizes, generated code, protos
+	node scripts/tidy.mjs
+
+clean: ## removes what was built
+	rm -rf native/build build */dist

@@ -1,0 +1,232 @@
+/** The golden requests of nvlm-d-tiny through 1, 2, 4 and 8 engines in one process, connected frame by frame. */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { test } from "node:test";
+import { openModel, planPlacement, rankProgram } from "@tessera/model";
+import {
+  attachExchange,
+  deliver,
+  FRAME_HEADROOM,
+  openEngine,
+  type Engine,
+  type LaneResult,
+} from "@tessera/native/engine";
+import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
+import { root } from "../harness/paths.js";
+
+interface Golden {
+  name: string;
+  images: string[];
+  prompt_ids: number[];
+  image_positions: number[];
+  greedy_ids: number[];
+  logprobs: number[];
+}
+
+const ROWS_PER_TILE = 16;
+const GREEDY = {
+  temperature: 0,
+  seed: 0n,
+  choice: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  allowedTokenIds: [],
+  badWords: [],
+  minTokens: 0,
+  suppressedTokenIds: [],
+};
+
+async function openGroup(size: number, kvType: "f32" | "bf16"): Promise<Engine[]> {
+  const model = await openModel(root("models/nvlm-d-tiny"));
+  const tensors = await model.tensors();
+  const engines = await Promise.all(
+    Array.from({ length: size }, (_, rank) =>
+      openEngine(
+        { ...rankProgram(model.config, { rank, size }), tensors, threads: 1 },
+        () => undefined,
+      ),
+    ),
+  );
+  engines.forEach((engine, rank) => {
+    attachExchange(engine.handle, ({ peers, buffer, ...frame }) => {
+      for (const peer of peers) {
+        const target = engines[peer];
+        assert.ok(target);
+        deliver(target.handle, { ...frame, peer: rank, payload: buffer.subarray(FRAME_HEADROOM) });
+      }
+    });
+  });
+  const plan = planPlacement(model.config, { size, kvType });
+  const placement = {
+    ...plan,
+    wireType: "f32" as const,
+    maxStepsInFlight: 1,
+    selectableIds: 1024,
+    collectiveDeadlineMs: 20_000,
+  };
+  await Promise.all(engines.map((engine) => engine.beginEpoch(1n, placement)));
+  return engines;
+}
+
+async function tilesOf(golden: Golden): Promise<Uint8Array[]> {
+  const perImage = await Promise.all(
+    golden.images.map(async (name) => {
+      const data = await readFile(root(`models/documents/${name}`));
+      const image = await decodeImage(data, { field: name, limits: IMAGE_LIMITS });
+      return tileImage(image, { tileSize: 112, maxTiles: 6, useThumbnail: true });
+    }),
+  );
+  return perImage.flatMap(({ tiles }) => tiles.map((tile) => tile.pixels));
+}
+
+function logprobOf(lanes: LaneResult[]): { tokenId: number; logprob: number } {
+  const best = lanes
+    .flatMap((lane) => (lane.best === null ? [] : [lane.best]))
+    .reduce((a, b) => (b.scaled > a.scaled ? b : a));
+  const max = Math.max(...lanes.map((lane) => lane.raw?.max ?? -Infinity));
+  const sum = lanes.reduce((s, { raw }) => s + (raw?.sum ?? 0) * Math.exp((raw?.max ?? 0) - max), 0);
+  return { tokenId: best.tokenId, logprob: Math.fround(best.raw - (max + Math.log(sum))) };
+}
+
+class Runner {
+  private step = 1n;
+  private sequence = 1n;
+  private embedding = 1n;
+  constructor(private readonly engines: Engine[]) {}
+
+  async greedy(golden: Golden, chunk: number) {
+    const tiles = await tilesOf(golden);
+    const first = this.embedding;
+    this.embedding += BigInt(tiles.length);
+    await this.encode(tiles, first);
+    const sequenceId = this.sequence++;
+    const tokens = [...golden.prompt_ids];
+    const logprobs: number[] = [];
+    let computed = 0;
+    while (tokens.length - golden.prompt_ids.length < golden.greedy_ids.length) {
+      const count = Math.min(chunk, tokens.length - computed);
+      const lanes = await this.run({ sequenceId, golden, tokens, start: computed, count, first });
+      computed += count;
+      if (computed < tokens.length) continue;
+      const next = logprobOf(lanes);
+      tokens.push(next.tokenId);
+      logprobs.push(next.logprob);
+    }
+    return { ids: tokens.slice(golden.prompt_ids.length), logprobs };
+  }
+
+  /** In batches of the placement's 8 tiles. */
+  private async encode(tiles: Uint8Array[], first: bigint): Promise<void> {
+    const size = this.engines.length;
+    for (let start = 0; start < tiles.length; start += 8 * size) {
+      const batch = tiles.slice(start, start + 8 * size).map((pixels, i) => ({
+        embeddingId: first + BigInt(start + i),
+        rank: (start + i) % size,
+        pixels,
+      }));
+      await Promise.all(
+        this.engines.map((engine, rank) =>
+          engine.encode({
+            epoch: 1n,
+            encodeId: first + BigInt(start),
+            tiles: batch.filter((tile) => tile.rank === rank),
+          }),
+        ),
+      );
+    }
+  }
+
+  private async run(at: {
+    sequenceId: bigint;
+    golden: Golden;
+    tokens: number[];
+    start: number;
+    count: number;
+    first: bigint;
+  }): Promise<LaneResult[]> {
+    const { sequenceId, golden, tokens, start, count, first } = at;
+    const end = start + count;
+    const imageRows = golden.image_positions.flatMap((position, i) =>
+      position < start || position >= end
+        ? []
+        : [
+            {
+              row: position - start,
+              embeddingId: first + BigInt(Math.floor(i / ROWS_PER_TILE)),
+              firstRow: i % ROWS_PER_TILE,
+              count: 1,
+              encoderRank: Math.floor(i / ROWS_PER_TILE) % this.engines.length,
+            },
+          ],
+    );
+    const row = { row: count - 1, candidates: 0, topLogprobs: 0, logprob: true };
+    const plan = {
+      epoch: 1n,
+      stepId: this.step++,
+      releasedStep: 0n,
+      deadlineMs: 20_000,
+      opened:
+        start === 0
+          ? [{ sequenceId, promptLength: golden.prompt_ids.length, tokenIds: [], sampling: GREEDY }]
+          : [],
+      closedSequenceIds: [],
+      releasedEmbeddingIds: [],
+      slices: [
+        {
+          sequenceId,
+          startPosition: start,
+          tokenIds: tokens.slice(start, end),
+          firstBlock: 0,
+          blockIds: Array.from({ length: Math.ceil(end / 32) }, (_, i) => i),
+          imageRows,
+          wanted: [{ ...row, scoredTokenIds: [], masked: false, mask: [] }],
+        },
+      ],
+    };
+    const outcomes = await Promise.all(this.engines.map((engine) => engine.step(plan)));
+    return outcomes.flatMap((outcome) => outcome.rows[0]?.lanes ?? []).sort((a, b) => a.lane - b.lane);
+  }
+}
+
+const golden = JSON.parse(await readFile(root("test/goldens/nvlm-d-tiny.json"), "utf8")) as {
+  requests: Golden[];
+};
+
+async function answers(size: number, kvType: "f32" | "bf16", chunk: number, requests: Golden[]) {
+  const engines = await openGroup(size, kvType);
+  const runner = new Runner(engines);
+  const out = [];
+  for (const request of requests) out.push(await runner.greedy(request, chunk));
+  await Promise.all(engines.map((engine) => engine.close()));
+  return out;
+}
+
+const alone = await answers(1, "f32", 512, golden.requests);
+
+test("one engine: greedy ids are the oracle's, log-probabilities within 2e-3", () => {
+  golden.requests.forEach((request, i) => {
+    assert.deepEqual(alone[i]?.ids, request.greedy_ids, request.name);
+    request.logprobs.forEach((logprob, k) => {
+      assert.ok(Math.abs(logprob - (alone[i]?.logprobs[k] ?? NaN)) < 2e-3, request.name);
+    });
+  });
+});
+
+for (const size of [2, 4, 8])
+  test(`${size} engines: the same bits as one`, async () => {
+    assert.deepEqual(await answers(size, "f32", 512, golden.requests), alone);
+  });
+
+test("chunked prefill of 7 tokens: the same bits as whole", async () => {
+  const few = golden.requests.slice(0, 4);
+  assert.deepEqual(await answers(2, "f32", 7, few), alone.slice(0, 4));
+});
+
+test("a bf16 cache: 1 and 4 engines, whole and chunked, the same bits among themselves", async () => {
+  const few = golden.requests.slice(0, 4);
+  const whole = await answers(1, "bf16", 512, few);
+  assert.deepEqual(await answers(4, "bf16", 512, few), whole);
+  assert.deepEqual(await answers(1, "bf16", 33, few), whole);
+});
