@@ -14,7 +14,7 @@ const MAY_IMPORT = {
   "shard-worker": ["proto", "model", "native/engine"],
   cli: ["client", "coordinator", "shard-worker", "model"],
 };
-const BANNED = [/\bFIXME\b/, /\bXXX\b/, /\bHACK\b/, /TODO(?!\(#\d+\))/, /\/work\/(main|solo)/;
+const BANNED = [/\bFIXME\b/, /\bXXX\b/, /\bHACK\b/, /TODO(?!\(#\d+\))/, /[/]work[/]/];
 const env = { ...process.env, PATH: `${process.cwd()}/node_modules/.bin:${process.env.PATH}` };
 const problems = [];
 
