@@ -1,1 +1,3 @@
+export { startCoordinator, type RunningCoordinator } from "./coordinator.js";
+export type { CoordinatorOptions } from "./engine/options.js";
 export * from "./request/index.js";

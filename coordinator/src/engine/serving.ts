@@ -1,0 +1,264 @@
+/** What serves: the model, the group that is formed again whenever it is lost, the loop, and admission. */
+import { randomBytes, randomUUID } from "node:crypto";
+import { openModel, planHash, planPlacement, type ModelFolder, type PlacementPlan } from "@tessera/model";
+import { ServeError } from "@tessera/proto";
+import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { GRPC_STATUS } from "@tessera/proto";
+import type { Logger } from "pino";
+import { Group, type GroupSettings } from "../cluster/group.js";
+import { CoordinatorMetrics } from "../metrics.js";
+import {
+  checkRequest,
+  createChoiceText,
+  loadTokenizer,
+  prepareRequest,
+  REQUEST_LIMITS,
+  type PrepareContext,
+  type PreparedRequest,
+} from "../request/index.js";
+import type { ActiveRequest, RequestSink } from "./active.js";
+import { EngineLoop } from "./engine-loop.js";
+import type { CoordinatorOptions } from "./options.js";
+
+export const BUILD = "tessera 0.1.0";
+const JOIN_DEADLINE_MS = 10 * 60_000;
+const RETRY_MS = 250;
+const TENANT = "default";
+
+function settingsOf(
+  options: CoordinatorOptions,
+  modelHash: string,
+  plan: PlacementPlan,
+  selectableIds: number,
+): GroupSettings {
+  const placement = {
+    kvType: options.kvType === "bf16" ? KvType.BF16 : KvType.F32,
+    wireType: options.wireType === "bf16" ? WireType.BF16 : WireType.F32,
+    blockCount: plan.blockCount,
+    maxBatchedTokens: plan.maxBatchedTokens,
+    maxSequences: plan.maxSequences,
+    maxWantedRows: plan.maxWantedRows,
+    maxTiles: plan.maxTiles,
+    maxEmbeddings: plan.maxEmbeddings,
+    collectiveDeadlineMs: options.stepDeadlineMs,
+    maxModelLen: plan.maxModelLen,
+    maxStepsInFlight: 1,
+    selectableIds,
+  };
+  return {
+    addresses: options.workers,
+    placement,
+    planHash: planHash({ build: BUILD, backend: "cpu", model: modelHash, size: plan.size, ...placement }),
+    modelHash,
+    joinDeadlineMs: JOIN_DEADLINE_MS,
+    stepDeadlineMs: options.stepDeadlineMs,
+  };
+}
+
+export type ServingState = "forming" | "ready" | "draining" | "lost";
+
+export class Serving {
+  private readonly running = new Map<string, ActiveRequest | undefined>();
+  group: Group | undefined;
+  state: ServingState = "forming";
+  onState: (state: ServingState) => void = () => undefined;
+  private closing = false;
+  private epoch = 0n;
+
+  private constructor(
+    readonly model: ModelFolder,
+    readonly plan: PlacementPlan,
+    readonly context: PrepareContext,
+    readonly settings: GroupSettings,
+    readonly loop: EngineLoop,
+    readonly metrics: CoordinatorMetrics,
+    private readonly options: CoordinatorOptions,
+    private readonly log: Logger,
+  ) {}
+
+  static async open(options: CoordinatorOptions, log: Logger): Promise<Serving> {
+    const model = await openModel(options.modelDir);
+    const tokenizer = await loadTokenizer(model.dir);
+    const size = options.workers.length;
+    const plan = planPlacement(model.config, {
+      size,
+      kvType: options.kvType,
+      maxModelLen: options.maxModelLen,
+      cacheBytes: options.cacheMemoryBytes,
+      maxBatchedTokens: options.maxBatchedTokens,
+      maxSequences: options.maxSequences,
+    });
+    const selectable = Math.min(tokenizer.size, model.config.decoder.vocabularySize);
+    const context: PrepareContext = {
+      servedName: options.servedModelName ?? model.name,
+      tokenizer,
+      limits: REQUEST_LIMITS,
+      maxModelLen: plan.maxModelLen,
+      stopTokenIds: model.stopTokenIds,
+      defaultMaxTiles: model.config.tile.maxTiles,
+      randomSeed: () => randomBytes(8).readBigUInt64LE(),
+      tile: model.config.tile,
+      template: options.chatTemplate,
+    };
+    const metrics = new CoordinatorMetrics(Object.keys(GRPC_STATUS), size);
+    const loop = new EngineLoop({
+      limits: { ...plan, maxRequests: options.maxRequests },
+      metrics,
+      createText: (request) => createChoiceText(request, tokenizer),
+      nowMs: () => performance.now(),
+    });
+    const settings = settingsOf(options, await model.hash(), plan, selectable);
+    return new Serving(model, plan, context, settings, loop, metrics, options, log);
+  }
+
+  private setState(state: ServingState): void {
+    if (this.state === "draining" && state !== "draining") return;
+    this.state = state;
+    this.metrics.ready.set(state === "ready" ? 1 : 0);
+    this.onState(state);
+  }
+
+  /** Forms the group, again and again until it stands; then after every loss. */
+  async keepFormed(): Promise<void> {
+    let said = "";
+    while (!this.closing && this.group === undefined) {
+      try {
+        await this.form();
+      } catch (error) {
+        const { message } = ServeError.from(error);
+        if (message !== said) this.log.warn({ why: message }, "the group is not formed");
+        said = message;
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+
+  private async form(): Promise<void> {
+    const group = await Group.form(this.settings, {
+      above: this.epoch,
+      onLost: (error) => this.lost(error),
+      onProgress: (rank, part) => this.log.debug({ rank, part }, "loading"),
+    });
+    if (this.closing) return group.close();
+    this.group = group;
+    this.epoch = group.epoch;
+    this.metrics.epochs.inc();
+    this.metrics.epoch.set(Number(group.epoch));
+    this.loop.attach(group);
+    this.log.info({ epoch: String(group.epoch) }, "group formed");
+    this.setState("ready");
+  }
+
+  private lost(error: ServeError): void {
+    const { group } = this;
+    if (group === undefined || this.closing) return;
+    this.log.error({ why: error.message }, "epoch ended");
+    this.group = undefined;
+    this.setState("lost");
+    this.metrics.lost.inc(this.loop.requestCount);
+    this.loop.detach(error);
+    group.close();
+    void this.keepFormed();
+  }
+
+  /** Takes an admission slot, prepares, submits. The id is free again when the sink is done or failed. */
+  async run(
+    message: GenerateRequest,
+    sinkOf: (prepared: PreparedRequest) => RequestSink,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (this.state === "draining") throw new ServeError("DRAINING", "the server is draining");
+    if (this.group === undefined)
+      throw new ServeError("NOT_READY", "no group of workers is formed", { retryDelayMs: 1000 });
+    const checked = checkRequest(message, this.context);
+    const requestId = checked.requestId ?? `req-${randomUUID()}`;
+    if (this.running.has(requestId))
+      throw ServeError.field("request_id", `${JSON.stringify(requestId)} is running`, "REQUEST_EXISTS");
+    if (this.running.size >= this.options.maxRequests)
+      throw new ServeError("OVERLOADED", `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`, {
+        quota: "requests",
+        retryDelayMs: 1000,
+      });
+    this.running.set(requestId, undefined);
+    try {
+      const prepared = await prepareRequest(checked, { requestId, tenant: TENANT }, this.context, signal);
+      signal.throwIfAborted();
+      await this.serve(prepared, sinkOf(prepared), signal);
+    } finally {
+      this.running.delete(requestId);
+    }
+  }
+
+  private serve(prepared: PreparedRequest, sink: RequestSink, signal: AbortSignal): Promise<void> {
+    const { metrics } = this;
+    metrics.promptTokens.inc(prepared.promptIds.length);
+    return new Promise((resolve, reject) => {
+      const active = this.loop.submit(prepared, {
+        piece(choice, piece) {
+          if (piece.finish !== undefined) metrics.finished.inc({ finished_reason: piece.finish.reason });
+          sink.piece(choice, piece);
+        },
+        done(timings) {
+          metrics.requestSeconds.observe(timings.totalMs / 1e3);
+          metrics.queueSeconds.observe(timings.queueMs / 1e3);
+          sink.done(timings);
+          resolve();
+        },
+        failed(error) {
+          sink.failed(error);
+          reject(error);
+        },
+      });
+      this.running.set(prepared.requestId, active);
+      signal.addEventListener("abort", () => this.loop.cancel(active, { reason: "aborted" }), { once: true });
+    });
+  }
+
+  async count(message: GenerateRequest, signal: AbortSignal): Promise<PreparedRequest> {
+    const checked = checkRequest(message, this.context);
+    return prepareRequest(checked, { requestId: "", tenant: TENANT }, this.context, signal);
+  }
+
+  abort(requestId: string): void {
+    const active = this.running.get(requestId);
+    if (active === undefined)
+      throw ServeError.field("request_id", `${JSON.stringify(requestId)} is not running`, "REQUEST_NOT_FOUND");
+    this.loop.cancel(active, { reason: "aborted" });
+  }
+
+  /** Takes nothing new; waits for what runs. Returns how many were ended at the deadline. */
+  async drain(deadlineMs: number): Promise<number> {
+    this.setState("draining");
+    const end = performance.now() + deadlineMs;
+    while (this.running.size > 0 && performance.now() < end)
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    const left = [...this.running.values()].filter((active) => active !== undefined);
+    for (const active of left) this.loop.cancel(active, { reason: "aborted" });
+    return left.length;
+  }
+
+  refreshMetrics(): void {
+    const load = this.loop.load();
+    this.metrics.running.set(load.runningSequences);
+    this.metrics.waiting.set(load.waitingRequests);
+    this.metrics.cacheUsage.set(load.usedBlocks / this.plan.blockCount);
+    this.metrics.embeddings.set(load.embeddings);
+    this.metrics.preemptions.set(this.loop.preemptions);
+    this.group?.ranks.forEach((rank, i) =>
+      this.metrics.heartbeatAge.set({ rank: String(i) }, (Date.now() - rank.heardAtMs) / 1e3),
+    );
+  }
+
+  /** Forward progress: with a group and work there was a turn in the last step deadline. */
+  live(): boolean {
+    const idle = this.loop.requestCount === 0 || this.group === undefined;
+    return idle || performance.now() - this.loop.lastTurnMs < 2 * this.options.stepDeadlineMs;
+  }
+
+  close(): void {
+    this.closing = true;
+    this.group?.close();
+    this.loop.detach(new ServeError("DRAINING", "the server stops"));
+  }
+}

@@ -1,0 +1,109 @@
+/** Pieces of text → events with a rising index. */
+import { create } from "@bufbuild/protobuf";
+import { ErrorCode } from "@tessera/proto/gen/tessera/v1/errors_pb.js";
+import { millisToDuration, type ServeErrorCode } from "@tessera/proto";
+import {
+  DoneSchema,
+  EventSchema,
+  FinishedSchema,
+  FinishReason,
+  StartedSchema,
+  TokenLogprobSchema,
+  type Event,
+  type Finished,
+  type TokenLogprob,
+} from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import type { RequestSink, RequestTimings } from "../engine/active.js";
+import type { FinishCause, PreparedRequest, SampledToken, Tokenizer } from "../request/index.js";
+
+const REASONS = {
+  stop: FinishReason.STOP,
+  length: FinishReason.LENGTH,
+  aborted: FinishReason.ABORTED,
+  error: FinishReason.ERROR,
+} as const;
+
+function finished(choice: number, cause: FinishCause): Finished {
+  const message = create(FinishedSchema, { choice, reason: REASONS[cause.reason] });
+  if (cause.reason === "stop" && cause.stopText !== undefined)
+    message.matched = { case: "stopText", value: cause.stopText };
+  else if (cause.reason === "stop" && cause.stopTokenId !== undefined)
+    message.matched = { case: "stopTokenId", value: cause.stopTokenId };
+  if (cause.reason === "error") {
+    message.errorMessage = cause.message;
+    message.errorCode = ErrorCode[cause.code as ServeErrorCode];
+  }
+  return message;
+}
+
+export class EventWriter implements RequestSink {
+  private index = 0n;
+
+  constructor(
+    private readonly prepared: PreparedRequest,
+    model: string,
+    private readonly tokenizer: Tokenizer,
+    private readonly write: (event: Event) => void,
+  ) {
+    this.emit({
+      case: "started",
+      value: create(StartedSchema, {
+        requestId: prepared.requestId,
+        model,
+        promptTokens: prepared.promptIds.length,
+        imageTokens: prepared.imageTokenCount,
+        tiles: prepared.tileCount,
+        seed: prepared.sampling.seed,
+        promptTokenIds: prepared.returnTokenIds ? prepared.promptIds : [],
+      }),
+    });
+  }
+
+  private emit(kind: Event["kind"]): void {
+    this.write(create(EventSchema, { index: this.index++, kind }));
+  }
+
+  private logprob(token: SampledToken): TokenLogprob {
+    const { tokenizer } = this;
+    return create(TokenLogprobSchema, {
+      tokenId: token.tokenId,
+      token: tokenizer.tokenBytes(token.tokenId),
+      logprob: token.logprob ?? 0,
+      top: token.top.map(({ tokenId, logprob }) => ({ tokenId, logprob, token: tokenizer.tokenBytes(tokenId) })),
+    });
+  }
+
+  piece: RequestSink["piece"] = (choice, { text, tokens, finish }) => {
+    const { returnTokenIds, topLogprobs } = this.prepared;
+    const tokenIds = returnTokenIds ? tokens.map((token) => token.tokenId) : [];
+    const logprobs = topLogprobs === undefined ? [] : tokens.map((token) => this.logprob(token));
+    if (text !== "" || tokenIds.length > 0 || logprobs.length > 0)
+      this.emit({
+        case: "delta",
+        value: { $typeName: "tessera.v1.Delta", choice, text, tokenIds, logprobs, toolCalls: [] },
+      });
+    if (finish !== undefined) this.emit({ case: "finished", value: finished(choice, finish) });
+  };
+
+  done: RequestSink["done"] = (timings: RequestTimings) => {
+    this.emit({
+      case: "done",
+      value: create(DoneSchema, {
+        usage: {
+          promptTokens: this.prepared.promptIds.length,
+          completionTokens: timings.completionTokens,
+          imageTokens: this.prepared.imageTokenCount,
+          tiles: this.prepared.tileCount,
+        },
+        timings: {
+          queue: millisToDuration(timings.queueMs),
+          encode: millisToDuration(timings.encodeMs),
+          timeToFirstToken: millisToDuration(timings.firstTokenMs),
+          total: millisToDuration(timings.totalMs),
+        },
+      }),
+    });
+  };
+
+  failed: RequestSink["failed"] = () => undefined;
+}
