@@ -1,1 +1,3 @@
-export {};
+export * from "./client.js";
+export * from "./openai/request.js";
+export * from "./openai/response.js";

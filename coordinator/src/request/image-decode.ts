@@ -121,3 +121,8 @@ export async function decodeImage(
     });
   }
 }
+
+/** u8 [size, size, 3] as a PNG file. */
+export function savePng(pixels: Uint8Array, size: number): Promise<Buffer> {
+  return sharp(pixels, { raw: { width: size, height: size, channels: 3 } }).png().toBuffer();
+}

@@ -1,0 +1,56 @@
+/** Flags that several commands share. */
+import { InvalidArgumentError, Option, type Command } from "commander";
+
+export function whole(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError("must be a whole number.");
+  return value;
+}
+
+export interface PlacementFlags {
+  maxModelLen?: number;
+  cacheMemory?: number;
+  kv: "f32" | "bf16";
+  wire: "f32" | "bf16";
+  servedModelName?: string;
+  chatTemplate: "nvlm" | "qwen";
+  maxBatchedTokens?: number;
+  maxSequences?: number;
+  stepDeadlineMs: number;
+  logLevel: string;
+}
+
+export function addPlacement(command: Command): Command {
+  return command
+    .option("--max-model-len <tokens>", "prompt and answer (default: the model's)", whole)
+    .option("--cache-memory <bytes>", "key-value cache of each worker", whole)
+    .addOption(new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"))
+    .addOption(
+      new Option("--wire <type>", "type of partial sums on the wire; bf16 gives other bits at another width")
+        .choices(["f32", "bf16"])
+        .default("f32"),
+    )
+    .option("--served-model-name <name>", "default: the folder's name")
+    .addOption(new Option("--chat-template <name>").choices(["nvlm", "qwen"]).default("nvlm"))
+    .option("--max-batched-tokens <tokens>", "of one step", whole)
+    .option("--max-sequences <count>", "run together", whole)
+    .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
+    .option("--log-level <level>", "trace, debug, info, warn, error", "warn");
+}
+
+/** The same flags as arguments of a child process. */
+export function placementArgs(flags: PlacementFlags): string[] {
+  const pairs: [string, string | number | undefined][] = [
+    ["--max-model-len", flags.maxModelLen],
+    ["--cache-memory", flags.cacheMemory],
+    ["--kv", flags.kv],
+    ["--wire", flags.wire],
+    ["--served-model-name", flags.servedModelName],
+    ["--chat-template", flags.chatTemplate],
+    ["--max-batched-tokens", flags.maxBatchedTokens],
+    ["--max-sequences", flags.maxSequences],
+    ["--step-deadline-ms", flags.stepDeadlineMs],
+    ["--log-level", flags.logLevel],
+  ];
+  return pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
+}

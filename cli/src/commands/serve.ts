@@ -1,0 +1,128 @@
+/** tessera up, worker, coordinator. */
+import { cpus } from "node:os";
+import type { Command } from "commander";
+import { addPlacement, whole, type PlacementFlags } from "./options.js";
+
+interface Closable {
+  close(): Promise<void>;
+}
+
+/** Says where it listens, and ends on a signal, or when stdin closes where a parent holds it. */
+function announce(running: Closable & { address: string; healthAddress: string | undefined }, withStdin: boolean): void {
+  const { address, healthAddress: health } = running;
+  process.stdout.write(`${JSON.stringify({ event: "listening", address, health })}\n`);
+  const end = () => void running.close().finally(() => process.exit(0));
+  process.once("SIGTERM", end);
+  process.once("SIGINT", withStdin ? () => undefined : end);
+  if (withStdin) process.stdin.once("end", end).resume();
+}
+
+interface WorkerFlags {
+  model: string;
+  listen: string;
+  advertise?: string;
+  threads: number;
+  memory?: number;
+  healthListen?: string;
+  logLevel: string;
+  endWithStdin?: boolean;
+}
+
+function addWorker(program: Command): void {
+  program
+    .command("worker")
+    .description("one rank: holds its cut of the weights and computes")
+    .requiredOption("--model <dir>")
+    .requiredOption("--listen <host:port>", "for the coordinator; port 0 takes a free one")
+    .option("--advertise <host:port>", "what the peers reach this worker under")
+    .option("--threads <count>", "of the kernels", whole, cpus().length)
+    .option("--memory <bytes>", "what this worker may use", whole)
+    .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
+    .option("--log-level <level>", "", "info")
+    .option("--end-with-stdin", "end when stdin closes")
+    .addHelpText("after", "\nExample:\n  tessera worker --model models/nvlm-d-tiny --listen 127.0.0.1:4001\n")
+    .action(async (flags: WorkerFlags) => {
+      const { startWorker } = await import("@tessera/shard-worker");
+      const { model: modelDir, memory: memoryBytes, endWithStdin, ...rest } = flags;
+      announce(await startWorker({ modelDir, memoryBytes, ...rest }), endWithStdin === true);
+    });
+}
+
+interface CoordinatorFlags extends PlacementFlags {
+  model: string;
+  listen: string;
+  workers: string;
+  healthListen?: string;
+  maxRequests: number;
+  reflection?: boolean;
+  endWithStdin?: boolean;
+}
+
+function addCoordinator(program: Command): void {
+  addPlacement(program.command("coordinator"))
+    .description("the front: takes requests, schedules, streams answers")
+    .requiredOption("--model <dir>")
+    .requiredOption("--listen <host:port>", "for clients")
+    .requiredOption("--workers <addresses>", "host:port,… by rank")
+    .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
+    .option("--max-requests <count>", "accepted and not ended", whole, 1024)
+    .option("--end-with-stdin", "end when stdin closes")
+    .addHelpText("after", "\nExample:\n  tessera coordinator --model DIR --workers 127.0.0.1:4001,127.0.0.1:4002 --listen 127.0.0.1:4000\n")
+    .action(async (flags: CoordinatorFlags) => {
+      const { startCoordinator } = await import("@tessera/coordinator");
+      const running = await startCoordinator({
+        modelDir: flags.model,
+        listen: flags.listen,
+        healthListen: flags.healthListen,
+        workers: flags.workers.split(","),
+        maxModelLen: flags.maxModelLen,
+        cacheMemoryBytes: flags.cacheMemory,
+        kvType: flags.kv,
+        wireType: flags.wire,
+        servedModelName: flags.servedModelName,
+        chatTemplate: flags.chatTemplate,
+        maxBatchedTokens: flags.maxBatchedTokens,
+        maxSequences: flags.maxSequences,
+        maxRequests: flags.maxRequests,
+        stepDeadlineMs: flags.stepDeadlineMs,
+        reflection: false,
+        logLevel: flags.logLevel,
+      });
+      announce(running, flags.endWithStdin === true);
+    });
+}
+
+interface UpFlags extends PlacementFlags {
+  model: string;
+  workers: number;
+  threads?: number;
+  port: number;
+  healthPort?: number;
+}
+
+function addUp(program: Command): void {
+  addPlacement(program.command("up"))
+    .description("coordinator and workers on this machine")
+    .requiredOption("--model <dir>")
+    .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
+    .option("--threads <count>", "of each worker", whole)
+    .option("--port <port>", "for clients", whole, 4000)
+    .option("--health-port <port>", "/metrics and the probes", whole)
+    .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
+    .action(async (flags: UpFlags) => {
+      const { openModel, checkTensorParallelSize } = await import("@tessera/model");
+      checkTensorParallelSize((await openModel(flags.model)).config, flags.workers);
+      const { startCluster } = await import("../supervisor.js");
+      const cluster = await startCluster({ ...flags, flags });
+      process.stdout.write(`serving on ${cluster.address}\n`);
+      const stop = () => void cluster.stop().finally(() => process.exit(0));
+      process.once("SIGINT", stop);
+      process.once("SIGTERM", stop);
+    });
+}
+
+export function addServe(program: Command): void {
+  addUp(program);
+  addWorker(program);
+  addCoordinator(program);
+}

@@ -1,0 +1,149 @@
+/** OpenAI's chat completion body → GenerateRequest. */
+import { ServeError } from "@tessera/proto";
+import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import type { GenerateInput } from "../client.js";
+
+type Json = Record<string, unknown>;
+/** Reads what a `file:` URL names. */
+export type ReadFile = (path: string) => Promise<Uint8Array>;
+
+const ROLES: Record<string, Role> = {
+  system: Role.SYSTEM,
+  developer: Role.SYSTEM,
+  user: Role.USER,
+  assistant: Role.ASSISTANT,
+};
+const KNOWN = new Set([
+  "model", "messages", "max_tokens", "max_completion_tokens", "min_tokens", "n", "stop", "seed",
+  "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
+  "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "return_token_ids", "user",
+  "metadata", "ignore_eos", "stop_token_ids", "priority", "stream", "skip_special_tokens",
+  "include_stop_str_in_output", "bad_words", "allowed_token_ids",
+]);
+
+async function imagePart(url: unknown, field: string, readFile: ReadFile | undefined) {
+  if (typeof url !== "string") throw ServeError.field(field, "must be a text");
+  const data = /^data:([^;,]*);base64,(.*)$/s.exec(url);
+  if (data !== null) return { data: Buffer.from(data[2] ?? "", "base64"), mediaType: data[1] ?? "" };
+  if (url.startsWith("file:") && readFile !== undefined) {
+    try {
+      return { data: await readFile(url.slice(5)), mediaType: "" };
+    } catch (cause) {
+      throw ServeError.field(field, `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`);
+    }
+  }
+  throw ServeError.field(field, "must be a data URL; pictures are never fetched from the network");
+}
+
+async function parts(content: unknown, field: string, readFile: ReadFile | undefined) {
+  if (typeof content === "string") return [{ content: { case: "text" as const, value: content } }];
+  if (!Array.isArray(content)) throw ServeError.field(field, "must be a text or a list of parts");
+  return Promise.all(
+    content.map(async (part: unknown, i) => {
+      const at = `${field}[${i}]`;
+      const json = (part ?? {}) as Json;
+      if (json["type"] === "text") return { content: { case: "text" as const, value: String(json["text"] ?? "") } };
+      if (json["type"] !== "image_url") throw ServeError.field(`${at}.type`, `is ${JSON.stringify(json["type"])}, must be text or image_url`);
+      const value = await imagePart((json["image_url"] as Json | undefined)?.["url"], `${at}.image_url.url`, readFile);
+      return { content: { case: "image" as const, value } };
+    }),
+  );
+}
+
+async function messages(value: unknown, readFile: ReadFile | undefined) {
+  if (!Array.isArray(value)) throw ServeError.field("messages", "must be a list");
+  return Promise.all(
+    value.map(async (message: unknown, i) => {
+      const json = (message ?? {}) as Json;
+      const role = ROLES[String(json["role"])];
+      if (role === undefined)
+        throw ServeError.field(`messages[${i}].role`, `is ${JSON.stringify(json["role"])}, must be system, user or assistant`);
+      return { role, parts: await parts(json["content"], `messages[${i}].content`, readFile) };
+    }),
+  );
+}
+
+/** Typed fields of a body; a wrong type is named. */
+class Body {
+  constructor(private readonly json: Json) {}
+  private typed<T>(key: string, type: string, ok: (value: unknown) => boolean): T | undefined {
+    const value = this.json[key];
+    if (value === undefined || value === null) return undefined;
+    if (!ok(value)) throw ServeError.field(key, `is ${JSON.stringify(value)}, must be ${type}`);
+    return value as T;
+  }
+  number(key: string): number | undefined {
+    return this.typed(key, "a number", (value) => typeof value === "number");
+  }
+  whole(key: string): number | undefined {
+    return this.typed(key, "a whole number of 0 or more", (v) => Number.isSafeInteger(v) && (v as number) >= 0 && (v as number) < 2 ** 32);
+  }
+  flag(key: string): boolean | undefined {
+    return this.typed(key, "true or false", (value) => typeof value === "boolean");
+  }
+  texts(key: string): string[] {
+    const value = this.json[key];
+    if (typeof value === "string") return [value];
+    return this.typed<string[]>(key, "a text or a list of texts", (v) => Array.isArray(v) && v.every((t) => typeof t === "string")) ?? [];
+  }
+  ids(key: string): number[] {
+    return this.typed<number[]>(key, "a list of token ids", (v) => Array.isArray(v) && v.every((t) => Number.isSafeInteger(t) && t >= 0)) ?? [];
+  }
+}
+
+/** Keys whose value is undefined are left out. */
+function defined<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
+  return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined)) as {
+    [K in keyof T]: Exclude<T[K], undefined>;
+  };
+}
+
+function logprobs(body: Body): number | undefined {
+  if (body.flag("logprobs") !== true) return undefined;
+  return body.whole("top_logprobs") ?? 0;
+}
+
+function logitBias(json: Json): Record<number, number> {
+  const value = json["logit_bias"] ?? {};
+  return Object.fromEntries(Object.entries(value as object).map(([id, bias]) => [Number(id), Number(bias)]));
+}
+
+/** @throws ServeError INVALID_ARGUMENT naming the field. */
+export async function toGenerateRequest(value: unknown, readFile?: ReadFile): Promise<GenerateInput> {
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw ServeError.field("body", "must be an object");
+  const json = value as Json;
+  const unknown = Object.keys(json).find((key) => !KNOWN.has(key));
+  if (unknown !== undefined) throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
+  const body = new Body(json);
+  const seed = body.number("seed");
+  const sampling = defined({
+    temperature: body.number("temperature"),
+    topP: body.number("top_p"),
+    topK: body.whole("top_k"),
+    minP: body.number("min_p"),
+    seed: seed === undefined ? undefined : BigInt.asUintN(64, BigInt(Math.trunc(seed))),
+    repetitionPenalty: body.number("repetition_penalty"),
+    presencePenalty: body.number("presence_penalty"),
+    frequencyPenalty: body.number("frequency_penalty"),
+  });
+  return defined({
+    model: typeof json["model"] === "string" ? json["model"] : "",
+    messages: await messages(json["messages"], readFile),
+    maxTokens: body.whole("max_completion_tokens") ?? body.whole("max_tokens"),
+    minTokens: body.whole("min_tokens"),
+    n: body.whole("n"),
+    priority: body.number("priority"),
+    returnTokenIds: body.flag("return_token_ids"),
+    skipSpecialTokens: body.flag("skip_special_tokens"),
+    includeStopText: body.flag("include_stop_str_in_output"),
+    topLogprobs: logprobs(body),
+    stop: defined({ texts: body.texts("stop"), tokenIds: body.ids("stop_token_ids"), ignoreEos: body.flag("ignore_eos") }),
+    sampling: {
+      ...sampling,
+      logitBias: logitBias(json),
+      allowedTokenIds: body.ids("allowed_token_ids"),
+      badWords: body.texts("bad_words"),
+    },
+  }) as GenerateInput;
+}
