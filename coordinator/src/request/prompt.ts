@@ -85,8 +85,8 @@ function writeTurn(writer: Writer, turn: Turn, options: RenderOptions): void {
       empty = false;
     }
   }
-  // The reference leaves out the end of an empty turn as well.
-  if (options.template === "qwen" || !empty) writer.special("<|im_end|>");
+  // The reference leaves out the end of an empty turn as well, but not the system's.
+  if (options.template === "qwen" || !empty || turn.role === "system") writer.special("<|im_end|>");
   if (options.template === "qwen") writer.plain("\n");
 }
 

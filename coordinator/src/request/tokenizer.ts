@@ -141,7 +141,9 @@ class BpeTokenizer implements Tokenizer {
     const texts = [...this.added.keys()].sort((a, b) => b.length - a.length);
     const escaped = texts.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
     this.splitter = texts.length === 0 ? undefined : new RegExp(`(${escaped.join("|")})`, "g");
-    this.size = Math.max(-1, ...this.names.keys()) + 1;
+    let last = -1;
+    for (const id of this.names.keys()) last = Math.max(last, id);
+    this.size = last + 1;
   }
 
   encode(text: string, { special }: { special: boolean }): number[] {
