@@ -16,6 +16,9 @@ build: node_modules/.package-lock.json ## native code and TypeScript
 
 test-deps: node_modules/.package-lock.json ## what the tests need
 
+demo: build ## two workers answer questions about a picture
+	@node cli/dist/demo.js
+
 test: test-deps build ## native tests, then the node tests that are not long
 	node scripts/run-tests.mjs short
 

@@ -98,6 +98,9 @@ export class EngineLoop {
   /** Ends a request from outside; its blocks and embeddings are free from the next plan on. */
   cancel(request: ActiveRequest, cause: FinishCause): void {
     if (request.ended) return;
+    if (request.scheduledMs === undefined)
+      for (let choice = 0; choice < request.prepared.choiceCount; choice++)
+        request.sink.piece(choice, { text: "", tokens: [], finish: cause });
     for (const sequence of [...request.sequences]) this.finish(sequence, sequence.text.end(cause));
     if (!request.ended) this.end(request);
   }

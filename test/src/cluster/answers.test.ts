@@ -1,0 +1,101 @@
+/** Requests through a real cluster of two workers. */
+import assert from "node:assert/strict";
+import { after, test } from "node:test";
+import type { GenerateInput } from "@tessera/client";
+import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { essence, readGoldens, requestOf, serve } from "../harness/cluster.js";
+
+const goldens = await readGoldens();
+const { client, stop } = await serve(2);
+after(stop);
+const requests = await Promise.all(goldens.map(requestOf));
+const alone: GenerateOnceResponse[] = [];
+for (const request of requests) alone.push(await client.generateOnce(request));
+
+test("alone: prompt ids and greedy ids are the oracle's, log-probabilities within 2e-3", () => {
+  goldens.forEach((golden, i) => {
+    const answer = alone[i];
+    assert.deepEqual(answer?.started?.promptTokenIds, golden.prompt_ids, golden.name);
+    assert.deepEqual(answer?.choices[0]?.tokenIds, golden.greedy_ids, golden.name);
+    golden.logprobs.forEach((logprob, k) => {
+      const got = answer?.choices[0]?.logprobs[k]?.logprob ?? NaN;
+      assert.ok(Math.abs(got - logprob) < 2e-3, `${golden.name} ${got} ${logprob}`);
+    });
+  });
+});
+
+test("34 at once: the same bits as alone, and everything is released", async () => {
+  const twice = await Promise.all([...requests, ...requests].map((request) => client.generateOnce(request)));
+  twice.forEach((answer, i) => {
+    assert.deepEqual(essence(answer), essence(alone[i % alone.length] ?? answer), goldens[i % goldens.length]?.name);
+  });
+  const { load } = await client.getCluster();
+  assert.deepEqual([load?.usedBlocks, load?.embeddings, load?.runningSequences], [0, 0, 0]);
+});
+
+const settings: NonNullable<GenerateInput["sampling"]>[] = [
+  { temperature: 1 },
+  { temperature: 1.5, topK: 3 },
+  { temperature: 1.2, topP: 0.9 },
+  { temperature: 2, minP: 0.05, topK: 50, topP: 0.95 },
+  { temperature: 40, topP: 0.97 },
+  { temperature: 0.7, repetitionPenalty: 1.3, presencePenalty: 0.5, frequencyPenalty: 0.4 },
+];
+const sampled = settings.map(
+  (sampling): GenerateInput =>
+    ({ ...requests[0], n: 3, maxTokens: 12, sampling: { ...sampling, seed: 7n } }) as GenerateInput,
+);
+
+test("sampling: a seed gives the same choices again, alone and among others, and the choices differ", async () => {
+  const first = await Promise.all(sampled.map((request) => client.generateOnce(request)));
+  for (const [i, request] of sampled.entries())
+    assert.deepEqual(essence(await client.generateOnce(request)), essence(first[i] ?? assert.fail()));
+  const hot = first[4]?.choices.map((choice) => choice.tokenIds.join());
+  assert.equal(new Set(hot).size, 3);
+});
+
+test("top_k 1 and a tiny top_p at a high temperature give the greedy answer", async () => {
+  const greedy = essence(await client.generateOnce(requests[0] ?? {}));
+  const narrow: NonNullable<GenerateInput["sampling"]>[] = [
+    { temperature: 5, topK: 1 },
+    { temperature: 5, topP: 1e-6 },
+  ];
+  for (const sampling of narrow) {
+    const request = { ...requests[0], sampling } as GenerateInput;
+    assert.deepEqual(essence(await client.generateOnce(request)), greedy);
+  }
+});
+
+test("stop, bias, allowed ids, min_tokens and max_tokens hold", async () => {
+  const base = requests[0] ?? {};
+  const text = alone[0]?.choices[0]?.text ?? "";
+  const stopped = await client.generateOnce({ ...base, stop: { texts: [text.slice(1, 2)] } });
+  assert.equal(stopped.choices[0]?.text, text.slice(0, text.indexOf(text.slice(1, 2))));
+  const one = await client.generateOnce({ ...base, maxTokens: 1 });
+  assert.equal(one.choices[0]?.tokenIds.length, 1);
+  const long = await client.generateOnce({ ...base, minTokens: 9, maxTokens: 9 });
+  assert.equal(long.choices[0]?.tokenIds.length, 9);
+  assert.ok(!long.choices[0]?.tokenIds.includes(1002));
+  const biased = await client.generateOnce({ ...base, maxTokens: 3, sampling: { logitBias: { 65: 100 } } });
+  assert.deepEqual(biased.choices[0]?.tokenIds, [65, 65, 65]);
+  const allowed = await client.generateOnce({ ...base, maxTokens: 4, sampling: { allowedTokenIds: [70, 71] } });
+  assert.ok(allowed.choices[0]?.tokenIds.every((id) => id === 70 || id === 71));
+});
+
+test("a stream: indices rise by one, texts join to the whole answer, done is last", async () => {
+  const events = [];
+  for await (const event of client.generate(requests[1] ?? {})) events.push(event);
+  assert.deepEqual(events.map((event) => event.index), events.map((_, i) => BigInt(i)));
+  assert.deepEqual([events[0]?.kind.case, events.at(-1)?.kind.case], ["started", "done"]);
+  const text = events.map(({ kind }) => (kind.case === "delta" ? kind.value.text : "")).join("");
+  assert.equal(text, alone[1]?.choices[0]?.text);
+});
+
+test("a client that goes away frees its blocks", async () => {
+  const endless = { ...requests[0], maxTokens: 3000, minTokens: 3000 };
+  for await (const { kind } of client.generate(endless)) if (kind.case === "delta") break;
+  const until = Date.now() + 5000;
+  let used = 1;
+  while (used > 0 && Date.now() < until) used = (await client.getCluster()).load?.usedBlocks ?? 0;
+  assert.equal(used, 0);
+});

@@ -1,0 +1,94 @@
+/** A real cluster of the bundled model as child processes, and the golden requests as a client sends them. */
+import { readFile } from "node:fs/promises";
+import { TesseraClient, type GenerateInput } from "@tessera/client";
+import { startCluster, type Cluster, type PlacementFlags } from "@tessera/cli";
+import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { root } from "./paths.js";
+
+export const FLAGS: PlacementFlags = {
+  kv: "f32",
+  wire: "f32",
+  chatTemplate: "nvlm",
+  stepDeadlineMs: 30_000,
+  logLevel: "fatal",
+};
+
+export interface Golden {
+  name: string;
+  images: string[];
+  turns: [string, string | null][];
+  prompt_ids: number[];
+  greedy_ids: number[];
+  logprobs: number[];
+}
+
+export async function readGoldens(): Promise<Golden[]> {
+  const text = await readFile(root("test/goldens/nvlm-d-tiny.json"), "utf8");
+  return (JSON.parse(text) as { requests: Golden[] }).requests;
+}
+
+const ROLES: Record<string, Role> = { system: Role.SYSTEM, user: Role.USER, assistant: Role.ASSISTANT };
+
+/** `<image>` and a newline in a text stand for the next picture. */
+export async function requestOf(golden: Golden): Promise<GenerateInput> {
+  const pictures = await Promise.all(golden.images.map((name) => readFile(root(`models/documents/${name}`))));
+  let next = 0;
+  const partsOf = (text: string) =>
+    text.split(/(<image>\n)/).flatMap((piece) => {
+      const data = pictures[next];
+      if (piece === "<image>\n" && data !== undefined) {
+        next++;
+        return [{ content: { case: "image" as const, value: { data } } }];
+      }
+      return piece === "" ? [] : [{ content: { case: "text" as const, value: piece } }];
+    });
+  return {
+    messages: golden.turns.flatMap(([role, text]) =>
+      text === null ? [] : [{ role: ROLES[role] ?? Role.USER, parts: partsOf(text) }],
+    ),
+    maxTokens: 48,
+    topLogprobs: 5,
+    returnTokenIds: true,
+  };
+}
+
+export interface Served {
+  cluster: Cluster;
+  client: TesseraClient;
+  stop(): Promise<void>;
+}
+
+export async function serve(
+  workers: number,
+  options: { flags?: Partial<PlacementFlags>; threads?: number; environment?: (rank: number) => Record<string, string>; healthPort?: number } = {},
+): Promise<Served> {
+  const { flags, ...rest } = options;
+  const cluster = await startCluster({
+    model: root("models/nvlm-d-tiny"),
+    workers,
+    threads: 1,
+    port: 0,
+    flags: { ...FLAGS, ...flags },
+    ...rest,
+  });
+  const client = new TesseraClient({ addresses: [cluster.address], deadlineMs: 120_000 });
+  return {
+    cluster,
+    client,
+    async stop() {
+      client.close();
+      await cluster.stop();
+    },
+  };
+}
+
+/** What must be equal to the bit wherever a request runs. */
+export function essence(response: GenerateOnceResponse) {
+  return response.choices.map(({ text, tokenIds, logprobs, finished }) => ({
+    text,
+    tokenIds,
+    reason: finished?.reason,
+    logprobs: logprobs.map(({ tokenId, logprob, top }) => [tokenId, logprob, ...top.map((t) => [t.tokenId, t.logprob])]),
+  }));
+}
