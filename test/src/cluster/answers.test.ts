@@ -12,6 +12,11 @@ const requests = await Promise.all(goldens.map(requestOf));
 const alone: GenerateOnceResponse[] = [];
 for (const request of requests) alone.push(await client.generateOnce(request));
 
+/** The first golden request with other settings. */
+function vary(change: object): GenerateInput {
+  return { ...requests[0], ...change } as GenerateInput;
+}
+
 test("alone: prompt ids and greedy ids are the oracle's, log-probabilities within 2e-3", () => {
   goldens.forEach((golden, i) => {
     const answer = alone[i];
@@ -61,24 +66,22 @@ test("top_k 1 and a tiny top_p at a high temperature give the greedy answer", as
     { temperature: 5, topP: 1e-6 },
   ];
   for (const sampling of narrow) {
-    const request = { ...requests[0], sampling } as GenerateInput;
-    assert.deepEqual(essence(await client.generateOnce(request)), greedy);
+    assert.deepEqual(essence(await client.generateOnce(vary({ sampling }))), greedy);
   }
 });
 
 test("stop, bias, allowed ids, min_tokens and max_tokens hold", async () => {
-  const base = requests[0] ?? {};
   const text = alone[0]?.choices[0]?.text ?? "";
-  const stopped = await client.generateOnce({ ...base, stop: { texts: [text.slice(1, 2)] } });
+  const stopped = await client.generateOnce(vary({ stop: { texts: [text.slice(1, 2)] } }));
   assert.equal(stopped.choices[0]?.text, text.slice(0, text.indexOf(text.slice(1, 2))));
-  const one = await client.generateOnce({ ...base, maxTokens: 1 });
+  const one = await client.generateOnce(vary({ maxTokens: 1 }));
   assert.equal(one.choices[0]?.tokenIds.length, 1);
-  const long = await client.generateOnce({ ...base, minTokens: 9, maxTokens: 9 });
+  const long = await client.generateOnce(vary({ minTokens: 9, maxTokens: 9 }));
   assert.equal(long.choices[0]?.tokenIds.length, 9);
   assert.ok(!long.choices[0]?.tokenIds.includes(1002));
-  const biased = await client.generateOnce({ ...base, maxTokens: 3, sampling: { logitBias: { 65: 100 } } });
+  const biased = await client.generateOnce(vary({ maxTokens: 3, sampling: { logitBias: { 65: 100 } } }));
   assert.deepEqual(biased.choices[0]?.tokenIds, [65, 65, 65]);
-  const allowed = await client.generateOnce({ ...base, maxTokens: 4, sampling: { allowedTokenIds: [70, 71] } });
+  const allowed = await client.generateOnce(vary({ maxTokens: 4, sampling: { allowedTokenIds: [70, 71] } }));
   assert.ok(allowed.choices[0]?.tokenIds.every((id) => id === 70 || id === 71));
 });
 
@@ -92,7 +95,7 @@ test("a stream: indices rise by one, texts join to the whole answer, done is las
 });
 
 test("a client that goes away frees its blocks", async () => {
-  const endless = { ...requests[0], maxTokens: 3000, minTokens: 3000 };
+  const endless = vary({ maxTokens: 3000, minTokens: 3000 });
   for await (const { kind } of client.generate(endless)) if (kind.case === "delta") break;
   const until = Date.now() + 5000;
   let used = 1;
