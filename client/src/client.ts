@@ -21,6 +21,7 @@ import {
   type CountTokensResponse,
   type Event,
   type GenerateOnceResponse,
+  type GenerateRequest,
   type GenerateResponse,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 
@@ -31,7 +32,8 @@ const MAX_ATTEMPTS = 5;
 const FIRST_BACKOFF_MS = 100;
 const MAX_MESSAGE_BYTES = 64 << 20;
 
-export type GenerateInput = MessageInitShape<typeof GenerateRequestSchema>;
+/** Plain objects of GenerateRequest's fields; all are optional. */
+export type GenerateInput = Exclude<MessageInitShape<typeof GenerateRequestSchema>, GenerateRequest>;
 
 export interface ClientOptions {
   /** host:port; several are tried in turn, before a request has started. */

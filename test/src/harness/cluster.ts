@@ -14,6 +14,8 @@ export const FLAGS: PlacementFlags = {
   logLevel: "fatal",
 };
 
+type PartInit = { content: { case: "image"; value: { data: Uint8Array } } | { case: "text"; value: string } };
+
 export interface Golden {
   name: string;
   images: string[];
@@ -35,7 +37,7 @@ export async function requestOf(golden: Golden): Promise<GenerateInput> {
   const pictures = await Promise.all(golden.images.map((name) => readFile(root(`models/documents/${name}`))));
   let next = 0;
   const partsOf = (text: string) =>
-    text.split(/(<image>\n)/).flatMap((piece) => {
+    text.split(/(<image>\n)/).flatMap((piece): PartInit[] => {
       const data = pictures[next];
       if (piece === "<image>\n" && data !== undefined) {
         next++;
