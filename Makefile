@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps test-long test-full tidy bench clean
+.PHONY: help build demo test test-deps test-long test-full tidy clean
 GENERATOR := $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
 
 help: ## what can be made

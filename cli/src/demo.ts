@@ -1,8 +1,7 @@
 /** `make demo`: two workers, a document picture, four questions, answers as they stream; checked against the known ones. */
 import { readFile } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
-import { TesseraClient } from "@tessera/client";
-import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { Role, TesseraClient } from "@tessera/client";
 import { startCluster } from "./supervisor.js";
 
 const root = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
