@@ -1,6 +1,6 @@
 // The op catalogue. One name everywhere: model's program, this file, ops/<op>.cc, test, profile range.
 //
-// Every op is defined by the order of its sums (docs/exactness.md); scalar, AVX2 and AVX-512 versions give the same
+// Every op is defined by the order of its sums, written here; scalar, AVX2 and AVX-512 versions give the same
 // bits, at any number of threads and rows. Notation: fma(a, b, c) is one rounding; "tree" is (0+1)+(2+3) …; a
 // "sum16" adds element i to sum i mod 16 in rising i, then folds 8+4+2+1: s[j] += s[j + 8], then 4, 2, 1.
 // Pointers are row-major f32 unless said otherwise. Strides are in elements. No op allocates after load except from
