@@ -53,13 +53,13 @@ void Mailbox::deliver(int peer, const FrameKey& key, uint64_t offset, uint64_t t
   if (key.epoch != epoch_ || ended_) return;
   CHECK_ARGUMENT(offset <= total && bytes <= total - offset && total <= kMaxBytes, "frame of rank ",
                  peer, ": bytes ", offset, " + ", bytes, " of ", total);
-  const auto [slot, fresh] =
-      slots_.try_emplace({static_cast<int>(key.kind), key.item, key.sequence, peer});
+  const Key name{static_cast<int>(key.kind), key.item, key.sequence, peer};
+  CHECK_ARGUMENT(slots_.contains(name) || bytes_ + total <= kMaxBytes, "frames of rank ", peer,
+                 ": ", bytes_ + total, " bytes wait, limit ", kMaxBytes);
+  const auto [slot, fresh] = slots_.try_emplace(name);
   if (fresh) {
-    bytes_ += total;
-    CHECK_ARGUMENT(bytes_ <= kMaxBytes, "frames of rank ", peer, ": ", bytes_,
-                   " bytes wait, limit ", kMaxBytes);
     slot->second.data.resize(total);
+    bytes_ += total;
   }
   CHECK_ARGUMENT(slot->second.data.size() == total && slot->second.received == offset,
                  "frame of rank ", peer, ": piece at ", offset, " of ", total, " after ",

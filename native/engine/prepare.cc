@@ -40,8 +40,8 @@ void Engine::check_slice(const Slice& slice, const std::set<uint64_t>& opened) c
   CHECK_ARGUMENT(fresh || known != sequences_.end(), "slices: sequence ", slice.sequence_id,
                  " is not open");
   const int count = static_cast<int>(slice.token_ids.size());
-  CHECK_ARGUMENT(slice.start_position >= 0 && count > 0 &&
-                     slice.start_position + count <= placement_.max_model_len,
+  CHECK_ARGUMENT(slice.start_position >= 0 && count > 0 && count <= placement_.max_model_len &&
+                     slice.start_position <= placement_.max_model_len - count,
                  "slice of ", slice.sequence_id, ": positions ", slice.start_position, " + ", count,
                  ", limit ", placement_.max_model_len);
   for (const int id : slice.token_ids)
@@ -59,9 +59,12 @@ void Engine::check_slice(const Slice& slice, const std::set<uint64_t>& opened) c
     CHECK_ARGUMENT(block >= 0 && block < placement_.block_count, "block_ids: ", block, ", limit ",
                    placement_.block_count);
   for (const ImageRows& rows : slice.image_rows)
-    CHECK_ARGUMENT(rows.row >= 0 && rows.count > 0 && rows.row + rows.count <= count &&
-                       rows.first_row >= 0 && rows.first_row + rows.count <= spec_.embedding_rows,
-                   "image_rows: rows ", rows.row, " + ", rows.count, " of ", count);
+    CHECK_ARGUMENT(rows.row >= 0 && rows.count > 0 && rows.count <= count &&
+                       rows.row <= count - rows.count && rows.first_row >= 0 &&
+                       rows.count <= spec_.embedding_rows &&
+                       rows.first_row <= spec_.embedding_rows - rows.count,
+                   "image_rows: rows ", rows.row, " + ", rows.count, " of ", count, ", from ",
+                   rows.first_row, " of ", spec_.embedding_rows);
   for (const WantedRow& row : slice.wanted)
     CHECK_ARGUMENT(row.row >= 0 && row.row < count && row.candidates >= 0 && row.top_logprobs >= 0,
                    "wanted.row: ", row.row, " of ", count);
