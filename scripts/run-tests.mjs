@@ -3,7 +3,16 @@ import { spawnSync } from "node:child_process";
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 
-const WORKSPACES = ["proto", "model", "native", "coordinator", "shard-worker", "client", "cli", "test"];
+const WORKSPACES = [
+  "proto",
+  "model",
+  "native",
+  "coordinator",
+  "shard-worker",
+  "client",
+  "cli",
+  "test",
+];
 const TIMEOUT_MS = 40 * 60_000;
 
 function* walk(dir) {
@@ -21,7 +30,11 @@ function* walk(dir) {
 }
 
 function run(command, args) {
-  const result = spawnSync(command, args, { encoding: "utf8", timeout: TIMEOUT_MS, maxBuffer: 1 << 28 });
+  const result = spawnSync(command, args, {
+    encoding: "utf8",
+    timeout: TIMEOUT_MS,
+    maxBuffer: 1 << 28,
+  });
   return { code: result.status ?? 1, text: `${result.stdout}${result.stderr}` };
 }
 
@@ -30,11 +43,19 @@ function native() {
   const match = /(\d+) tests failed out of (\d+)/.exec(text);
   const failed = Number(match?.[1] ?? 0);
   if (code !== 0 || failed > 0) console.log(text);
-  return { passed: Number(match?.[2] ?? 0) - failed, failed: code !== 0 && failed === 0 ? 1 : failed };
+  return {
+    passed: Number(match?.[2] ?? 0) - failed,
+    failed: code !== 0 && failed === 0 ? 1 : failed,
+  };
 }
 
 function node(files) {
-  const { code, text } = run("node", ["--test", "--test-concurrency=2", "--test-reporter=tap", ...files]);
+  const { code, text } = run("node", [
+    "--test",
+    "--test-concurrency=2",
+    "--test-reporter=tap",
+    ...files,
+  ]);
   const passed = Number(/^# pass (\d+)$/m.exec(text)?.[1] ?? 0);
   const failed = Number(/^# fail (\d+)$/m.exec(text)?.[1] ?? 0);
   if (code !== 0) console.log(text);

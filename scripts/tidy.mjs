@@ -25,7 +25,10 @@ function run(command, args) {
 
 const tracked = run("git", ["ls-files"]).text.split("\n").filter(Boolean);
 const sources = tracked.filter(
-  (file) => /\.(ts|mjs|cc|h|proto)$/.test(file) && !file.includes("/gen/") && !file.startsWith("test/oracle/"),
+  (file) =>
+    /\.(ts|mjs|cc|h|proto)$/.test(file) &&
+    !file.includes("/gen/") &&
+    !file.startsWith("test/oracle/"),
 );
 
 for (const file of sources) {

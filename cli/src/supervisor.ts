@@ -85,7 +85,16 @@ class Supervisor {
     const { settings } = this;
     const threads = settings.threads ?? Math.max(1, Math.floor(cpus().length / settings.workers));
     const level = ["--log-level", settings.flags.logLevel];
-    const args = ["worker", "--model", settings.model, "--listen", listen, "--threads", String(threads), ...level];
+    const args = [
+      "worker",
+      "--model",
+      settings.model,
+      "--listen",
+      listen,
+      "--threads",
+      String(threads),
+      ...level,
+    ];
     if (settings.healthPort !== undefined) args.push("--health-listen", "127.0.0.1:0");
     const child = await Child.start(args, settings.environment?.(rank));
     this.workers[rank] = child;
@@ -133,11 +142,14 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
   };
   try {
     const ranks = Array.from({ length: settings.workers }, (_, rank) => rank);
-    const workers = await Promise.all(ranks.map((rank) => supervisor.startWorker(rank, "127.0.0.1:0")));
+    const workers = await Promise.all(
+      ranks.map((rank) => supervisor.startWorker(rank, "127.0.0.1:0")),
+    );
     const addresses = workers.map((worker) => worker.said.address).join(",");
     const args = ["coordinator", "--model", settings.model, "--workers", addresses];
     args.push("--listen", `127.0.0.1:${settings.port}`, ...placementArgs(settings.flags));
-    if (settings.healthPort !== undefined) args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
+    if (settings.healthPort !== undefined)
+      args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
     coordinator = await Child.start(args);
     await untilReady(coordinator.said.address);
   } catch (error) {

@@ -1,7 +1,12 @@
 /** The SDK: a typed gRPC client of a Tessera cluster. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { Client, credentials, status, type CallOptions, type ServiceError } from "@grpc/grpc-js";
-import { ServeError, serviceDefinition, type FieldViolation, type ServeErrorCode } from "@tessera/proto";
+import {
+  ServeError,
+  serviceDefinition,
+  type FieldViolation,
+  type ServeErrorCode,
+} from "@tessera/proto";
 import {
   Cluster,
   DrainRequestSchema,
@@ -33,7 +38,10 @@ const FIRST_BACKOFF_MS = 100;
 const MAX_MESSAGE_BYTES = 64 << 20;
 
 /** Plain objects of GenerateRequest's fields; all are optional. */
-export type GenerateInput = Exclude<MessageInitShape<typeof GenerateRequestSchema>, GenerateRequest>;
+export type GenerateInput = Exclude<
+  MessageInitShape<typeof GenerateRequestSchema>,
+  GenerateRequest
+>;
 
 export interface ClientOptions {
   /** host:port; several are tried in turn, before a request has started. */
@@ -56,7 +64,12 @@ export class TesseraError extends Error {
   readonly violations: readonly FieldViolation[];
   readonly retryDelayMs: number | undefined;
 
-  private constructor(from: ServiceError | undefined, said: ServeError | undefined, message: string, cause: unknown) {
+  private constructor(
+    from: ServiceError | undefined,
+    said: ServeError | undefined,
+    message: string,
+    cause: unknown,
+  ) {
     super(message, { cause });
     this.name = "TesseraError";
     this.code = said?.code ?? "TRANSPORT";
@@ -85,7 +98,9 @@ export class TesseraClient {
   constructor(private readonly options: ClientOptions) {
     const { tls } = options;
     const security =
-      tls === undefined ? credentials.createInsecure() : credentials.createSsl(tls.ca, tls.key ?? null, tls.cert ?? null);
+      tls === undefined
+        ? credentials.createInsecure()
+        : credentials.createSsl(tls.ca, tls.key ?? null, tls.cert ?? null);
     const limits = {
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
@@ -100,7 +115,10 @@ export class TesseraClient {
     return client;
   }
   private callOptions(settings: CallSettings): CallOptions {
-    return { deadline: Date.now() + (settings.deadlineMs ?? this.options.deadlineMs ?? DEFAULT_DEADLINE_MS) };
+    return {
+      deadline:
+        Date.now() + (settings.deadlineMs ?? this.options.deadlineMs ?? DEFAULT_DEADLINE_MS),
+    };
   }
 
   /** Runs `attempt` again while its failure is retryable; waits what the server said, or doubling times. */
@@ -119,7 +137,11 @@ export class TesseraClient {
   }
 
   private unary<I, O>(
-    method: { path: string; requestSerialize: (m: never) => Buffer; responseDeserialize: (b: Buffer) => unknown },
+    method: {
+      path: string;
+      requestSerialize: (m: never) => Buffer;
+      responseDeserialize: (b: Buffer) => unknown;
+    },
     request: I,
     settings: CallSettings,
   ): Promise<O> {
@@ -176,10 +198,18 @@ export class TesseraClient {
   }
 
   generateOnce(request: GenerateInput, settings: CallSettings = {}): Promise<GenerateOnceResponse> {
-    return this.unary(INFERENCE.generateOnce, create(GenerateOnceRequestSchema, { request }), settings);
+    return this.unary(
+      INFERENCE.generateOnce,
+      create(GenerateOnceRequestSchema, { request }),
+      settings,
+    );
   }
   countTokens(request: GenerateInput, settings: CallSettings = {}): Promise<CountTokensResponse> {
-    return this.unary(INFERENCE.countTokens, create(CountTokensRequestSchema, { request }), settings);
+    return this.unary(
+      INFERENCE.countTokens,
+      create(CountTokensRequestSchema, { request }),
+      settings,
+    );
   }
   abort(requestId: string, settings: CallSettings = {}): Promise<AbortResponse> {
     return this.unary(INFERENCE.abort, create(AbortRequestSchema, { requestId }), settings);

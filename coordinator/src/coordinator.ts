@@ -48,12 +48,16 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   const port = await bind(server, options.listen);
   let probes: HealthServer | undefined;
   if (options.healthListen !== undefined)
-    probes = await startHealthServer(parseAddress(options.healthListen, "health-listen"), serving.metrics.registry, {
-      live: () => serving.live(),
-      ready: () => serving.state === "ready",
-      started: () => true,
-      refresh: () => serving.refreshMetrics(),
-    });
+    probes = await startHealthServer(
+      parseAddress(options.healthListen, "health-listen"),
+      serving.metrics.registry,
+      {
+        live: () => serving.live(),
+        ready: () => serving.state === "ready",
+        started: () => true,
+        refresh: () => serving.refreshMetrics(),
+      },
+    );
   return {
     address: `${host}:${port}`,
     healthAddress: probes?.address,

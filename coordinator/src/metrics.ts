@@ -18,23 +18,65 @@ export const FINISH_REASONS = ["stop", "length", "aborted", "error"] as const;
 
 export class CoordinatorMetrics {
   readonly registry = new Registry();
-  readonly timeToFirstToken = this.histogram("tessera_time_to_first_token_seconds", "Accepted to first token", FIRST_TOKEN);
-  readonly interTokenLatency = this.histogram("tessera_inter_token_latency_seconds", "Between two tokens of a request", INTER_TOKEN);
-  readonly requestSeconds = this.histogram("tessera_e2e_request_latency_seconds", "Accepted to done", LATENCY);
-  readonly queueSeconds = this.histogram("tessera_request_queue_time_seconds", "Accepted to first scheduled", LATENCY);
-  readonly encodeSeconds = this.histogram("tessera_encode_seconds", "A batch of tiles given out to embeddings ready", STEP);
-  readonly encodeTiles = this.histogram("tessera_encode_batch_tiles", "Tiles of an encode batch", TILES);
-  readonly stepSeconds = this.histogram("tessera_step_seconds", "Plan sent to all ranks' results", STEP);
-  readonly coordinatorSeconds = this.histogram("tessera_coordinator_step_seconds", "The coordinator's own work of a step", STEP);
-  readonly batchTokens = this.histogram("tessera_iteration_tokens_total", "Tokens of a step", TOKENS);
+  readonly timeToFirstToken = this.histogram(
+    "tessera_time_to_first_token_seconds",
+    "Accepted to first token",
+    FIRST_TOKEN,
+  );
+  readonly interTokenLatency = this.histogram(
+    "tessera_inter_token_latency_seconds",
+    "Between two tokens of a request",
+    INTER_TOKEN,
+  );
+  readonly requestSeconds = this.histogram(
+    "tessera_e2e_request_latency_seconds",
+    "Accepted to done",
+    LATENCY,
+  );
+  readonly queueSeconds = this.histogram(
+    "tessera_request_queue_time_seconds",
+    "Accepted to first scheduled",
+    LATENCY,
+  );
+  readonly encodeSeconds = this.histogram(
+    "tessera_encode_seconds",
+    "A batch of tiles given out to embeddings ready",
+    STEP,
+  );
+  readonly encodeTiles = this.histogram(
+    "tessera_encode_batch_tiles",
+    "Tiles of an encode batch",
+    TILES,
+  );
+  readonly stepSeconds = this.histogram(
+    "tessera_step_seconds",
+    "Plan sent to all ranks' results",
+    STEP,
+  );
+  readonly coordinatorSeconds = this.histogram(
+    "tessera_coordinator_step_seconds",
+    "The coordinator's own work of a step",
+    STEP,
+  );
+  readonly batchTokens = this.histogram(
+    "tessera_iteration_tokens_total",
+    "Tokens of a step",
+    TOKENS,
+  );
   readonly promptTokens = this.counter("tessera_prompt_tokens_total", "Prompt tokens accepted");
   readonly generationTokens = this.counter("tessera_generation_tokens_total", "Tokens made");
-  readonly nonFinite = this.counter("tessera_non_finite_logits_total", "Requests failed by a logit that is not finite");
+  readonly nonFinite = this.counter(
+    "tessera_non_finite_logits_total",
+    "Requests failed by a logit that is not finite",
+  );
   readonly lost = this.counter("tessera_lost_requests_total", "Requests ended by a lost rank");
   readonly epochs = this.counter("tessera_epochs_total", "Epochs formed");
   readonly preemptions = this.gauge("tessera_preemptions", "Preemptions of the current epoch");
   readonly running = this.gauge("tessera_num_requests_running", "Sequences that hold cache blocks");
-  readonly waiting = this.gauge("tessera_num_requests_waiting", "Requests accepted and not scheduled yet");
+  readonly waiting = this.gauge(
+    "tessera_num_requests_waiting",
+    "Requests accepted and not scheduled yet",
+  );
   readonly cacheUsage = this.gauge("tessera_kv_cache_usage_ratio", "Cache blocks held, 0 to 1");
   readonly embeddings = this.gauge("tessera_image_embeddings", "Tiles held or on their way");
   readonly epoch = this.gauge("tessera_epoch", "The current epoch");

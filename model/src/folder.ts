@@ -99,7 +99,9 @@ export async function openModel(path: string): Promise<ModelFolder> {
       const facts = [...(await stored())]
         .map(([name, t]) => [name, t.shape, t.dtype, t.offset, basename(t.path)])
         .sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
-      return createHash("sha256").update(JSON.stringify([json, facts])).digest("hex");
+      return createHash("sha256")
+        .update(JSON.stringify([json, facts]))
+        .digest("hex");
     },
   };
 }

@@ -70,7 +70,9 @@ type Items = Record<BufferSpec["per"], number>;
 function workspaceBytes(program: Program, items: Items): number {
   const ops = program.segments.flatMap((segment) => [
     ...segment.ops.map((op) => Object.entries(op) as [string, unknown][]),
-    ...(segment.collective === null ? [] : [[["x", segment.collective.buffer] as [string, unknown]]]),
+    ...(segment.collective === null
+      ? []
+      : [[["x", segment.collective.buffer] as [string, unknown]]]),
   ]);
   const uses = new Set(["x", "out", "h", "y", "qkv", "logits"]);
   const life = program.buffers.map(() => ({ first: Infinity, last: -1 }));
@@ -127,7 +129,12 @@ interface Limits {
   maxTiles: number;
 }
 
-function rankPlan(config: ModelConfig, options: PlacementOptions, limits: Limits, rank: number): RankPlan {
+function rankPlan(
+  config: ModelConfig,
+  options: PlacementOptions,
+  limits: Limits,
+  rank: number,
+): RankPlan {
   const cut = { rank, size: options.size };
   const program = rankProgram(config, cut);
   const { maxBatchedTokens: token, maxSequences: wanted, maxTiles: tile } = limits;

@@ -86,9 +86,22 @@ export type Op = OpBase &
         /** True when other ranks hold lanes of it too: the result is this rank's subtree, without bias. */
         partial: boolean;
       }
-    | { op: "assemble_patches"; x: BufferId; out: BufferId; classEmbedding: WeightId; position: WeightId }
+    | {
+        op: "assemble_patches";
+        x: BufferId;
+        out: BufferId;
+        classEmbedding: WeightId;
+        position: WeightId;
+      }
     | { op: "rms_norm"; x: BufferId; out: BufferId; weight: WeightId; eps: number }
-    | { op: "layer_norm"; x: BufferId; out: BufferId; weight: WeightId; bias: WeightId; eps: number }
+    | {
+        op: "layer_norm";
+        x: BufferId;
+        out: BufferId;
+        weight: WeightId;
+        bias: WeightId;
+        eps: number;
+      }
     | {
         /** RMS norm over several heads at once, in place on columns [column, column + heads × headDim). */
         op: "rms_norm_heads";
@@ -100,7 +113,14 @@ export type Op = OpBase &
         weight: WeightId;
         eps: number;
       }
-    | { op: "vision_attention"; qkv: BufferId; out: BufferId; heads: number; headDim: number; scale: number }
+    | {
+        op: "vision_attention";
+        qkv: BufferId;
+        out: BufferId;
+        heads: number;
+        headDim: number;
+        scale: number;
+      }
     | {
         /** y ← y + bias, then h ← h + y, or fma(scale, y, h). */
         op: "residual";
@@ -129,7 +149,14 @@ export type Op = OpBase &
         headDim: number;
         theta: number;
       }
-    | { op: "write_cache"; qkv: BufferId; layer: number; heads: number; kvHeads: number; headDim: number }
+    | {
+        op: "write_cache";
+        qkv: BufferId;
+        layer: number;
+        heads: number;
+        kvHeads: number;
+        headDim: number;
+      }
     | {
         op: "attention";
         qkv: BufferId;

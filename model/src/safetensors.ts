@@ -20,18 +20,24 @@ export interface StoredTensor extends TensorSource {
 export const MAX_HEADER_BYTES = 100_000_000;
 const SIZES: Record<string, number> = { BF16: 2, F16: 2, F32: 4 };
 
-async function readHeader(path: string): Promise<{ json: unknown; dataStart: number; size: number }> {
+async function readHeader(
+  path: string,
+): Promise<{ json: unknown; dataStart: number; size: number }> {
   const file = await open(path, "r").catch((cause: unknown) => {
     throw new ModelError("BAD_MODEL", `${path}: cannot be opened`, cause);
   });
   try {
     const { size } = await file.stat();
     const head = Buffer.alloc(8);
-    if (size < 8) throw new ModelError("BAD_MODEL", `${path}: ${size} bytes are no safetensors file`);
+    if (size < 8)
+      throw new ModelError("BAD_MODEL", `${path}: ${size} bytes are no safetensors file`);
     await file.read(head, 0, 8, 0);
     const length = Number(head.readBigUInt64LE());
     if (length > MAX_HEADER_BYTES)
-      throw new ModelError("BAD_MODEL", `${path}: header of ${length} bytes, limit ${MAX_HEADER_BYTES}`);
+      throw new ModelError(
+        "BAD_MODEL",
+        `${path}: header of ${length} bytes, limit ${MAX_HEADER_BYTES}`,
+      );
     if (8 + length > size)
       throw new ModelError("BAD_MODEL", `${path}: header of ${length} bytes in a file of ${size}`);
     const text = Buffer.alloc(length);
@@ -72,7 +78,9 @@ function parseEntry(
   const [begin = 0, end = 0] = offsets;
   const bytes = shape.reduce((product, n) => product * n, size);
   if (end - begin !== bytes)
-    return fail(`${end - begin} bytes for shape [${shape.join(", ")}] of ${String(dtype)}, must be ${bytes}`);
+    return fail(
+      `${end - begin} bytes for shape [${shape.join(", ")}] of ${String(dtype)}, must be ${bytes}`,
+    );
   if (file.dataStart + end > file.size)
     return fail(`ends at byte ${file.dataStart + end}, the file has ${file.size}`);
   const rows = shape[0] ?? 1;
@@ -103,7 +111,8 @@ export async function readSafetensors(path: string): Promise<Map<string, StoredT
     throw new ModelError("BAD_MODEL", `${path}: the header is no object`);
   const tensors = new Map<string, StoredTensor>();
   for (const [name, entry] of Object.entries(json))
-    if (name !== "__metadata__") tensors.set(name, parseEntry(name, entry, { path, dataStart, size }));
+    if (name !== "__metadata__")
+      tensors.set(name, parseEntry(name, entry, { path, dataStart, size }));
   checkOverlap(path, tensors);
   return tensors;
 }

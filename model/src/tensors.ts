@@ -12,7 +12,14 @@ function visionLayer(shapes: TensorShapes, config: ModelConfig, layer: number): 
   shapes.set(`${name}.attn.q_norm.weight`, [stored]);
   shapes.set(`${name}.attn.k_norm.weight`, [stored]);
   shapes.set(`${name}.attn.proj.weight`, [d, stored]);
-  for (const part of ["attn.proj.bias", "ls1", "ls2", "norm1.weight", "norm2.weight", "mlp.fc2.bias"])
+  for (const part of [
+    "attn.proj.bias",
+    "ls1",
+    "ls2",
+    "norm1.weight",
+    "norm2.weight",
+    "mlp.fc2.bias",
+  ])
     shapes.set(`${name}.${part}`, [d]);
   shapes.set(`${name}.mlp.fc1.weight`, [inner, d]);
   shapes.set(`${name}.mlp.fc1.bias`, [inner]);
@@ -22,7 +29,11 @@ function visionLayer(shapes: TensorShapes, config: ModelConfig, layer: number): 
 function decoderLayer(shapes: TensorShapes, config: ModelConfig, layer: number): void {
   const { hiddenSize: d, heads, kvHeads, headDim, intermediateSize: inner } = config.decoder;
   const name = `language_model.model.layers.${layer}`;
-  for (const [part, count] of [["q_proj", heads], ["k_proj", kvHeads], ["v_proj", kvHeads]] as const) {
+  for (const [part, count] of [
+    ["q_proj", heads],
+    ["k_proj", kvHeads],
+    ["v_proj", kvHeads],
+  ] as const) {
     shapes.set(`${name}.self_attn.${part}.weight`, [count * headDim, d]);
     shapes.set(`${name}.self_attn.${part}.bias`, [count * headDim]);
   }
@@ -40,7 +51,12 @@ export function tensorShapes(config: ModelConfig): TensorShapes {
   const [d, v] = [decoder.hiddenSize, vision.hiddenSize];
   const places = (vision.imageSize / vision.patchSize) ** 2 + 1;
   shapes.set("vision_model.embeddings.class_embedding", [1, 1, v]);
-  shapes.set("vision_model.embeddings.patch_embedding.weight", [v, 3, vision.patchSize, vision.patchSize]);
+  shapes.set("vision_model.embeddings.patch_embedding.weight", [
+    v,
+    3,
+    vision.patchSize,
+    vision.patchSize,
+  ]);
   shapes.set("vision_model.embeddings.patch_embedding.bias", [v]);
   shapes.set("vision_model.embeddings.position_embedding", [1, places, v]);
   for (let layer = 0; layer < vision.layers; layer++) visionLayer(shapes, config, layer);

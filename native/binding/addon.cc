@@ -1,9 +1,10 @@
-// The door: engines by handle, promises settled from the engine's thread, frames to and from the exchange thread.
+// The door: engines by handle, promises settled from the engine's thread, frames to and from the
+// exchange thread.
 #include <napi.h>
 
 #include "binding/convert.h"
-#include "core/check.h"
 #include "binding/image.h"
+#include "core/check.h"
 
 namespace tessera {
 
@@ -31,10 +32,10 @@ void run_send(Napi::Env env, Napi::Function callback, std::nullptr_t*, OutFrame*
   out.Set("offset", static_cast<double>(frame->offset));
   out.Set("total", static_cast<double>(frame->total));
   auto* bytes = new std::vector<uint8_t>(std::move(frame->buffer));
-  out.Set("buffer", Napi::Buffer<uint8_t>::New(
-                        env, bytes->data(), bytes->size(),
-                        [](Napi::Env, uint8_t*, std::vector<uint8_t>* held) { delete held; },
-                        bytes));
+  out.Set("buffer",
+          Napi::Buffer<uint8_t>::New(
+              env, bytes->data(), bytes->size(),
+              [](Napi::Env, uint8_t*, std::vector<uint8_t>* held) { delete held; }, bytes));
   callback.Call({out});
 }
 using SendFunction = Napi::TypedThreadSafeFunction<std::nullptr_t, OutFrame, run_send>;
@@ -128,9 +129,8 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
         Settle* done;
         try {
           auto result = std::make_shared<decltype(job(*held->engine))>(job(*held->engine));
-          done = new Settle([deferred, result, write](Napi::Env env) {
-            deferred->Resolve(write(env, *result));
-          });
+          done = new Settle(
+              [deferred, result, write](Napi::Env env) { deferred->Resolve(write(env, *result)); });
         } catch (...) {
           done = new Settle([deferred, error = std::current_exception()](Napi::Env env) {
             try {
@@ -202,10 +202,10 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return guarded(info, [&] {
       const Fields from(info[0], "ids");
       const auto held = find(handle_);
-      held->engine->post([held, sequences = from.u64s("sequenceIds"),
-                          embeddings = from.u64s("embeddingIds")] {
-        held->engine->release(sequences, embeddings);
-      });
+      held->engine->post(
+          [held, sequences = from.u64s("sequenceIds"), embeddings = from.u64s("embeddingIds")] {
+            held->engine->release(sequences, embeddings);
+          });
       return info.Env().Undefined();
     });
   }
@@ -251,8 +251,8 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     auto held = std::make_shared<Held>(read_engine_spec(info[0]));
     auto deferred = std::make_shared<Napi::Promise::Deferred>(env);
-    auto progress = std::make_shared<Napi::FunctionReference>(
-        Napi::Persistent(info[1].As<Napi::Function>()));
+    auto progress =
+        std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
     SettleFunction settle = SettleFunction::New(env, "tessera", 0, 1);
     held->engine->post([held, deferred, progress, settle]() mutable {
       Settle* done;
@@ -306,9 +306,8 @@ Napi::Value attach_exchange(const Napi::CallbackInfo& info) {
     const auto held = find(handle);
     held->exchange.attach(
         SendFunction::New(info.Env(), info[1].As<Napi::Function>(), "tessera exchange", 0, 1));
-    return Napi::Function::New(info.Env(), [held](const Napi::CallbackInfo&) {
-      held->exchange.detach();
-    });
+    return Napi::Function::New(info.Env(),
+                               [held](const Napi::CallbackInfo&) { held->exchange.detach(); });
   });
 }
 

@@ -1,4 +1,5 @@
-// JavaScript values to plain structs and back; on the JavaScript thread only. A missing or wrong field is named.
+// JavaScript values to plain structs and back; on the JavaScript thread only. A missing or wrong
+// field is named.
 #pragma once
 
 #include <napi.h>

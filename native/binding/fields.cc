@@ -88,8 +88,6 @@ std::vector<std::string> Fields::texts(const char* name) const {
   return out;
 }
 
-Fields Fields::object(const char* name) const {
-  return Fields(at(name), path_ + "." + name);
-}
+Fields Fields::object(const char* name) const { return Fields(at(name), path_ + "." + name); }
 
 }  // namespace tessera

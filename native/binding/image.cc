@@ -39,7 +39,8 @@ Napi::Value resize(const Napi::CallbackInfo& info) {
     const Fields from(info[0], "image");
     const Fields size(info[1], "size");
     const auto data = from.at("data").As<Napi::Uint8Array>();
-    RgbImage image{from.integer("width"), from.integer("height"),
+    RgbImage image{from.integer("width"),
+                   from.integer("height"),
                    {data.Data(), data.Data() + data.ByteLength()}};
     check_image(image);
     CHECK_ARGUMENT(size.integer("width") > 0 && size.integer("height") > 0,

@@ -31,8 +31,12 @@ SamplingSpec read_sampling(const Fields& from) {
 }
 
 WantedRow read_wanted(const Fields& from) {
-  WantedRow out{from.integer("row"),     from.integer("candidates"), from.integer("topLogprobs"),
-                from.boolean("logprob"), from.boolean("masked"),     from.integers("scoredTokenIds"),
+  WantedRow out{from.integer("row"),
+                from.integer("candidates"),
+                from.integer("topLogprobs"),
+                from.boolean("logprob"),
+                from.boolean("masked"),
+                from.integers("scoredTokenIds"),
                 {}};
   out.mask = from.list<MaskRun>("mask", [](const Fields& run) {
     return MaskRun{run.integer("start"), run.integer("count")};
@@ -41,8 +45,13 @@ WantedRow read_wanted(const Fields& from) {
 }
 
 Slice read_slice(const Fields& from) {
-  Slice out{from.u64("sequenceId"), from.integer("startPosition"), from.integers("tokenIds"),
-            from.integer("firstBlock"), from.integers("blockIds"), {}, {}};
+  Slice out{from.u64("sequenceId"),
+            from.integer("startPosition"),
+            from.integers("tokenIds"),
+            from.integer("firstBlock"),
+            from.integers("blockIds"),
+            {},
+            {}};
   out.image_rows = from.list<ImageRows>("imageRows", [](const Fields& rows) {
     return ImageRows{rows.integer("row"), rows.u64("embeddingId"), rows.integer("firstRow"),
                      rows.integer("count"), rows.integer("encoderRank")};
@@ -55,9 +64,15 @@ Slice read_slice(const Fields& from) {
 
 StepPlan read_step_plan(const Napi::Value& value) {
   const Fields from(value, "plan");
-  StepPlan plan{from.u64("epoch"), from.u64("stepId"), from.u64("releasedStep"),
-                from.integer("deadlineMs"), {}, from.u64s("closedSequenceIds"),
-                from.u64s("releasedEmbeddingIds"), {}, from.texts("capture")};
+  StepPlan plan{from.u64("epoch"),
+                from.u64("stepId"),
+                from.u64("releasedStep"),
+                from.integer("deadlineMs"),
+                {},
+                from.u64s("closedSequenceIds"),
+                from.u64s("releasedEmbeddingIds"),
+                {},
+                from.texts("capture")};
   plan.opened = from.list<SequenceOpen>("opened", [](const Fields& open) {
     return SequenceOpen{open.u64("sequenceId"), open.integer("promptLength"),
                         open.integers("tokenIds"), read_sampling(open.object("sampling"))};

@@ -117,16 +117,15 @@ Program read_program(const Fields& from) {
   Program program;
   program.buffers = from.list<BufferSpec>("buffers", [](const Fields& buffer) {
     const std::string per = buffer.text("per");
-    CHECK_ARGUMENT(per == "token" || per == "wanted" || per == "tile", buffer.path(), ".per: ",
-                   per, " is unknown");
+    CHECK_ARGUMENT(per == "token" || per == "wanted" || per == "tile", buffer.path(), ".per: ", per,
+                   " is unknown");
     const Per kind = per == "token" ? Per::kToken : per == "wanted" ? Per::kWanted : Per::kTile;
     return BufferSpec{buffer.text("name"), kind, buffer.integer("rows"), buffer.integer("width")};
   });
   program.weights = from.list<WeightSpec>("weights", read_weight);
   program.segments = from.list<Segment>("segments", [](const Fields& segment) {
     Segment out{segment.list<Op>("ops", read_op), -1};
-    if (segment.has("collective"))
-      out.all_reduce = segment.object("collective").integer("buffer");
+    if (segment.has("collective")) out.all_reduce = segment.object("collective").integer("buffer");
     return out;
   });
   return program;
@@ -144,7 +143,8 @@ EngineSpec read_engine_spec(const Napi::Value& value) {
   for (uint32_t i = 0; i < names.Length(); ++i) {
     const std::string name = names.Get(i).ToString().Utf8Value();
     const Fields source = tensors.object(name.c_str());
-    spec.tensors[name] = {source.text("path"), source.text("dtype"),
+    spec.tensors[name] = {source.text("path"),
+                          source.text("dtype"),
                           static_cast<uint64_t>(source.number("offset")),
                           static_cast<uint64_t>(source.number("bytes")),
                           static_cast<int64_t>(source.number("rows")),
@@ -166,18 +166,12 @@ EngineSpec read_engine_spec(const Napi::Value& value) {
 
 PlacementSpec read_placement(const Napi::Value& value) {
   const Fields from(value, "placement");
-  return {from.text("kvType") == "bf16",
-          from.text("wireType") == "bf16",
-          from.integer("blockCount"),
-          from.integer("maxBatchedTokens"),
-          from.integer("maxSequences"),
-          from.integer("maxWantedRows"),
-          from.integer("maxTiles"),
-          from.integer("maxEmbeddings"),
-          from.integer("maxModelLen"),
-          from.integer("maxStepsInFlight"),
-          from.integer("selectableIds"),
-          from.integer("collectiveDeadlineMs")};
+  return {from.text("kvType") == "bf16", from.text("wireType") == "bf16",
+          from.integer("blockCount"),    from.integer("maxBatchedTokens"),
+          from.integer("maxSequences"),  from.integer("maxWantedRows"),
+          from.integer("maxTiles"),      from.integer("maxEmbeddings"),
+          from.integer("maxModelLen"),   from.integer("maxStepsInFlight"),
+          from.integer("selectableIds"), from.integer("collectiveDeadlineMs")};
 }
 
 }  // namespace tessera

@@ -40,7 +40,8 @@ class Processor {
     const bool repeats = sampling_.repetition_penalty != 1.0f;
     if (!repeats && sampling_.presence_penalty == 0.0f && sampling_.frequency_penalty == 0.0f)
       return;
-    std::map<int, std::pair<bool, int>> seen;  // id → in the prompt or the answer, times in the answer
+    std::map<int, std::pair<bool, int>>
+        seen;  // id → in the prompt or the answer, times in the answer
     for (int i = 0; i < args_.length; ++i) {
       const int id = args_.sequence->tokens[i];
       if (!has(id)) continue;
@@ -50,8 +51,8 @@ class Processor {
     for (const auto& [id, state] : seen) {
       float& value = at(id);
       if (repeats)
-        value = value > 0 ? value / sampling_.repetition_penalty
-                          : value * sampling_.repetition_penalty;
+        value =
+            value > 0 ? value / sampling_.repetition_penalty : value * sampling_.repetition_penalty;
       if (state.second == 0) continue;
       value = value - sampling_.frequency_penalty * static_cast<float>(state.second);
       value = value - sampling_.presence_penalty;
@@ -66,8 +67,8 @@ class Processor {
     const int made = args_.length - args_.sequence->prompt_length;
     if (made < sampling_.min_tokens)
       for (const int id : sampling_.suppressed_token_ids) forbid(id);
-    for (int id = std::max(args_.first_id, args_.selectable_ids);
-         id < args_.first_id + args_.count; ++id)
+    for (int id = std::max(args_.first_id, args_.selectable_ids); id < args_.first_id + args_.count;
+         ++id)
       at(id) = kNoLogit;
   }
 

@@ -66,8 +66,8 @@ using Sequences = std::unordered_map<uint64_t, Sequence>;
 // Cuts the sequence back to the slice's start and appends its tokens and blocks.
 void apply_slice(Sequence& sequence, const Slice& slice);
 
-// A lane's logits after bias, penalties and masks; −inf where an id may not be chosen. `length` counts the tokens
-// before the one to be chosen.
+// A lane's logits after bias, penalties and masks; −inf where an id may not be chosen. `length`
+// counts the tokens before the one to be chosen.
 struct ProcessArgs {
   const Sequence* sequence;
   int length;

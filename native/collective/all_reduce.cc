@@ -83,8 +83,8 @@ void by_owner(const Context& context, const Group& group, FrameKey key, std::spa
     send_tensor(group, {peer}, key, bytes.data(), bytes.size(), times);
   }
   const Range mine = owned(values.size(), group.rank, group.size);
-  const std::vector<float> sum = gather_sum(
-      context, group, key, values.subspan(mine.first, mine.count), deadline, times);
+  const std::vector<float> sum =
+      gather_sum(context, group, key, values.subspan(mine.first, mine.count), deadline, times);
   key.item += 1;
   send_tensor(group, peers_of(group), key, reinterpret_cast<const uint8_t*>(sum.data()),
               sum.size() * sizeof(float), times);

@@ -26,8 +26,9 @@ std::vector<int> peers_of(const Group& group);
 void send_tensor(const Group& group, const std::vector<int>& peers, const FrameKey& key,
                  const uint8_t* data, size_t bytes, CollectiveTimes& times);
 
-// In place. Up to kDirectBytes every rank sends its partial to all; beyond, each rank owns a range: partials go to
-// the owners, sums come back. The same tree, the same bits. `call` counts the step's collectives.
+// In place. Up to kDirectBytes every rank sends its partial to all; beyond, each rank owns a range:
+// partials go to the owners, sums come back. The same tree, the same bits. `call` counts the step's
+// collectives.
 inline constexpr size_t kDirectBytes = 64 << 10;
 struct CallId {
   uint64_t epoch, step, call;

@@ -116,8 +116,7 @@ bool Mailbox::wait_arrival(uint64_t seen, Clock::time_point deadline) {
 #endif
   }
   std::unique_lock lock(mutex_);
-  const bool came =
-      arrived_.wait_until(lock, deadline, [&] { return arrivals_.load() != seen; });
+  const bool came = arrived_.wait_until(lock, deadline, [&] { return arrivals_.load() != seen; });
   throw_if_ended();
   return came;
 }

@@ -1,4 +1,5 @@
-// Frames from peers, put together and waited for. Thread-safe: the exchange thread delivers, the executor waits.
+// Frames from peers, put together and waited for. Thread-safe: the exchange thread delivers, the
+// executor waits.
 #pragma once
 
 #include <atomic>
@@ -16,7 +17,8 @@ using Clock = std::chrono::steady_clock;
 
 enum class FrameKind { kCollective, kEmbedding };
 
-// Names a tensor on the wire. Collective: sequence is the step, item the call. Embedding: the encode and the id.
+// Names a tensor on the wire. Collective: sequence is the step, item the call. Embedding: the
+// encode and the id.
 struct FrameKey {
   FrameKind kind;
   uint64_t epoch, sequence, item;
@@ -45,7 +47,8 @@ class Mailbox {
   void begin(uint64_t epoch);
   // Whoever waits is woken with EPOCH_ENDED, or with PEER_LOST when `lost_rank` ≥ 0.
   void end(uint64_t epoch, int lost_rank);
-  // Frames of other epochs are dropped. Throws INVALID_ARGUMENT when the frame contradicts earlier ones.
+  // Frames of other epochs are dropped. Throws INVALID_ARGUMENT when the frame contradicts earlier
+  // ones.
   void deliver(int peer, const FrameKey& key, uint64_t offset, uint64_t total, const uint8_t* data,
                size_t bytes);
   // The whole tensor from `peer`. Throws PEER_TIMEOUT or what end() said.

@@ -31,8 +31,8 @@ template <typename... Values>
 
 }  // namespace tessera
 
-#define CHECK_CODE(code, condition, ...)                                                       \
-  do {                                                                                         \
+#define CHECK_CODE(code, condition, ...)                                                           \
+  do {                                                                                             \
     if (!(condition)) ::tessera::throw_check(code, __FILE__, __LINE__, #condition, ##__VA_ARGS__); \
   } while (false)
 #define CHECK(condition, ...) CHECK_CODE("INTERNAL", condition, ##__VA_ARGS__)

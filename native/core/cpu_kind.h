@@ -1,4 +1,5 @@
-// Which kernels run here. TESSERA_CPU=scalar|avx2|avx512 forces one; asking for more than the machine has throws.
+// Which kernels run here. TESSERA_CPU=scalar|avx2|avx512 forces one; asking for more than the
+// machine has throws.
 #pragma once
 
 namespace tessera {

@@ -17,7 +17,8 @@ namespace tessera {
 
 namespace {
 
-// Turns of waiting before a thread sleeps: some tens of microseconds, so that ranks which share cores do not starve.
+// Turns of waiting before a thread sleeps: some tens of microseconds, so that ranks which share
+// cores do not starve.
 constexpr int kSpinTurns = 2000;
 
 void relax() {
@@ -36,7 +37,8 @@ void set_float_mode() {
 #endif
 }
 
-// A job is published by raising `generation`; threads take indices from `next` until `count` is reached.
+// A job is published by raising `generation`; threads take indices from `next` until `count` is
+// reached.
 struct ThreadPool::State {
   int threads = 1;
   std::vector<std::thread> workers;

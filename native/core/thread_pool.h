@@ -8,11 +8,13 @@ namespace tessera {
 
 class ThreadPool {
  public:
-  // `threads` counts the caller, at least 1. Workers set the floating-point mode (no flush to zero, round to nearest).
+  // `threads` counts the caller, at least 1. Workers set the floating-point mode (no flush to zero,
+  // round to nearest).
   explicit ThreadPool(int threads);
   ~ThreadPool();
   int threads() const;
-  // Runs task(i) for i in [0, count) on all threads, in any order; returns when all are done. Tasks do not throw.
+  // Runs task(i) for i in [0, count) on all threads, in any order; returns when all are done. Tasks
+  // do not throw.
   void parallel_for(int count, const std::function<void(int)>& task) const;
 
  private:

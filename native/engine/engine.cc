@@ -21,9 +21,9 @@ double find_theta(const Program& program) {
 }  // namespace
 
 Engine::Engine(EngineSpec spec) : spec_(std::move(spec)) {
-  CHECK_ARGUMENT(spec_.size >= 1 && spec_.size <= kMaxLanes && spec_.rank >= 0 &&
-                     spec_.rank < spec_.size,
-                 "rank ", spec_.rank, " of ", spec_.size);
+  CHECK_ARGUMENT(
+      spec_.size >= 1 && spec_.size <= kMaxLanes && spec_.rank >= 0 && spec_.rank < spec_.size,
+      "rank ", spec_.rank, " of ", spec_.size);
   check_program(spec_.encode, spec_);
   check_program(spec_.step, spec_);
   rope_theta_ = find_theta(spec_.step);
@@ -93,8 +93,8 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
       plan_memory(spec_.step, placement.max_batched_tokens, placement.max_wanted_rows, 0);
   workspace_.assign(std::max(encode_memory_.elements, step_memory_.elements), 0.0f);
   const size_t element = placement.kv_bf16 ? 2 : 4;
-  const size_t layer = element * placement.block_count * spec_.kv_heads * 2 * spec_.head_dim *
-                       kBlockTokens;
+  const size_t layer =
+      element * placement.block_count * spec_.kv_heads * 2 * spec_.head_dim * kBlockTokens;
   cache_.assign(spec_.layers, {});
   for (auto& data : cache_) data.assign(layer, 0);
   rope_table_.resize(static_cast<size_t>(placement.max_model_len) * spec_.head_dim);
@@ -122,8 +122,8 @@ EncodeOutcome Engine::encode(const EncodePlan& plan) {
   const Clock::time_point start = Clock::now();
   check_epoch(plan.epoch);
   const size_t pixels = static_cast<size_t>(3) * spec_.tile_size * spec_.tile_size;
-  CHECK_ARGUMENT(plan.tiles.size() <= static_cast<size_t>(placement_.max_tiles), "tiles: ",
-                 plan.tiles.size(), ", limit ", placement_.max_tiles);
+  CHECK_ARGUMENT(plan.tiles.size() <= static_cast<size_t>(placement_.max_tiles),
+                 "tiles: ", plan.tiles.size(), ", limit ", placement_.max_tiles);
   for (const TileInput& tile : plan.tiles)
     CHECK_ARGUMENT(tile.u8.size() == pixels || tile.f32.size() == pixels, "tile ",
                    tile.embedding_id, ": ", std::max(tile.u8.size(), tile.f32.size()),

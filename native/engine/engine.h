@@ -23,7 +23,8 @@ struct EngineInfo {
   uint64_t weight_bytes, cache_bytes, workspace_bytes;
 };
 
-// Jobs run one after another on the engine's thread, in the order of the calls. Methods marked (executor) run there.
+// Jobs run one after another on the engine's thread, in the order of the calls. Methods marked
+// (executor) run there.
 class Engine {
  public:
   explicit Engine(EngineSpec spec);
@@ -45,7 +46,8 @@ class Engine {
   EncodeOutcome encode(const EncodePlan& plan);
   StepOutcome step(const StepPlan& plan);
   RowResult more_candidates(const CandidateQuery& query);
-  void release(const std::vector<uint64_t>& sequence_ids, const std::vector<uint64_t>& embedding_ids);
+  void release(const std::vector<uint64_t>& sequence_ids,
+               const std::vector<uint64_t>& embedding_ids);
 
  private:
   struct Run;  // one pass through a program

@@ -128,7 +128,9 @@ void Engine::decoder_op(Run& run, const Op& op, const std::vector<Weight>& weigh
   const auto& buffers = run.program->buffers;
   const size_t stride = op.x < 0 ? 0 : buffers[op.x].width;
   const CacheType type = placement_.kv_bf16 ? CacheType::kBf16 : CacheType::kF32;
-  const auto cache = [&] { return CacheView{cache_[op.layer].data(), type, op.kv_heads, op.head_dim}; };
+  const auto cache = [&] {
+    return CacheView{cache_[op.layer].data(), type, op.kv_heads, op.head_dim};
+  };
   float* keys = op.x < 0 ? nullptr : data(op.x) + op.heads * op.head_dim;
   switch (op.kind) {
     case OpKind::kEmbedTokens:
@@ -143,10 +145,10 @@ void Engine::decoder_op(Run& run, const Op& op, const std::vector<Weight>& weigh
       return write_cache(context_, {cache(), keys, keys + op.kv_heads * op.head_dim, stride,
                                     run.tokens, run.slots.data()});
     case OpKind::kAttention:
-      return attention(context_,
-                       {data(op.out), data(op.x), static_cast<size_t>(buffers[op.out].width),
-                        stride, cache(), run.tokens, op.heads, op.head_dim,
-                        static_cast<float>(op.scale), run.attention.data()});
+      return attention(
+          context_,
+          {data(op.out), data(op.x), static_cast<size_t>(buffers[op.out].width), stride, cache(),
+           run.tokens, op.heads, op.head_dim, static_cast<float>(op.scale), run.attention.data()});
     case OpKind::kGatherRows:
       for (size_t i = 0; i < run.wanted_rows.size(); ++i)
         std::memcpy(data(op.out) + i * stride, data(op.x) + run.wanted_rows[i] * stride,

@@ -25,8 +25,8 @@ std::vector<HeadCandidate> lane_candidates(const Context& context, const Vocabul
                                            const HeadDraw& draw, int count) {
   const float* own = processed + lane.column;
   std::vector<int32_t> ids(std::min(count, lane.count));
-  ids.resize(head_top(context, own, lane.first_id, lane.count, static_cast<int>(ids.size()),
-                      ids.data()));
+  ids.resize(
+      head_top(context, own, lane.first_id, lane.count, static_cast<int>(ids.size()), ids.data()));
   std::vector<HeadCandidate> out;
   for (const int32_t id : ids) {
     const int at = id - lane.first_id;
@@ -53,9 +53,9 @@ void Engine::head(Run& run, const Op& op) {
     for (const VocabularyLane& lane : op.lanes) {
       const float* raw = row + lane.column;
       float* own = processed.data() + lane.column;
-      process_logits(own, raw,
-                     {&sequence, length, wanted, lane.first_id, lane.count,
-                      placement_.selectable_ids});
+      process_logits(
+          own, raw,
+          {&sequence, length, wanted, lane.first_id, lane.count, placement_.selectable_ids});
       LaneResult out;
       out.lane = lane.lane;
       out.non_finite = head_non_finite(raw, lane.count);
@@ -76,8 +76,13 @@ void Engine::head(Run& run, const Op& op) {
     }
     run.outcome.rows.push_back(std::move(result));
     if (wanted->candidates > 0)
-      kept_.push_back({run.step, slice->sequence_id, wanted->row, draw, op.lanes,
-                       {row, row + columns}, processed});
+      kept_.push_back({run.step,
+                       slice->sequence_id,
+                       wanted->row,
+                       draw,
+                       op.lanes,
+                       {row, row + columns},
+                       processed});
   }
 }
 

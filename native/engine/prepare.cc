@@ -16,10 +16,11 @@ void Engine::check_step(const StepPlan& plan) const {
                    "opened.prompt_length: ", open.prompt_length, ", limit ",
                    placement_.max_model_len);
   }
-  CHECK_ARGUMENT(sequences_.size() + opened.size() <=
-                     static_cast<size_t>(placement_.max_sequences) + plan.closed_sequence_ids.size(),
-                 "opened: ", sequences_.size() + opened.size(), " sequences, limit ",
-                 placement_.max_sequences);
+  CHECK_ARGUMENT(
+      sequences_.size() + opened.size() <=
+          static_cast<size_t>(placement_.max_sequences) + plan.closed_sequence_ids.size(),
+      "opened: ", sequences_.size() + opened.size(), " sequences, limit ",
+      placement_.max_sequences);
   size_t tokens = 0, wanted = 0;
   for (const Slice& slice : plan.slices) {
     CHECK_ARGUMENT(seen.insert(slice.sequence_id).second, "slices: sequence ", slice.sequence_id,
@@ -50,8 +51,7 @@ void Engine::check_slice(const Slice& slice, const std::set<uint64_t>& opened) c
   const size_t held = fresh ? 0 : known->second.blocks.size();
   CHECK_ARGUMENT(slice.first_block >= 0 && static_cast<size_t>(slice.first_block) <= held,
                  "first_block: ", slice.first_block, ", the table has ", held);
-  const size_t table =
-      slice.block_ids.empty() ? held : slice.first_block + slice.block_ids.size();
+  const size_t table = slice.block_ids.empty() ? held : slice.first_block + slice.block_ids.size();
   CHECK_ARGUMENT(static_cast<size_t>(slice.start_position + count) <= table * kBlockTokens,
                  "slice of ", slice.sequence_id, ": ", table, " blocks for position ",
                  slice.start_position + count - 1);

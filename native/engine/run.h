@@ -14,9 +14,9 @@ struct Engine::Run {
   std::vector<int32_t> ids, positions;
   std::vector<int64_t> slots;
   std::vector<AttentionRow> attention;
-  std::vector<int> wanted_rows;                                  // row of the batch
+  std::vector<int> wanted_rows;                                   // row of the batch
   std::vector<std::pair<const Slice*, const WantedRow*>> wanted;  // the same order
-  std::vector<std::pair<int, ImageRows>> images;                 // first row of the batch
+  std::vector<std::pair<int, ImageRows>> images;                  // first row of the batch
   const EncodePlan* encode = nullptr;
   const std::vector<std::string>* capture = nullptr;
   StepOutcome outcome;

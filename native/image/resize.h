@@ -1,4 +1,5 @@
-// Bicubic resize as Pillow ≤ 10.4 (src/libImaging/Resample.c): horizontal pass first, u8 between the passes.
+// Bicubic resize as Pillow ≤ 10.4 (src/libImaging/Resample.c): horizontal pass first, u8 between
+// the passes.
 #pragma once
 
 #include <cstdint>

@@ -2,15 +2,15 @@
 #include "ops/kernels/kernels.h"
 
 #if defined(__x86_64__)
-#define TESSERA_CHOOSE(call)           \
-  switch (context.kind) {              \
-    case CpuKind::kAvx512:             \
-      return avx512::call;             \
-    case CpuKind::kAvx2:               \
-      return avx2::call;               \
-    case CpuKind::kScalar:             \
-      break;                           \
-  }                                    \
+#define TESSERA_CHOOSE(call) \
+  switch (context.kind) {    \
+    case CpuKind::kAvx512:   \
+      return avx512::call;   \
+    case CpuKind::kAvx2:     \
+      return avx2::call;     \
+    case CpuKind::kScalar:   \
+      break;                 \
+  }                          \
   return scalar::call
 #else
 #define TESSERA_CHOOSE(call) return scalar::call

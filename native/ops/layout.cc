@@ -63,9 +63,8 @@ void assemble_patches(const Context& context, float* out, const float* x,
                       int patches, int width) {
   context.pool->parallel_for(tiles * (patches + 1), [&](int task) {
     const int tile = task / (patches + 1), place = task % (patches + 1);
-    const float* from =
-        place == 0 ? class_embedding
-                   : x + (static_cast<size_t>(tile) * patches + place - 1) * width;
+    const float* from = place == 0 ? class_embedding
+                                   : x + (static_cast<size_t>(tile) * patches + place - 1) * width;
     const uint16_t* shift = position + static_cast<size_t>(place) * width;
     float* to = out + static_cast<size_t>(task) * width;
     for (int i = 0; i < width; ++i) to[i] = from[i] + from_bf16(shift[i]);

@@ -1,10 +1,12 @@
-// The op catalogue. One name everywhere: model's program, this file, ops/<op>.cc, test, profile range.
+// The op catalogue. One name everywhere: model's program, this file, ops/<op>.cc, test, profile
+// range.
 //
-// Every op is defined by the order of its sums, written here; scalar, AVX2 and AVX-512 versions give the same
-// bits, at any number of threads and rows. Notation: fma(a, b, c) is one rounding; "tree" is (0+1)+(2+3) …; a
-// "sum16" adds element i to sum i mod 16 in rising i, then folds 8+4+2+1: s[j] += s[j + 8], then 4, 2, 1.
-// Pointers are row-major f32 unless said otherwise. Strides are in elements. No op allocates after load except from
-// the Context's scratch. Every op runs on the Context's threads and its kind of kernels.
+// Every op is defined by the order of its sums, written here; scalar, AVX2 and AVX-512 versions
+// give the same bits, at any number of threads and rows. Notation: fma(a, b, c) is one rounding;
+// "tree" is (0+1)+(2+3) …; a "sum16" adds element i to sum i mod 16 in rising i, then folds
+// 8+4+2+1: s[j] += s[j + 8], then 4, 2, 1. Pointers are row-major f32 unless said otherwise.
+// Strides are in elements. No op allocates after load except from the Context's scratch. Every op
+// runs on the Context's threads and its kind of kernels.
 #pragma once
 
 #include <cstddef>
@@ -20,7 +22,8 @@ inline constexpr int kBlockTokens = 32;
 inline constexpr int kAttentionChunk = 256;
 inline constexpr int kMaxLanes = 8;
 
-// One lane of a linear: bf16 weights [ceil(outputs / 64)][inputs][64], outputs beyond the last are zero.
+// One lane of a linear: bf16 weights [ceil(outputs / 64)][inputs][64], outputs beyond the last are
+// zero.
 struct Panels {
   const uint16_t* data = nullptr;
   int outputs = 0;
@@ -28,33 +31,38 @@ struct Panels {
 };
 // Bytes a lane takes in panels.
 size_t panel_bytes(int outputs, int inputs);
-// Packs rows [first, first + count) of a lane; `rows` are bf16 [count][inputs]. first is a multiple of 64.
+// Packs rows [first, first + count) of a lane; `rows` are bf16 [count][inputs]. first is a multiple
+// of 64.
 void pack_panels(uint16_t* panels, const uint16_t* rows, int first, int count, int inputs);
 
 enum class Epilogue { kNone, kGelu };
 
-// y[r][o] = epilogue(tree over lanes(Σ_k x[r][start + k] · w[o][k]) + bias[o]); in a lane f32 fma in rising k from 0.
+// y[r][o] = epilogue(tree over lanes(Σ_k x[r][start + k] · w[o][k]) + bias[o]); in a lane f32 fma
+// in rising k from 0.
 struct LinearArgs {
   float* y;        // [rows, outputs], stride y_stride
   const float* x;  // [rows, inputs of all lanes], stride x_stride
   size_t y_stride, x_stride;
   int rows;
-  std::span<const Panels> lanes;    // a power of two, 1…8
-  std::span<const int> lane_starts; // column of x where each lane begins
-  const float* bias;                // [outputs] or null
+  std::span<const Panels> lanes;     // a power of two, 1…8
+  std::span<const int> lane_starts;  // column of x where each lane begins
+  const float* bias;                 // [outputs] or null
   Epilogue epilogue;
 };
 void linear(const Context& context, const LinearArgs& args);
 
-// y = (x · rsqrt(sum16(x²) / dim + eps)) · weight; x² enters by fma; rsqrt(v) = 1 / sqrt(v). y may alias x.
-void rms_norm(const Context& context, float* y, const float* x, const float* weight, int rows, int dim, float eps);
+// y = (x · rsqrt(sum16(x²) / dim + eps)) · weight; x² enters by fma; rsqrt(v) = 1 / sqrt(v). y may
+// alias x.
+void rms_norm(const Context& context, float* y, const float* x, const float* weight, int rows,
+              int dim, float eps);
 
 // mean = sum16(x) / dim; d = x − mean; y = fma((d · rsqrt(sum16(d²) / dim + eps)), weight, bias).
-void layer_norm(const Context& context, float* y, const float* x, const float* weight, const float* bias, int rows,
-                int dim, float eps);
+void layer_norm(const Context& context, float* y, const float* x, const float* weight,
+                const float* bias, int rows, int dim, float eps);
 
-// RMS norm over `groups` heads at once, in place: per head sum16 of squares, heads of a group added in rising order
-// from 0, the 8 groups in the tree; mean over heads · head_dim. Heads of group g: [starts[g], starts[g + 1]).
+// RMS norm over `groups` heads at once, in place: per head sum16 of squares, heads of a group added
+// in rising order from 0, the 8 groups in the tree; mean over heads · head_dim. Heads of group g:
+// [starts[g], starts[g + 1]).
 struct RmsNormHeadsArgs {
   float* x;  // first column of head 0, [rows, heads · head_dim], stride
   size_t stride;
@@ -65,7 +73,8 @@ struct RmsNormHeadsArgs {
 };
 void rms_norm_heads(const Context& context, const RmsNormHeadsArgs& args);
 
-// Rotate-half table: row p is cos [head_dim / 2] then sin [head_dim / 2] of float(position) · inv_freq, inv_freq f32.
+// Rotate-half table: row p is cos [head_dim / 2] then sin [head_dim / 2] of float(position) ·
+// inv_freq, inv_freq f32.
 void rope_table(float* table, int positions, int head_dim, double theta);
 // In place on `heads` heads: a' = a·cos − b·sin, b' = b·cos + a·sin, each product and sum rounded.
 struct RopeArgs {
@@ -77,8 +86,9 @@ struct RopeArgs {
 };
 void rope(const Context& context, const RopeArgs& args);
 
-// A layer's paged cache: block b, head h at ((b · kv_heads + h) · 2) · head_dim · 32 elements: first keys
-// [head_dim][32], then values [32][head_dim]. Elements f32 or bf16 (rounded to nearest even).
+// A layer's paged cache: block b, head h at ((b · kv_heads + h) · 2) · head_dim · 32 elements:
+// first keys [head_dim][32], then values [32][head_dim]. Elements f32 or bf16 (rounded to nearest
+// even).
 enum class CacheType { kF32, kBf16 };
 struct CacheView {
   void* data;
@@ -96,10 +106,11 @@ struct WriteCacheArgs {
 };
 void write_cache(const Context& context, const WriteCacheArgs& args);
 
-// Causal grouped-query attention over the paged cache; row r of a sequence sees positions 0 … positions[r].
-// Chunks of 256 from position 0; score = (fma over rising dimension from 0) · scale; in a chunk m = max, e = exp(s − m),
-// l = sum16(e) (i counted in the chunk), o = fma(e, v, o) in rising position from 0. Chunks merge in rising order:
-// m' = max(m, mc), a = exp(m − m'), b = exp(mc − m'), l' = fma(l, a, lc · b), o' = fma(o, a, oc · b). out = o / l.
+// Causal grouped-query attention over the paged cache; row r of a sequence sees positions 0 …
+// positions[r]. Chunks of 256 from position 0; score = (fma over rising dimension from 0) · scale;
+// in a chunk m = max, e = exp(s − m), l = sum16(e) (i counted in the chunk), o = fma(e, v, o) in
+// rising position from 0. Chunks merge in rising order: m' = max(m, mc), a = exp(m − m'), b =
+// exp(mc − m'), l' = fma(l, a, lc · b), o' = fma(o, a, oc · b). out = o / l.
 struct AttentionRow {
   const int32_t* block_table;  // of its sequence
   int32_t position;            // sees 0 … position
@@ -115,7 +126,8 @@ struct AttentionArgs {
 };
 void attention(const Context& context, const AttentionArgs& args);
 
-// Full attention inside each tile, the same chunks and merges; qkv [tiles · sequence, 3 · heads · head_dim].
+// Full attention inside each tile, the same chunks and merges; qkv [tiles · sequence, 3 · heads ·
+// head_dim].
 struct VisionAttentionArgs {
   float* out;  // [tiles · sequence, heads · head_dim]
   const float* qkv;
@@ -125,8 +137,8 @@ struct VisionAttentionArgs {
 void vision_attention(const Context& context, const VisionAttentionArgs& args);
 
 // y ← y + bias (when given); h ← h + y, or fma(scale, y, h) when scale [dim] is given.
-void residual(const Context& context, float* h, const float* y, const float* bias, const float* scale, int rows,
-              int dim);
+void residual(const Context& context, float* h, const float* y, const float* bias,
+              const float* scale, int rows, int dim);
 
 // out[r][i] = silu(x[r][i]) · x[r][width + i]; silu(v) = v / (1 + exp(−v)).
 void silu_mul(const Context& context, float* out, const float* x, int rows, int width);
@@ -134,8 +146,9 @@ void silu_mul(const Context& context, float* out, const float* x, int rows, int 
 // y[i] = 0.5 · x · (1 + erf(x · sqrt(1/2))); in place allowed. linear's epilogue does the same.
 void gelu(const Context& context, float* y, const float* x, size_t count);
 
-// Pixels → patch rows [tiles · grid², 3 · patch²], columns (channel, row, column); patches row-major.
-// Source is u8 [s, s, 3], normalised by the f32 table of image/normalise, or f32 [3, s, s] taken as it is.
+// Pixels → patch rows [tiles · grid², 3 · patch²], columns (channel, row, column); patches
+// row-major. Source is u8 [s, s, 3], normalised by the f32 table of image/normalise, or f32 [3, s,
+// s] taken as it is.
 struct PatchifyArgs {
   float* out;
   std::span<const uint8_t* const> u8_tiles;  // null entries take f32_tiles
@@ -144,17 +157,20 @@ struct PatchifyArgs {
 };
 void patchify(const Context& context, const PatchifyArgs& args);
 
-// out[t][0] = class + position[0]; out[t][1 + p] = x[t][p] + position[1 + p]. position bf16 [1 + patches, width].
-void assemble_patches(const Context& context, float* out, const float* x, const float* class_embedding,
-                      const uint16_t* position, int tiles, int patches, int width);
+// out[t][0] = class + position[0]; out[t][1 + p] = x[t][p] + position[1 + p]. position bf16 [1 +
+// patches, width].
+void assemble_patches(const Context& context, float* out, const float* x,
+                      const float* class_embedding, const uint16_t* position, int tiles,
+                      int patches, int width);
 
-// [tile, 1 + grid², width] → [tile, (grid/2)², 4 · width]; v2: token R · g + C, v1: C · g + R; channels (2R,2C),
-// (2R,2C+1), (2R+1,2C), (2R+1,2C+1).
-void pixel_shuffle(const Context& context, float* out, const float* x, int tiles, int grid, int width, bool v2);
+// [tile, 1 + grid², width] → [tile, (grid/2)², 4 · width]; v2: token R · g + C, v1: C · g + R;
+// channels (2R,2C), (2R,2C+1), (2R+1,2C), (2R+1,2C+1).
+void pixel_shuffle(const Context& context, float* out, const float* x, int tiles, int grid,
+                   int width, bool v2);
 
 // Row of the table for ids in [first_id, first_id + rows_in_table), zero for others; −0 becomes +0.
-void embed_tokens(const Context& context, float* out, const uint16_t* table, const int32_t* ids, int rows,
-                  int width, int first_id, int rows_in_table);
+void embed_tokens(const Context& context, float* out, const uint16_t* table, const int32_t* ids,
+                  int rows, int width, int first_id, int rows_in_table);
 
 // a[i] = a[i] + b[i]; the all-reduce's tree is built from it.
 void add(const Context& context, float* a, const float* b, size_t count);
@@ -163,7 +179,8 @@ void add(const Context& context, float* a, const float* b, size_t count);
 void to_bf16(const Context& context, uint16_t* out, const float* x, size_t count);
 void from_bf16(const Context& context, float* out, const uint16_t* x, size_t count);
 
-// The head --------------------------------------------------------------------------------------------------------
+// The head
+// --------------------------------------------------------------------------------------------------------
 
 struct LogSum {
   float max;
@@ -173,23 +190,27 @@ struct HeadCandidate {
   int32_t token_id;
   float raw, scaled, noise;
 };
-// Philox4x32-10 noise of an id: key = seed, counter = (id / 4, index, choice, 0), word id mod 4 (design, Sampling).
+// Philox4x32-10 noise of an id: key = seed, counter = (id / 4, index, choice, 0), word id mod 4
+// (design, Sampling).
 float gumbel(uint64_t seed, uint32_t index, uint32_t choice, uint32_t token_id);
 
-// One row of one lane. `raw` are the logits; `processed` those after bias, penalties and masks (−inf: not allowed).
-// scaled = processed / temperature (temperature 0: processed itself, noise 0).
+// One row of one lane. `raw` are the logits; `processed` those after bias, penalties and masks
+// (−inf: not allowed). scaled = processed / temperature (temperature 0: processed itself, noise 0).
 inline constexpr float kNoLogit = -__builtin_inff();  // an id that may not be chosen
 bool head_non_finite(const float* raw, int count);
-LogSum head_log_sum(const Context& context, const float* values, int count, float temperature);  // 0: as 1
+LogSum head_log_sum(const Context& context, const float* values, int count,
+                    float temperature);  // 0: as 1
 // argmax of scaled + noise; the lowest id wins; false when nothing is allowed.
 struct HeadDraw {
   float temperature;
   uint64_t seed;
   uint32_t index, choice;
 };
-bool head_best(const Context& context, const float* raw, const float* processed, int first_id, int count,
-               const HeadDraw& draw, HeadCandidate* best);
-// Best `wanted` by (value, lowest id first), those that are allowed; returns how many. scratch-free, any order of threads.
-int head_top(const Context& context, const float* values, int first_id, int count, int wanted, int32_t* ids);
+bool head_best(const Context& context, const float* raw, const float* processed, int first_id,
+               int count, const HeadDraw& draw, HeadCandidate* best);
+// Best `wanted` by (value, lowest id first), those that are allowed; returns how many.
+// scratch-free, any order of threads.
+int head_top(const Context& context, const float* values, int first_id, int count, int wanted,
+             int32_t* ids);
 
 }  // namespace tessera

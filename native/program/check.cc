@@ -1,4 +1,5 @@
 #include "core/check.h"
+
 #include "ops/ops.h"
 #include "program/program.h"
 

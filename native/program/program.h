@@ -58,8 +58,9 @@ enum class OpKind {
   kHead,
 };
 
-// One op; fields an op does not have stay at their defaults. x: what is read (residual: y), out: what is
-// written (residual: h). assemble_patches: weight is the class embedding, bias the position table.
+// One op; fields an op does not have stay at their defaults. x: what is read (residual: y), out:
+// what is written (residual: h). assemble_patches: weight is the class embedding, bias the position
+// table.
 struct Op {
   OpKind kind;
   std::string name, label;

@@ -49,8 +49,7 @@ const uint8_t* MappedFile::at(const TensorSource& source, const std::string& ten
   return static_cast<const uint8_t*>(data_) + source.offset;
 }
 
-TensorReader::TensorReader(const std::string& name, const TensorSource& source,
-                           const uint8_t* data)
+TensorReader::TensorReader(const std::string& name, const TensorSource& source, const uint8_t* data)
     : name_(name), source_(source), data_(data) {
   const uint64_t size = source.dtype == "F32" ? 4 : 2;
   CHECK_MODEL(source.dtype == "F32" || source.dtype == "BF16" || source.dtype == "F16", "tensor ",

@@ -46,8 +46,8 @@ class Loader {
     for (int64_t r = 0; r < piece.row_count; ++r) {
       source.read(row.data(), piece.row_start + r, piece.col_start, piece.col_count);
       for (const uint16_t value : row)
-        CHECK_MODEL((value & 0x7fffu) == 0, "tensor ", piece.tensor, ": row ",
-                    piece.row_start + r, " of a dummy head is not zero");
+        CHECK_MODEL((value & 0x7fffu) == 0, "tensor ", piece.tensor, ": row ", piece.row_start + r,
+                    " of a dummy head is not zero");
     }
   }
 
@@ -59,10 +59,10 @@ class Loader {
       CHECK_MODEL(at + piece.row_count * piece.col_count <= values.size(), "weight ", spec.name,
                   ": pieces are larger than it");
       for (int64_t r = 0; r < piece.row_count; ++r, at += piece.col_count)
-        CHECK_MODEL(source.read(values.data() + at, piece.row_start + r, piece.col_start,
-                                piece.col_count),
-                    "tensor ", piece.tensor, ": row ", piece.row_start + r,
-                    " has a value that is not finite");
+        CHECK_MODEL(
+            source.read(values.data() + at, piece.row_start + r, piece.col_start, piece.col_count),
+            "tensor ", piece.tensor, ": row ", piece.row_start + r,
+            " has a value that is not finite");
     }
     CHECK_MODEL(at == values.size(), "weight ", spec.name, ": ", at, " values of ", values.size());
     if (spec.kind == WeightKind::kTable) {

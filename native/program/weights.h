@@ -20,8 +20,9 @@ struct Weight {
   int rows = 0;
 };
 
-// Reads and checks the weights of a program; `loaded` is told the bytes of each. Files are mapped while this runs.
-// Throws BAD_MODEL: missing, short, not finite, or not zero where a dummy head must be.
+// Reads and checks the weights of a program; `loaded` is told the bytes of each. Files are mapped
+// while this runs. Throws BAD_MODEL: missing, short, not finite, or not zero where a dummy head
+// must be.
 std::vector<Weight> load_weights(const Context& context, const Program& program,
                                  const std::map<std::string, TensorSource>& tensors,
                                  const std::function<void(uint64_t)>& loaded);

@@ -98,7 +98,12 @@ export interface StepPlanSpec {
   stepId: bigint;
   releasedStep: bigint;
   deadlineMs: number;
-  opened: { sequenceId: bigint; promptLength: number; tokenIds: number[]; sampling: SamplingSpec }[];
+  opened: {
+    sequenceId: bigint;
+    promptLength: number;
+    tokenIds: number[];
+    sampling: SamplingSpec;
+  }[];
   closedSequenceIds: bigint[];
   releasedEmbeddingIds: bigint[];
   slices: SliceSpec[];
@@ -111,7 +116,13 @@ export interface SliceSpec {
   tokenIds: number[];
   firstBlock: number;
   blockIds: number[];
-  imageRows: { row: number; embeddingId: bigint; firstRow: number; count: number; encoderRank: number }[];
+  imageRows: {
+    row: number;
+    embeddingId: bigint;
+    firstRow: number;
+    count: number;
+    encoderRank: number;
+  }[];
   wanted: WantedRowSpec[];
 }
 
@@ -180,7 +191,12 @@ export interface Engine {
   encode(plan: EncodePlan): Promise<EncodeOutcome>;
   step(plan: StepPlanSpec): Promise<StepOutcome>;
   /** Best `count` candidates a lane of a row of a step whose logits are kept. */
-  moreCandidates(query: { stepId: bigint; sequenceId: bigint; row: number; count: number }): Promise<RowResult>;
+  moreCandidates(query: {
+    stepId: bigint;
+    sequenceId: bigint;
+    row: number;
+    count: number;
+  }): Promise<RowResult>;
   release(ids: { sequenceIds: bigint[]; embeddingIds: bigint[] }): void;
   stats(): { sequences: number; embeddings: number; lastStepId: bigint };
   close(): Promise<void>;

@@ -9,7 +9,10 @@ export interface RgbImage {
 }
 
 /** Horizontal pass first, u8 between the passes, a = −0.5, support widened when shrinking. */
-export function resizeBicubic(image: RgbImage, size: { width: number; height: number }): Promise<RgbImage> {
+export function resizeBicubic(
+  image: RgbImage,
+  size: { width: number; height: number },
+): Promise<RgbImage> {
   return loadAddon().resizeBicubic(image, size);
 }
 

@@ -1,4 +1,7 @@
-// Every kind of kernels this machine has gives the scalar reference's bits, over awkward shapes, threads and rows.
+// Every kind of kernels this machine has gives the scalar reference's bits, over awkward shapes,
+// threads and rows.
+#include "ops/ops.h"
+
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -7,7 +10,6 @@
 
 #include "core/bf16.h"
 #include "core/math.h"
-#include "ops/ops.h"
 
 namespace {
 
@@ -123,7 +125,8 @@ void test_attention(const std::vector<Context>& all) {
       const int width = (kHeads + 2 * kKv) * head_dim;
       const auto qkv = random_values(static_cast<size_t>(length) * width, length + head_dim);
       std::vector<int32_t> table((length + kBlockTokens - 1) / kBlockTokens);
-      for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(table.size() - 1 - i);
+      for (size_t i = 0; i < table.size(); ++i)
+        table[i] = static_cast<int32_t>(table.size() - 1 - i);
       std::vector<int64_t> slots(length);
       std::vector<AttentionRow> rows(length);
       for (int p = 0; p < length; ++p) {
@@ -133,13 +136,13 @@ void test_attention(const std::vector<Context>& all) {
       const auto run = [&](const Context& c, CacheType type) {
         std::vector<float> cache(table.size() * kKv * 2 * head_dim * kBlockTokens, 0.0f);
         const CacheView view{cache.data(), type, kKv, head_dim};
-        write_cache(c, {view, qkv.data() + kHeads * head_dim,
-                        qkv.data() + (kHeads + kKv) * head_dim, static_cast<size_t>(width), length,
-                        slots.data()});
+        write_cache(c,
+                    {view, qkv.data() + kHeads * head_dim, qkv.data() + (kHeads + kKv) * head_dim,
+                     static_cast<size_t>(width), length, slots.data()});
         std::vector<float> out(static_cast<size_t>(length) * kHeads * head_dim);
-        attention(c, {out.data(), qkv.data(), static_cast<size_t>(kHeads * head_dim),
-                      static_cast<size_t>(width), view, length, kHeads, head_dim, 0.25f,
-                      rows.data()});
+        attention(c,
+                  {out.data(), qkv.data(), static_cast<size_t>(kHeads * head_dim),
+                   static_cast<size_t>(width), view, length, kHeads, head_dim, 0.25f, rows.data()});
         return out;
       };
       compare("attention f32", all, [&](const Context& c) { return run(c, CacheType::kF32); });

@@ -2,7 +2,13 @@
  * The closed list of operating failures, and their way over gRPC: a status, `google.rpc` details in the trailer
  * `grpc-status-details-bin`, and back.
  */
-import { create, fromBinary, toBinary, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
+import {
+  create,
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type MessageShape,
+} from "@bufbuild/protobuf";
 import { anyPack, anyUnpack, type Any } from "@bufbuild/protobuf/wkt";
 import { Metadata, status, type StatusObject } from "@grpc/grpc-js";
 import {
@@ -78,13 +84,21 @@ export class ServeError extends Error {
   }
 
   /** A field that is wrong: one violation, whose text is also the message. */
-  static field(field: string, description: string, code: ServeErrorCode = "INVALID_ARGUMENT"): ServeError {
-    return new ServeError(code, `${field}: ${description}`, { violations: [{ field, description }] });
+  static field(
+    field: string,
+    description: string,
+    code: ServeErrorCode = "INVALID_ARGUMENT",
+  ): ServeError {
+    return new ServeError(code, `${field}: ${description}`, {
+      violations: [{ field, description }],
+    });
   }
 
   static from(error: unknown): ServeError {
     if (error instanceof ServeError) return error;
-    return new ServeError("INTERNAL", error instanceof Error ? error.message : String(error), { cause: error });
+    return new ServeError("INTERNAL", error instanceof Error ? error.message : String(error), {
+      cause: error,
+    });
   }
 
   get grpcStatus(): status {
@@ -94,17 +108,36 @@ export class ServeError extends Error {
   /** What a grpc-js server answers with. */
   toStatus(): Partial<StatusObject> & { code: status; details: string; metadata: Metadata } {
     const details: Any[] = [
-      anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { reason: this.code, domain: "tessera", metadata: { ...this.metadata } })),
+      anyPack(
+        ErrorInfoSchema,
+        create(ErrorInfoSchema, {
+          reason: this.code,
+          domain: "tessera",
+          metadata: { ...this.metadata },
+        }),
+      ),
     ];
     if (this.violations.length > 0)
-      details.push(anyPack(BadRequestSchema, create(BadRequestSchema, { fieldViolations: [...this.violations] })));
+      details.push(
+        anyPack(
+          BadRequestSchema,
+          create(BadRequestSchema, { fieldViolations: [...this.violations] }),
+        ),
+      );
     if (this.retryDelayMs !== undefined)
-      details.push(anyPack(RetryInfoSchema, create(RetryInfoSchema, { retryDelay: millisToDuration(this.retryDelayMs) })));
+      details.push(
+        anyPack(
+          RetryInfoSchema,
+          create(RetryInfoSchema, { retryDelay: millisToDuration(this.retryDelayMs) }),
+        ),
+      );
     if (this.quota !== undefined)
       details.push(
         anyPack(
           QuotaFailureSchema,
-          create(QuotaFailureSchema, { violations: [{ subject: this.quota, description: this.message }] }),
+          create(QuotaFailureSchema, {
+            violations: [{ subject: this.quota, description: this.message }],
+          }),
         ),
       );
     const body = create(StatusSchema, { code: this.grpcStatus, message: this.message, details });
@@ -125,7 +158,8 @@ export class ServeError extends Error {
     const quota = findDetail(body.details, QuotaFailureSchema)?.violations[0];
     return new ServeError(info.reason as ServeErrorCode, body.message, {
       metadata: info.metadata,
-      violations: bad?.fieldViolations.map(({ field, description }) => ({ field, description })) ?? [],
+      violations:
+        bad?.fieldViolations.map(({ field, description }) => ({ field, description })) ?? [],
       ...(retry === undefined ? {} : { retryDelayMs: durationToMillis(retry) }),
       ...(quota === undefined ? {} : { quota: quota.subject }),
       cause: error,

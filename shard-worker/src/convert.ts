@@ -80,7 +80,10 @@ export function fromRow(row: RowResult): RowInit {
   return { sequenceId: row.sequenceId, row: row.row, lanes: row.lanes.map(fromLane) };
 }
 
-export function fromStep(plan: { epoch: bigint; stepId: bigint }, outcome: StepOutcome): StepResponse {
+export function fromStep(
+  plan: { epoch: bigint; stepId: bigint },
+  outcome: StepOutcome,
+): StepResponse {
   return create(StepResponseSchema, {
     epoch: plan.epoch,
     stepId: plan.stepId,

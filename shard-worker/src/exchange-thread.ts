@@ -90,7 +90,10 @@ function fail(code: "PLAN_MISMATCH" | "RANK_LOST", message: string): void {
 function adopt(to: Group, stream: Stream, from: RawFrame, answer: boolean): void {
   const rank = Number(from.sequence);
   if (from.planHash !== to.planHash)
-    return fail("PLAN_MISMATCH", `ranks ${to.rank} and ${rank} have different plans: ${to.planHash.slice(0, 12)}, ${from.planHash.slice(0, 12)}`);
+    return fail(
+      "PLAN_MISMATCH",
+      `ranks ${to.rank} and ${rank} have different plans: ${to.planHash.slice(0, 12)}, ${from.planHash.slice(0, 12)}`,
+    );
   if (answer) stream.write(hello(to));
   to.streams.set(rank, stream);
   if (to.streams.size !== to.size - 1) return;
@@ -140,7 +143,8 @@ function listen(stream: Stream, onHello: (frame: RawFrame) => void): void {
 function accept(stream: ServerDuplexStream<Buffer, Buffer>): void {
   stream.on("end", () => stream.end());
   listen(stream, (frame) => {
-    if (group !== undefined && group.epoch === frame.epoch) return adopt(group, stream, frame, true);
+    if (group !== undefined && group.epoch === frame.epoch)
+      return adopt(group, stream, frame, true);
     const key = `${frame.epoch}/${frame.sequence}`;
     if (waiting.size >= MAX_WAITING) waiting.delete([...waiting.keys()][0] ?? "");
     waiting.set(key, { stream, hello: frame });
@@ -162,12 +166,26 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
   const { epoch, rank, peers, planHash, handle } = message;
   const missing = () => peers.map((_, i) => i).filter((i) => i !== rank && !joined.streams.has(i));
   const timer = setTimeout(
-    () => fail("RANK_LOST", `rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`),
+    () =>
+      fail(
+        "RANK_LOST",
+        `rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`,
+      ),
     message.deadlineMs,
   );
   const detach = attachExchange(handle, send);
   const size = peers.length;
-  const joined: Group = { epoch, rank, planHash, handle, size, streams: new Map(), clients: [], detach, timer };
+  const joined: Group = {
+    epoch,
+    rank,
+    planHash,
+    handle,
+    size,
+    streams: new Map(),
+    clients: [],
+    detach,
+    timer,
+  };
   group = joined;
   if (size === 1) {
     clearTimeout(timer);

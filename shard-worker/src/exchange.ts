@@ -18,7 +18,10 @@ export class Exchange {
     thread.on("message", (message: FromExchange) => {
       if (message.kind === "lost") {
         events.onLost(message.epoch, message.rank, message.reason);
-        this.settle(message.epoch, new ServeError("RANK_LOST", `rank ${message.rank}: ${message.reason}`));
+        this.settle(
+          message.epoch,
+          new ServeError("RANK_LOST", `rank ${message.rank}: ${message.reason}`),
+        );
       }
       if (message.kind === "joined") this.settle(message.epoch);
       if (message.kind === "failed")

@@ -5,7 +5,10 @@ const SECONDS = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
 
 export class WorkerMetrics {
   readonly registry = new Registry();
-  readonly stepSeconds = this.histogram("tessera_worker_step_seconds", "Time of a step on this rank");
+  readonly stepSeconds = this.histogram(
+    "tessera_worker_step_seconds",
+    "Time of a step on this rank",
+  );
   readonly computeSeconds = this.histogram(
     "tessera_worker_compute_seconds",
     "Part of a step this rank computed",

@@ -15,7 +15,10 @@ const CONNECT_DEADLINE_MS = 30_000;
 export function fromNative(error: unknown): ServeError {
   if (error instanceof ServeError) return error;
   if (error instanceof ModelError)
-    return new ServeError(error.code === "BAD_MODEL" ? "BAD_MODEL" : "INVALID_ARGUMENT", error.message);
+    return new ServeError(
+      error.code === "BAD_MODEL" ? "BAD_MODEL" : "INVALID_ARGUMENT",
+      error.message,
+    );
   const native = error as NativeError;
   const metadata = native.rank === undefined ? {} : { rank: String(native.rank) };
   switch (native.code) {

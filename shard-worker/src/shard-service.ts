@@ -49,7 +49,10 @@ function unary<I, O>(work: (request: I) => Promise<O> | O) {
 const seconds = (ns: bigint) => Number(ns) / 1e9;
 
 /** Steps run in the order of their plans: the engine's queue keeps it. */
-function stepStream(context: ShardContext, call: ServerDuplexStream<StepRequest, StepResponse>): void {
+function stepStream(
+  context: ShardContext,
+  call: ServerDuplexStream<StepRequest, StepResponse>,
+): void {
   const { state, metrics } = context;
   let failed = false;
   const fail = (error: unknown) => {
@@ -63,15 +66,18 @@ function stepStream(context: ShardContext, call: ServerDuplexStream<StepRequest,
     const plan = request.plan;
     try {
       if (plan === undefined) throw ServeError.field("plan", "is missing");
-      state.current(plan.epoch).step(toStepPlan(plan)).then((outcome) => {
-        metrics.steps.inc();
-        metrics.stepSeconds.observe(seconds(outcome.computeNs + outcome.waitNs));
-        metrics.computeSeconds.observe(seconds(outcome.computeNs));
-        metrics.waitSeconds.observe(seconds(outcome.waitNs));
-        metrics.exchangeBytes.inc(Number(outcome.exchangeBytes));
-        context.onProgress();
-        if (!failed) call.write(fromStep(plan, outcome));
-      }, fail);
+      state
+        .current(plan.epoch)
+        .step(toStepPlan(plan))
+        .then((outcome) => {
+          metrics.steps.inc();
+          metrics.stepSeconds.observe(seconds(outcome.computeNs + outcome.waitNs));
+          metrics.computeSeconds.observe(seconds(outcome.computeNs));
+          metrics.waitSeconds.observe(seconds(outcome.waitNs));
+          metrics.exchangeBytes.inc(Number(outcome.exchangeBytes));
+          context.onProgress();
+          if (!failed) call.write(fromStep(plan, outcome));
+        }, fail);
     } catch (error) {
       fail(error);
     }

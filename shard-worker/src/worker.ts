@@ -54,8 +54,12 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     options.advertise === undefined ? host : parseAddress(options.advertise, "advertise").host;
   const metrics = new WorkerMetrics();
   const idleBytes = process.memoryUsage.rss();
-  const state = await RankState.open(options.modelDir, options.threads, host, metrics, (rank, why) =>
-    log.warn({ rank, why }, "peer lost"),
+  const state = await RankState.open(
+    options.modelDir,
+    options.threads,
+    host,
+    metrics,
+    (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
   const health = new HealthImplementation({ "": "SERVING", "tessera.shard.v1.Shard": "SERVING" });
   const server = new Server(SHARD_CHANNEL);
@@ -73,17 +77,21 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const port = await bind(server, options.listen);
   let probes: HealthServer | undefined;
   if (options.healthListen !== undefined)
-    probes = await startHealthServer(parseAddress(options.healthListen, "health-listen"), metrics.registry, {
-      live: () => true,
-      ready: () => state.ready,
-      started: () => true,
-      refresh() {
-        const stats = state.stats();
-        metrics.sequences.set(stats.sequences);
-        metrics.embeddings.set(stats.embeddings);
-        metrics.resident.set(process.memoryUsage.rss());
+    probes = await startHealthServer(
+      parseAddress(options.healthListen, "health-listen"),
+      metrics.registry,
+      {
+        live: () => true,
+        ready: () => state.ready,
+        started: () => true,
+        refresh() {
+          const stats = state.stats();
+          metrics.sequences.set(stats.sequences);
+          metrics.embeddings.set(stats.embeddings);
+          metrics.resident.set(process.memoryUsage.rss());
+        },
       },
-    });
+    );
   log.info({ address: `${host}:${port}` }, "worker listens");
   return {
     address: `${host}:${port}`,

@@ -18,11 +18,16 @@ function addTokenize(program: Command): void {
     .requiredOption("--model <dir>", "needs only the tokenizer's files")
     .option("--special", "special-token text becomes special tokens")
     .option("--json", "one line of JSON")
-    .addHelpText("after", "\nExample:\n  echo -n Hello | tessera tokenize --model models/nvlm-d-tiny --json\n")
+    .addHelpText(
+      "after",
+      "\nExample:\n  echo -n Hello | tessera tokenize --model models/nvlm-d-tiny --json\n",
+    )
     .action(async (flags: { model: string; special?: boolean; json?: boolean }) => {
       const { loadTokenizer } = await import("@tessera/coordinator/request");
       const tokenizer = await loadTokenizer(flags.model);
-      const ids = tokenizer.encode(decodeInput(await buffer(process.stdin)), { special: flags.special === true });
+      const ids = tokenizer.encode(decodeInput(await buffer(process.stdin)), {
+        special: flags.special === true,
+      });
       const tokens = ids.map((id) => tokenizer.token(id) ?? "");
       const plain = ids.map((id, i) => `${id}\t${tokens[i]}`).join("\n");
       process.stdout.write(`${flags.json === true ? JSON.stringify({ ids, tokens }) : plain}\n`);
@@ -37,7 +42,8 @@ interface TilesFlags {
 }
 
 async function runTiles(file: string, flags: TilesFlags): Promise<void> {
-  const { checkImage, decodeImage, IMAGE_LIMITS, tileImage } = await import("@tessera/coordinator/request");
+  const { checkImage, decodeImage, IMAGE_LIMITS, tileImage } =
+    await import("@tessera/coordinator/request");
   const data = await readFile(file);
   checkImage(data, { field: file, mediaType: "", limits: IMAGE_LIMITS });
   const image = await decodeImage(data, { field: file, limits: IMAGE_LIMITS });
@@ -47,7 +53,10 @@ async function runTiles(file: string, flags: TilesFlags): Promise<void> {
     const { savePng } = await import("@tessera/coordinator/request");
     await mkdir(flags.output, { recursive: true });
     for (const [i, tile] of tiles.entries())
-      await writeFile(join(flags.output, `tile-${i + 1}.png`), await savePng(tile.pixels, flags.imageSize));
+      await writeFile(
+        join(flags.output, `tile-${i + 1}.png`),
+        await savePng(tile.pixels, flags.imageSize),
+      );
   }
   const plain = [`${grid[0]} × ${grid[1]} tiles`, ...tiles.map((tile) => tile.sha256)].join("\n");
   const json = JSON.stringify({ grid, tiles: tiles.map(({ sha256 }) => ({ sha256 })) });

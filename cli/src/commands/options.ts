@@ -3,7 +3,8 @@ import { InvalidArgumentError, Option, type Command } from "commander";
 
 export function whole(text: string): number {
   const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < 0) throw new InvalidArgumentError("must be a whole number.");
+  if (!Number.isSafeInteger(value) || value < 0)
+    throw new InvalidArgumentError("must be a whole number.");
   return value;
 }
 
@@ -24,9 +25,14 @@ export function addPlacement(command: Command): Command {
   return command
     .option("--max-model-len <tokens>", "prompt and answer (default: the model's)", whole)
     .option("--cache-memory <bytes>", "key-value cache of each worker", whole)
-    .addOption(new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"))
     .addOption(
-      new Option("--wire <type>", "type of partial sums on the wire; bf16 gives other bits at another width")
+      new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
+    )
+    .addOption(
+      new Option(
+        "--wire <type>",
+        "type of partial sums on the wire; bf16 gives other bits at another width",
+      )
         .choices(["f32", "bf16"])
         .default("f32"),
     )

@@ -8,7 +8,10 @@ interface Closable {
 }
 
 /** Says where it listens, and ends on a signal, or when stdin closes where a parent holds it. */
-function announce(running: Closable & { address: string; healthAddress: string | undefined }, withStdin: boolean): void {
+function announce(
+  running: Closable & { address: string; healthAddress: string | undefined },
+  withStdin: boolean,
+): void {
   const { address, healthAddress: health } = running;
   process.stdout.write(`${JSON.stringify({ event: "listening", address, health })}\n`);
   const end = () => void running.close().finally(() => process.exit(0));
@@ -40,7 +43,10 @@ function addWorker(program: Command): void {
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--log-level <level>", "", "info")
     .option("--end-with-stdin", "end when stdin closes")
-    .addHelpText("after", "\nExample:\n  tessera worker --model models/nvlm-d-tiny --listen 127.0.0.1:4001\n")
+    .addHelpText(
+      "after",
+      "\nExample:\n  tessera worker --model models/nvlm-d-tiny --listen 127.0.0.1:4001\n",
+    )
     .action(async (flags: WorkerFlags) => {
       const { startWorker } = await import("@tessera/shard-worker");
       const { model: modelDir, memory: memoryBytes, endWithStdin, ...rest } = flags;
@@ -67,7 +73,10 @@ function addCoordinator(program: Command): void {
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--max-requests <count>", "accepted and not ended", whole, 1024)
     .option("--end-with-stdin", "end when stdin closes")
-    .addHelpText("after", "\nExample:\n  tessera coordinator --model DIR --workers 127.0.0.1:4001,127.0.0.1:4002 --listen 127.0.0.1:4000\n")
+    .addHelpText(
+      "after",
+      "\nExample:\n  tessera coordinator --model DIR --workers 127.0.0.1:4001,127.0.0.1:4002 --listen 127.0.0.1:4000\n",
+    )
     .action(async (flags: CoordinatorFlags) => {
       const { startCoordinator } = await import("@tessera/coordinator");
       const running = await startCoordinator({

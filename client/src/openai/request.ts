@@ -14,22 +14,50 @@ const ROLES: Record<string, Role> = {
   assistant: Role.ASSISTANT,
 };
 const KNOWN = new Set([
-  "model", "messages", "max_tokens", "max_completion_tokens", "min_tokens", "n", "stop", "seed",
-  "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "presence_penalty",
-  "frequency_penalty", "logit_bias", "logprobs", "top_logprobs", "return_token_ids", "user",
-  "metadata", "ignore_eos", "stop_token_ids", "priority", "stream", "skip_special_tokens",
-  "include_stop_str_in_output", "bad_words", "allowed_token_ids",
+  "model",
+  "messages",
+  "max_tokens",
+  "max_completion_tokens",
+  "min_tokens",
+  "n",
+  "stop",
+  "seed",
+  "temperature",
+  "top_p",
+  "top_k",
+  "min_p",
+  "repetition_penalty",
+  "presence_penalty",
+  "frequency_penalty",
+  "logit_bias",
+  "logprobs",
+  "top_logprobs",
+  "return_token_ids",
+  "user",
+  "metadata",
+  "ignore_eos",
+  "stop_token_ids",
+  "priority",
+  "stream",
+  "skip_special_tokens",
+  "include_stop_str_in_output",
+  "bad_words",
+  "allowed_token_ids",
 ]);
 
 async function imagePart(url: unknown, field: string, readFile: ReadFile | undefined) {
   if (typeof url !== "string") throw ServeError.field(field, "must be a text");
   const data = /^data:([^;,]*);base64,(.*)$/s.exec(url);
-  if (data !== null) return { data: Buffer.from(data[2] ?? "", "base64"), mediaType: data[1] ?? "" };
+  if (data !== null)
+    return { data: Buffer.from(data[2] ?? "", "base64"), mediaType: data[1] ?? "" };
   if (url.startsWith("file:") && readFile !== undefined) {
     try {
       return { data: await readFile(url.slice(5)), mediaType: "" };
     } catch (cause) {
-      throw ServeError.field(field, `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`);
+      throw ServeError.field(
+        field,
+        `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`,
+      );
     }
   }
   throw ServeError.field(field, "must be a data URL; pictures are never fetched from the network");
@@ -42,9 +70,18 @@ async function parts(content: unknown, field: string, readFile: ReadFile | undef
     content.map(async (part: unknown, i) => {
       const at = `${field}[${i}]`;
       const json = (part ?? {}) as Json;
-      if (json["type"] === "text") return { content: { case: "text" as const, value: String(json["text"] ?? "") } };
-      if (json["type"] !== "image_url") throw ServeError.field(`${at}.type`, `is ${JSON.stringify(json["type"])}, must be text or image_url`);
-      const value = await imagePart((json["image_url"] as Json | undefined)?.["url"], `${at}.image_url.url`, readFile);
+      if (json["type"] === "text")
+        return { content: { case: "text" as const, value: String(json["text"] ?? "") } };
+      if (json["type"] !== "image_url")
+        throw ServeError.field(
+          `${at}.type`,
+          `is ${JSON.stringify(json["type"])}, must be text or image_url`,
+        );
+      const value = await imagePart(
+        (json["image_url"] as Json | undefined)?.["url"],
+        `${at}.image_url.url`,
+        readFile,
+      );
       return { content: { case: "image" as const, value } };
     }),
   );
@@ -57,7 +94,10 @@ async function messages(value: unknown, readFile: ReadFile | undefined) {
       const json = (message ?? {}) as Json;
       const role = ROLES[String(json["role"])];
       if (role === undefined)
-        throw ServeError.field(`messages[${i}].role`, `is ${JSON.stringify(json["role"])}, must be system, user or assistant`);
+        throw ServeError.field(
+          `messages[${i}].role`,
+          `is ${JSON.stringify(json["role"])}, must be system, user or assistant`,
+        );
       return { role, parts: await parts(json["content"], `messages[${i}].content`, readFile) };
     }),
   );
@@ -76,7 +116,11 @@ class Body {
     return this.typed(key, "a number", (value) => typeof value === "number");
   }
   whole(key: string): number | undefined {
-    return this.typed(key, "a whole number of 0 or more", (v) => Number.isSafeInteger(v) && (v as number) >= 0 && (v as number) < 2 ** 32);
+    return this.typed(
+      key,
+      "a whole number of 0 or more",
+      (v) => Number.isSafeInteger(v) && (v as number) >= 0 && (v as number) < 2 ** 32,
+    );
   }
   flag(key: string): boolean | undefined {
     return this.typed(key, "true or false", (value) => typeof value === "boolean");
@@ -84,10 +128,22 @@ class Body {
   texts(key: string): string[] {
     const value = this.json[key];
     if (typeof value === "string") return [value];
-    return this.typed<string[]>(key, "a text or a list of texts", (v) => Array.isArray(v) && v.every((t) => typeof t === "string")) ?? [];
+    return (
+      this.typed<string[]>(
+        key,
+        "a text or a list of texts",
+        (v) => Array.isArray(v) && v.every((t) => typeof t === "string"),
+      ) ?? []
+    );
   }
   ids(key: string): number[] {
-    return this.typed<number[]>(key, "a list of token ids", (v) => Array.isArray(v) && v.every((t) => Number.isSafeInteger(t) && t >= 0)) ?? [];
+    return (
+      this.typed<number[]>(
+        key,
+        "a list of token ids",
+        (v) => Array.isArray(v) && v.every((t) => Number.isSafeInteger(t) && t >= 0),
+      ) ?? []
+    );
   }
 }
 
@@ -105,16 +161,22 @@ function logprobs(body: Body): number | undefined {
 
 function logitBias(json: Json): Record<number, number> {
   const value = json["logit_bias"] ?? {};
-  return Object.fromEntries(Object.entries(value as object).map(([id, bias]) => [Number(id), Number(bias)]));
+  return Object.fromEntries(
+    Object.entries(value as object).map(([id, bias]) => [Number(id), Number(bias)]),
+  );
 }
 
 /** @throws ServeError INVALID_ARGUMENT naming the field. */
-export async function toGenerateRequest(value: unknown, readFile?: ReadFile): Promise<GenerateInput> {
+export async function toGenerateRequest(
+  value: unknown,
+  readFile?: ReadFile,
+): Promise<GenerateInput> {
   if (typeof value !== "object" || value === null || Array.isArray(value))
     throw ServeError.field("body", "must be an object");
   const json = value as Json;
   const unknown = Object.keys(json).find((key) => !KNOWN.has(key));
-  if (unknown !== undefined) throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
+  if (unknown !== undefined)
+    throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
   const body = new Body(json);
   const seed = body.number("seed");
   const sampling = defined({
@@ -138,7 +200,11 @@ export async function toGenerateRequest(value: unknown, readFile?: ReadFile): Pr
     skipSpecialTokens: body.flag("skip_special_tokens"),
     includeStopText: body.flag("include_stop_str_in_output"),
     topLogprobs: logprobs(body),
-    stop: defined({ texts: body.texts("stop"), tokenIds: body.ids("stop_token_ids"), ignoreEos: body.flag("ignore_eos") }),
+    stop: defined({
+      texts: body.texts("stop"),
+      tokenIds: body.ids("stop_token_ids"),
+      ignoreEos: body.flag("ignore_eos"),
+    }),
     sampling: {
       ...sampling,
       logitBias: logitBias(json),

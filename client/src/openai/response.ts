@@ -45,7 +45,11 @@ export function toChatCompletion(
     created: createdSeconds,
     model: started?.model ?? "",
     choices: from.choices.map((entry) => choice(entry, wanted)),
-    usage: { prompt_tokens: prompt, completion_tokens: completion, total_tokens: prompt + completion },
+    usage: {
+      prompt_tokens: prompt,
+      completion_tokens: completion,
+      total_tokens: prompt + completion,
+    },
     ...(wanted.tokenIds ? { prompt_token_ids: started?.promptTokenIds ?? [] } : {}),
   };
 }

@@ -66,7 +66,12 @@ export class Group {
         this.lose(fromCall(error, rank, settings.addresses[rank] ?? "")),
       );
       stream.on("end", () =>
-        this.lose(new ServeError("RANK_LOST", `rank ${rank} (${settings.addresses[rank]}): its step stream ended`)),
+        this.lose(
+          new ServeError(
+            "RANK_LOST",
+            `rank ${rank} (${settings.addresses[rank]}): its step stream ended`,
+          ),
+        ),
       );
     });
   }
@@ -74,20 +79,34 @@ export class Group {
   /** One attempt. `onLost` is called once, when the epoch ends by itself. */
   static async form(
     settings: GroupSettings,
-    options: { above: bigint; onLost: (error: ServeError) => void; onProgress: (rank: number, part: number) => void },
+    options: {
+      above: bigint;
+      onLost: (error: ServeError) => void;
+      onProgress: (rank: number, part: number) => void;
+    },
   ): Promise<Group> {
     const clients = settings.addresses.map((address, rank) => new ShardClient(address, rank));
     try {
       const infos = await Promise.all(clients.map((client) => client.getInfo(PROBE_DEADLINE_MS)));
       checkModels(infos, settings);
-      const epoch = infos.reduce((most, info) => (info.epoch > most ? info.epoch : most), options.above) + 1n;
+      const epoch =
+        infos.reduce((most, info) => (info.epoch > most ? info.epoch : most), options.above) + 1n;
       const peers = infos.map((info) => info.exchangeAddress);
       const { placement, planHash, joinDeadlineMs } = settings;
       const ready = await Promise.all(
         clients.map((client, rank) =>
           client.join(
-            { epoch, rank, peers, planHash, placement: { $typeName: "tessera.shard.v1.Placement", ...placement } },
-            { deadlineMs: joinDeadlineMs, onProgress: (done, total) => options.onProgress(rank, done / total) },
+            {
+              epoch,
+              rank,
+              peers,
+              planHash,
+              placement: { $typeName: "tessera.shard.v1.Placement", ...placement },
+            },
+            {
+              deadlineMs: joinDeadlineMs,
+              onProgress: (done, total) => options.onProgress(rank, done / total),
+            },
           ),
         ),
       );
@@ -143,11 +162,15 @@ export class Group {
   }
 
   /** Sends the same bytes to every rank; answers by rank. One step at a time. */
-  step(plan: Omit<StepPlan, "$typeName" | "epoch" | "stepId" | "deadlineMs">): Promise<StepResponse[]> {
+  step(
+    plan: Omit<StepPlan, "$typeName" | "epoch" | "stepId" | "deadlineMs">,
+  ): Promise<StepResponse[]> {
     if (this.failure !== undefined) return Promise.reject(this.failure);
     const stepId = this.nextStep++;
     const { stepDeadlineMs: deadlineMs } = this.settings;
-    const message = create(StepRequestSchema, { plan: { ...plan, epoch: this.epoch, stepId, deadlineMs } });
+    const message = create(StepRequestSchema, {
+      plan: { ...plan, epoch: this.epoch, stepId, deadlineMs },
+    });
     const bytes = toBinary(StepRequestSchema, message);
     return new Promise((resolve, reject) => {
       const pending: Pending = {

@@ -1,6 +1,12 @@
 /** One worker, as the coordinator talks to it. */
 import { create } from "@bufbuild/protobuf";
-import { Client, credentials, status, type ClientDuplexStream, type ServiceError } from "@grpc/grpc-js";
+import {
+  Client,
+  credentials,
+  status,
+  type ClientDuplexStream,
+  type ServiceError,
+} from "@grpc/grpc-js";
 import { ServeError, serviceDefinition } from "@tessera/proto";
 import {
   EncodeRequestSchema,
@@ -42,12 +48,17 @@ export function fromCall(error: ServiceError, rank: number, address: string): Se
   const blamed = Number(said?.metadata["rank"] ?? rank);
   const name = blamed === rank ? `rank ${rank} (${address})` : `rank ${blamed}`;
   const metadata = { rank: String(blamed) };
-  if (said !== undefined) return new ServeError(said.code, `${name}: ${said.message}`, { metadata, cause: error });
+  if (said !== undefined)
+    return new ServeError(said.code, `${name}: ${said.message}`, { metadata, cause: error });
   const late = error.code === status.DEADLINE_EXCEEDED;
-  return new ServeError(late ? "STEP_TIMEOUT" : "RANK_LOST", `${name}: ${error.details || error.message}`, {
-    metadata,
-    cause: error,
-  });
+  return new ServeError(
+    late ? "STEP_TIMEOUT" : "RANK_LOST",
+    `${name}: ${error.details || error.message}`,
+    {
+      metadata,
+      cause: error,
+    },
+  );
 }
 
 export class ShardClient {
@@ -61,7 +72,11 @@ export class ShardClient {
   }
 
   private unary<I, O>(
-    method: { path: string; requestSerialize: (m: never) => Buffer; responseDeserialize: (b: Buffer) => unknown },
+    method: {
+      path: string;
+      requestSerialize: (m: never) => Buffer;
+      responseDeserialize: (b: Buffer) => unknown;
+    },
     request: I,
     deadlineMs: number,
   ): Promise<O> {
@@ -97,7 +112,11 @@ export class ShardClient {
     request: Omit<MoreCandidatesRequest, "$typeName">,
     deadlineMs: number,
   ): Promise<MoreCandidatesResponse> {
-    return this.unary(METHODS.moreCandidates, create(MoreCandidatesRequestSchema, request), deadlineMs);
+    return this.unary(
+      METHODS.moreCandidates,
+      create(MoreCandidatesRequestSchema, request),
+      deadlineMs,
+    );
   }
 
   join(
@@ -113,11 +132,16 @@ export class ShardClient {
         { deadline: Date.now() + options.deadlineMs },
       );
       call.on("data", ({ kind }: JoinResponse) => {
-        if (kind.case === "progress") options.onProgress(Number(kind.value.done), Number(kind.value.total));
+        if (kind.case === "progress")
+          options.onProgress(Number(kind.value.done), Number(kind.value.total));
         if (kind.case === "ready") resolve(kind.value);
       });
       call.on("error", (error: ServiceError) => reject(fromCall(error, this.rank, this.address)));
-      call.on("end", () => reject(new ServeError("RANK_LOST", `rank ${this.rank} (${this.address}): join ended early`)));
+      call.on("end", () =>
+        reject(
+          new ServeError("RANK_LOST", `rank ${this.rank} (${this.address}): join ended early`),
+        ),
+      );
     });
   }
 
@@ -134,4 +158,3 @@ export class ShardClient {
     this.client.close();
   }
 }
-

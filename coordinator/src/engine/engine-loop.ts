@@ -70,7 +70,8 @@ export class EngineLoop {
 
   load() {
     return {
-      waitingRequests: [...this.requests].filter((request) => request.scheduledMs === undefined).length,
+      waitingRequests: [...this.requests].filter((request) => request.scheduledMs === undefined)
+        .length,
       runningSequences: this.scheduler.runningCount,
       usedBlocks: this.scheduler.pool.usedCount,
       embeddings: [...this.requests].reduce((sum, request) => sum + request.tiles.length, 0),
@@ -85,10 +86,14 @@ export class EngineLoop {
 
   /** @throws ServeError NOT_READY without a group. */
   submit(prepared: PreparedRequest, sink: RequestSink): ActiveRequest {
-    if (this.group === undefined) throw new ServeError("NOT_READY", "no group of workers is formed");
-    const tiles = prepared.tiles.map(
-      (tile): ActiveTile => ({ embeddingId: this.nextEmbedding++, tile, rank: 0, state: "waiting" }),
-    );
+    if (this.group === undefined)
+      throw new ServeError("NOT_READY", "no group of workers is formed");
+    const tiles = prepared.tiles.map((tile): ActiveTile => ({
+      embeddingId: this.nextEmbedding++,
+      tile,
+      rank: 0,
+      state: "waiting",
+    }));
     const request = new ActiveRequest(prepared, tiles, sink, this.options.nowMs());
     this.requests.add(request);
     this.wake();
@@ -164,7 +169,8 @@ export class EngineLoop {
     this.openSequences();
     const planStart = performance.now();
     const slices = this.scheduler.next();
-    const idle = slices.length === 0 && this.closed.length === 0 && this.releasedEmbeddings.length === 0;
+    const idle =
+      slices.length === 0 && this.closed.length === 0 && this.releasedEmbeddings.length === 0;
     this.lastTurnMs = nowMs();
     if (idle) return false;
     const plan = buildPlan(slices, {
@@ -188,7 +194,10 @@ export class EngineLoop {
   private openSequences(): void {
     for (const request of this.requests) {
       if (request.scheduledMs !== undefined || !request.encoded) continue;
-      if (this.scheduler.sequenceCount + request.prepared.choiceCount > this.options.limits.maxSequences)
+      if (
+        this.scheduler.sequenceCount + request.prepared.choiceCount >
+        this.options.limits.maxSequences
+      )
         return;
       request.scheduledMs = this.options.nowMs();
       for (let choice = 0; choice < request.prepared.choiceCount; choice++) {
@@ -267,7 +276,8 @@ export class EngineLoop {
     const { request } = sequence;
     const { metrics } = this.options;
     const now = this.options.nowMs();
-    if (request.firstTokenMs === undefined) metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3);
+    if (request.firstTokenMs === undefined)
+      metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3);
     else metrics.interTokenLatency.observe((now - (request.lastTokenMs ?? now)) / 1e3);
     request.firstTokenMs ??= now;
     request.lastTokenMs = now;
@@ -276,6 +286,7 @@ export class EngineLoop {
     sequence.tokens.push(token.tokenId);
     const piece = sequence.text.push(token);
     if (piece.finish !== undefined) this.finish(sequence, piece);
-    else if (piece.text !== "" || piece.tokens.length > 0) request.sink.piece(sequence.choice, piece);
+    else if (piece.text !== "" || piece.tokens.length > 0)
+      request.sink.piece(sequence.choice, piece);
   }
 }

@@ -43,7 +43,12 @@ export function checkOptions(options: CoordinatorOptions): void {
   };
   attempt(() => parseAddress(options.listen, "listen"));
   for (const address of options.workers) attempt(() => parseAddress(address, "workers"));
-  const whole = { maxBatchedTokens: options.maxBatchedTokens, maxSequences: options.maxSequences, maxRequests: options.maxRequests, stepDeadlineMs: options.stepDeadlineMs };
+  const whole = {
+    maxBatchedTokens: options.maxBatchedTokens,
+    maxSequences: options.maxSequences,
+    maxRequests: options.maxRequests,
+    stepDeadlineMs: options.stepDeadlineMs,
+  };
   for (const [name, value] of Object.entries(whole))
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
       problems.push(`${name}: ${value}, must be a whole number above 0`);

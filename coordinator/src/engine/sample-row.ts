@@ -4,7 +4,14 @@ import type { RowResult } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js"
 import type { Group } from "../cluster/group.js";
 import type { SampledToken } from "../request/types.js";
 import type { Sequence } from "./active.js";
-import { applyFilters, describeToken, drawBest, drawFromLanes, FIRST_CANDIDATES, hasFilters } from "./sampler.js";
+import {
+  applyFilters,
+  describeToken,
+  drawBest,
+  drawFromLanes,
+  FIRST_CANDIDATES,
+  hasFilters,
+} from "./sampler.js";
 
 /** A ServeError is this request's own failure. */
 export async function sampleRow(
@@ -19,7 +26,10 @@ export async function sampleRow(
     .flatMap((result) => result.lanes)
     .sort((a, b) => a.lane - b.lane);
   if (lanes.some((lane) => lane.nonFinite))
-    return new ServeError("NON_FINITE", `a logit at position ${sequence.tokens.length} is not finite`);
+    return new ServeError(
+      "NON_FINITE",
+      `a logit at position ${sequence.tokens.length} is not finite`,
+    );
   let chosen;
   if (hasFilters(sampling)) {
     let asked = FIRST_CANDIDATES;
@@ -27,7 +37,12 @@ export async function sampleRow(
     let kept = applyFilters(current, asked, sampling);
     while (kept === undefined) {
       asked *= 8;
-      const more = await group.moreCandidates({ stepId, sequenceId: sequence.id, row, count: asked });
+      const more = await group.moreCandidates({
+        stepId,
+        sequenceId: sequence.id,
+        row,
+        count: asked,
+      });
       current = lanes.map((lane, i) => ({ ...lane, candidates: more[i]?.candidates ?? [] }));
       kept = applyFilters(current, asked, sampling);
     }

@@ -42,7 +42,8 @@ function exactPrefix(lanes: LaneResult[], asked: number) {
   const bounds = lanes.filter((lane) => lane.candidates.length >= asked);
   const merged = lanes.flatMap((lane) => lane.candidates).sort(byScaled);
   const last = bounds.flatMap((lane) => lane.candidates.slice(-1)).sort(byScaled)[0];
-  const end = last === undefined ? merged.length : merged.findIndex((c) => byScaled(c, last) >= 0) + 1;
+  const end =
+    last === undefined ? merged.length : merged.findIndex((c) => byScaled(c, last) >= 0) + 1;
   return { candidates: merged.slice(0, end), complete: last === undefined };
 }
 
@@ -61,7 +62,8 @@ export function applyFilters(
   if (sampling.minP > 0) {
     const least = sampling.minP * weight(kept[0] ?? ({ scaled: -Infinity } as Candidate));
     const end = kept.findIndex((candidate) => weight(candidate) < least);
-    if (end < 0 && !complete && (sampling.topK === 0 || sampling.topK > kept.length)) return undefined;
+    if (end < 0 && !complete && (sampling.topK === 0 || sampling.topK > kept.length))
+      return undefined;
     if (end >= 0) {
       kept = kept.slice(0, end);
       whole = true;

@@ -1,6 +1,12 @@
 /** What serves: the model, the group that is formed again whenever it is lost, the loop, and admission. */
 import { randomBytes, randomUUID } from "node:crypto";
-import { openModel, planHash, planPlacement, type ModelFolder, type PlacementPlan } from "@tessera/model";
+import {
+  openModel,
+  planHash,
+  planPlacement,
+  type ModelFolder,
+  type PlacementPlan,
+} from "@tessera/model";
 import { ServeError } from "@tessera/proto";
 import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
@@ -49,7 +55,13 @@ function settingsOf(
   return {
     addresses: options.workers,
     placement,
-    planHash: planHash({ build: BUILD, backend: "cpu", model: modelHash, size: plan.size, ...placement }),
+    planHash: planHash({
+      build: BUILD,
+      backend: "cpu",
+      model: modelHash,
+      size: plan.size,
+      ...placement,
+    }),
     modelHash,
     joinDeadlineMs: JOIN_DEADLINE_MS,
     stepDeadlineMs: options.stepDeadlineMs,
@@ -174,15 +186,28 @@ export class Serving {
     const checked = checkRequest(message, this.context);
     const requestId = checked.requestId ?? `req-${randomUUID()}`;
     if (this.running.has(requestId))
-      throw ServeError.field("request_id", `${JSON.stringify(requestId)} is running`, "REQUEST_EXISTS");
+      throw ServeError.field(
+        "request_id",
+        `${JSON.stringify(requestId)} is running`,
+        "REQUEST_EXISTS",
+      );
     if (this.running.size >= this.options.maxRequests)
-      throw new ServeError("OVERLOADED", `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`, {
-        quota: "requests",
-        retryDelayMs: 1000,
-      });
+      throw new ServeError(
+        "OVERLOADED",
+        `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`,
+        {
+          quota: "requests",
+          retryDelayMs: 1000,
+        },
+      );
     this.running.set(requestId, undefined);
     try {
-      const prepared = await prepareRequest(checked, { requestId, tenant: TENANT }, this.context, signal);
+      const prepared = await prepareRequest(
+        checked,
+        { requestId, tenant: TENANT },
+        this.context,
+        signal,
+      );
       signal.throwIfAborted();
       await this.serve(prepared, sinkOf(prepared), signal);
     } finally {
@@ -196,7 +221,8 @@ export class Serving {
     return new Promise((resolve, reject) => {
       const active = this.loop.submit(prepared, {
         piece(choice, piece) {
-          if (piece.finish !== undefined) metrics.finished.inc({ finished_reason: piece.finish.reason });
+          if (piece.finish !== undefined)
+            metrics.finished.inc({ finished_reason: piece.finish.reason });
           sink.piece(choice, piece);
         },
         done(timings) {
@@ -211,7 +237,9 @@ export class Serving {
         },
       });
       this.running.set(prepared.requestId, active);
-      signal.addEventListener("abort", () => this.loop.cancel(active, { reason: "aborted" }), { once: true });
+      signal.addEventListener("abort", () => this.loop.cancel(active, { reason: "aborted" }), {
+        once: true,
+      });
     });
   }
 
@@ -223,7 +251,11 @@ export class Serving {
   abort(requestId: string): void {
     const active = this.running.get(requestId);
     if (active === undefined)
-      throw ServeError.field("request_id", `${JSON.stringify(requestId)} is not running`, "REQUEST_NOT_FOUND");
+      throw ServeError.field(
+        "request_id",
+        `${JSON.stringify(requestId)} is not running`,
+        "REQUEST_NOT_FOUND",
+      );
     this.loop.cancel(active, { reason: "aborted" });
   }
 

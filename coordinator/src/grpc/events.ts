@@ -69,7 +69,11 @@ export class EventWriter implements RequestSink {
       tokenId: token.tokenId,
       token: tokenizer.tokenBytes(token.tokenId),
       logprob: token.logprob ?? 0,
-      top: token.top.map(({ tokenId, logprob }) => ({ tokenId, logprob, token: tokenizer.tokenBytes(tokenId) })),
+      top: token.top.map(({ tokenId, logprob }) => ({
+        tokenId,
+        logprob,
+        token: tokenizer.tokenBytes(tokenId),
+      })),
     });
   }
 

@@ -2,7 +2,12 @@
 import { create } from "@bufbuild/protobuf";
 import type { GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
 import type { sendUnaryData, ServerUnaryCall } from "@grpc/grpc-js";
-import { durationToMillis, millisToDuration, ServeError, type ServiceHandlers } from "@tessera/proto";
+import {
+  durationToMillis,
+  millisToDuration,
+  ServeError,
+  type ServiceHandlers,
+} from "@tessera/proto";
 import {
   DrainResponseSchema,
   GetClusterResponseSchema,
@@ -58,7 +63,11 @@ function generate(
   signal: AbortSignal,
 ): Promise<void> {
   const { servedName, tokenizer } = serving.context;
-  return serving.run(request, (prepared) => new EventWriter(prepared, servedName, tokenizer, take), signal);
+  return serving.run(
+    request,
+    (prepared) => new EventWriter(prepared, servedName, tokenizer, take),
+    signal,
+  );
 }
 
 /** Events of a whole answer, put together. */
@@ -99,7 +108,12 @@ export function inferenceService(serving: Serving): ServiceHandlers<MethodsOf<ty
       const write = (event: Event) => {
         if (call.cancelled) return;
         if (!call.write(create(GenerateResponseSchema, { event })) && ++unread > MAX_UNREAD_EVENTS)
-          abort.abort(new ServeError("SLOW_READER", `${unread} events are unread, limit ${MAX_UNREAD_EVENTS}`));
+          abort.abort(
+            new ServeError(
+              "SLOW_READER",
+              `${unread} events are unread, limit ${MAX_UNREAD_EVENTS}`,
+            ),
+          );
       };
       generate(serving, call.request, write, abort.signal).then(
         () => call.end(),

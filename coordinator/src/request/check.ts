@@ -68,7 +68,11 @@ export interface CheckedRequest {
 }
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
-const ROLES = { [Role.SYSTEM]: "system", [Role.USER]: "user", [Role.ASSISTANT]: "assistant" } as const;
+const ROLES = {
+  [Role.SYSTEM]: "system",
+  [Role.USER]: "user",
+  [Role.ASSISTANT]: "assistant",
+} as const;
 
 /** Collects violations; image faults keep their own code when nothing else is wrong. */
 class Check {
@@ -115,9 +119,18 @@ function refuseUnbuilt(request: GenerateRequest): void {
     if (set) throw ServeError.field(field, "is not served by this version", "NOT_BUILT");
 }
 
-function checkImagePart(check: Check, image: Image, field: string, context: CheckContext): CheckedImage {
+function checkImagePart(
+  check: Check,
+  image: Image,
+  field: string,
+  context: CheckContext,
+): CheckedImage {
   check.attempt(() =>
-    checkImage(image.data, { field: `${field}.data`, mediaType: image.mediaType, limits: context.limits.image }),
+    checkImage(image.data, {
+      field: `${field}.data`,
+      mediaType: image.mediaType,
+      limits: context.limits.image,
+    }),
   );
   const maxTiles = image.options?.maxTiles ?? context.defaultMaxTiles;
   check.range(`${field}.options.max_tiles`, maxTiles, 1, 12);
@@ -130,8 +143,10 @@ function checkMessages(check: Check, request: GenerateRequest, context: CheckCon
   const turns = request.messages.map((message, m): Turn => {
     const field = `messages[${m}]`;
     const role = ROLES[message.role as keyof typeof ROLES];
-    if (role === undefined) check.fail(`${field}.role`, `is ${message.role}, must be system, user or assistant`);
-    if (role === "system" && m > 0) check.fail(`${field}.role`, "is system, which only the first message may be");
+    if (role === undefined)
+      check.fail(`${field}.role`, `is ${message.role}, must be system, user or assistant`);
+    if (role === "system" && m > 0)
+      check.fail(`${field}.role`, "is system, which only the first message may be");
     const parts = message.parts.flatMap((part, p): TurnPart[] => {
       const at = `${field}.parts[${p}]`;
       if (part.content.case === "text") return [{ kind: "text", text: part.content.value }];
@@ -141,7 +156,10 @@ function checkMessages(check: Check, request: GenerateRequest, context: CheckCon
       }
       if (role !== "user") check.fail(`${at}.image`, "is not in a message of role user");
       images.push(checkImagePart(check, part.content.value, `${at}.image`, context));
-      return [{ kind: "image", image: images.length - 1 }, { kind: "text", text: "\n" }];
+      return [
+        { kind: "image", image: images.length - 1 },
+        { kind: "text", text: "\n" },
+      ];
     });
     return { role: role ?? "user", parts };
   });
@@ -152,8 +170,10 @@ function checkMessages(check: Check, request: GenerateRequest, context: CheckCon
 
 function checkPrompt(check: Check, request: GenerateRequest, context: CheckContext) {
   const { messages, tokenIds } = request;
-  if (messages.length === 0 && tokenIds.length === 0) check.fail("messages", "are empty, and so are token_ids");
-  if (messages.length > 0 && tokenIds.length > 0) check.fail("token_ids", "are given beside messages");
+  if (messages.length === 0 && tokenIds.length === 0)
+    check.fail("messages", "are empty, and so are token_ids");
+  if (messages.length > 0 && tokenIds.length > 0)
+    check.fail("token_ids", "are given beside messages");
   checkIds(check, "token_ids", tokenIds, context);
   if (tokenIds.length > 0) return { prompt: { tokenIds: [...tokenIds] }, images: [] };
   const { turns, images } = checkMessages(check, request, context);
@@ -162,10 +182,15 @@ function checkPrompt(check: Check, request: GenerateRequest, context: CheckConte
 
 function checkIds(check: Check, field: string, ids: number[], context: CheckContext): void {
   const bad = ids.find((id) => id >= context.tokenizer.size);
-  if (bad !== undefined) check.fail(field, `have ${bad}, the vocabulary ends at ${context.tokenizer.size - 1}`);
+  if (bad !== undefined)
+    check.fail(field, `have ${bad}, the vocabulary ends at ${context.tokenizer.size - 1}`);
 }
 
-function checkSampling(check: Check, request: GenerateRequest, context: CheckContext): SamplingParameters {
+function checkSampling(
+  check: Check,
+  request: GenerateRequest,
+  context: CheckContext,
+): SamplingParameters {
   const from = request.sampling;
   const sampling: SamplingParameters = {
     temperature: from?.temperature ?? 0,
@@ -176,7 +201,10 @@ function checkSampling(check: Check, request: GenerateRequest, context: CheckCon
     repetitionPenalty: from?.repetitionPenalty ?? 1,
     presencePenalty: from?.presencePenalty ?? 0,
     frequencyPenalty: from?.frequencyPenalty ?? 0,
-    logitBias: Object.entries(from?.logitBias ?? {}).map(([id, bias]) => ({ tokenId: Number(id), bias })),
+    logitBias: Object.entries(from?.logitBias ?? {}).map(([id, bias]) => ({
+      tokenId: Number(id),
+      bias,
+    })),
     allowedTokenIds: [...(from?.allowedTokenIds ?? [])],
     badWords: [],
   };
@@ -185,15 +213,27 @@ function checkSampling(check: Check, request: GenerateRequest, context: CheckCon
     check.fail("sampling.top_p", `is ${sampling.topP}, must be above 0 and at most 1`);
   check.range("sampling.min_p", sampling.minP, 0, 1);
   if (!(sampling.repetitionPenalty > 0 && sampling.repetitionPenalty <= 100))
-    check.fail("sampling.repetition_penalty", `is ${sampling.repetitionPenalty}, must be above 0 and at most 100`);
+    check.fail(
+      "sampling.repetition_penalty",
+      `is ${sampling.repetitionPenalty}, must be above 0 and at most 100`,
+    );
   check.range("sampling.presence_penalty", sampling.presencePenalty, -2, 2);
   check.range("sampling.frequency_penalty", sampling.frequencyPenalty, -2, 2);
-  checkIds(check, "sampling.logit_bias", sampling.logitBias.map(({ tokenId }) => tokenId), context);
-  for (const { tokenId, bias } of sampling.logitBias) check.range(`sampling.logit_bias[${tokenId}]`, bias, -100, 100);
+  checkIds(
+    check,
+    "sampling.logit_bias",
+    sampling.logitBias.map(({ tokenId }) => tokenId),
+    context,
+  );
+  for (const { tokenId, bias } of sampling.logitBias)
+    check.range(`sampling.logit_bias[${tokenId}]`, bias, -100, 100);
   checkIds(check, "sampling.allowed_token_ids", sampling.allowedTokenIds, context);
   const words = from?.badWords ?? [];
   if (words.length > context.limits.maxBadWords)
-    check.fail("sampling.bad_words", `have ${words.length} entries, limit ${context.limits.maxBadWords}`);
+    check.fail(
+      "sampling.bad_words",
+      `have ${words.length} entries, limit ${context.limits.maxBadWords}`,
+    );
   // As vLLM: a word is forbidden at the start and after a space.
   else sampling.badWords = words.flatMap((word) => badWordIds(word, context.tokenizer));
   return sampling;
@@ -213,7 +253,10 @@ function checkStop(check: Check, request: GenerateRequest, context: CheckContext
     check.fail("stop.texts", `have ${texts.length} entries, limit ${limits.maxStopTexts}`);
   texts.forEach((text, i) => {
     if (text.length < 1 || text.length > limits.maxStopTextLength)
-      check.fail(`stop.texts[${i}]`, `has ${text.length} characters, must have 1…${limits.maxStopTextLength}`);
+      check.fail(
+        `stop.texts[${i}]`,
+        `has ${text.length} characters, must have 1…${limits.maxStopTextLength}`,
+      );
   });
   if (ids.length > limits.maxStopTokenIds)
     check.fail("stop.token_ids", `have ${ids.length} entries, limit ${limits.maxStopTokenIds}`);
@@ -225,7 +268,8 @@ function checkStop(check: Check, request: GenerateRequest, context: CheckContext
 function checkCounts(check: Check, request: GenerateRequest, context: CheckContext) {
   const choiceCount = request.n ?? 1;
   check.range("n", choiceCount, 1, context.limits.maxChoices);
-  if (request.maxTokens !== undefined) check.range("max_tokens", request.maxTokens, 1, context.maxModelLen);
+  if (request.maxTokens !== undefined)
+    check.range("max_tokens", request.maxTokens, 1, context.maxModelLen);
   const minTokens = request.minTokens ?? 0;
   check.range("min_tokens", minTokens, 0, request.maxTokens ?? context.maxModelLen);
   if (request.topLogprobs !== undefined)
@@ -237,10 +281,17 @@ function checkCounts(check: Check, request: GenerateRequest, context: CheckConte
 export function checkRequest(request: GenerateRequest, context: CheckContext): CheckedRequest {
   refuseUnbuilt(request);
   if (request.model !== "" && request.model !== context.servedName)
-    throw ServeError.field("model", `is ${JSON.stringify(request.model)}, served is ${JSON.stringify(context.servedName)}`, "MODEL_NOT_FOUND");
+    throw ServeError.field(
+      "model",
+      `is ${JSON.stringify(request.model)}, served is ${JSON.stringify(context.servedName)}`,
+      "MODEL_NOT_FOUND",
+    );
   const check = new Check();
   if (request.requestId !== undefined && !REQUEST_ID.test(request.requestId))
-    check.fail("request_id", `is ${JSON.stringify(request.requestId.slice(0, 80))}, must be 1…64 of A-Z a-z 0-9 . _ -`);
+    check.fail(
+      "request_id",
+      `is ${JSON.stringify(request.requestId.slice(0, 80))}, must be 1…64 of A-Z a-z 0-9 . _ -`,
+    );
   const { prompt, images } = checkPrompt(check, request, context);
   const checked: CheckedRequest = {
     requestId: request.requestId,

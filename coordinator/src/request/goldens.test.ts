@@ -13,11 +13,15 @@ import { createChoiceText } from "./choice-text.js";
 import { loadTokenizer } from "./tokenizer.js";
 
 const root = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
-const json = async (path: string): Promise<unknown> => JSON.parse(await readFile(root(path), "utf8"));
+const json = async (path: string): Promise<unknown> =>
+  JSON.parse(await readFile(root(path), "utf8"));
 
 const folder = await mkdtemp(join(tmpdir(), "tessera-qwen2-"));
 await cp(root("test/fixtures/qwen2-tokenizer"), folder, { recursive: true });
-await cp(root("test/fixtures/nvlm-d-72b/tokenizer_config.json"), join(folder, "tokenizer_config.json"));
+await cp(
+  root("test/fixtures/nvlm-d-72b/tokenizer_config.json"),
+  join(folder, "tokenizer_config.json"),
+);
 const tokenizer = await loadTokenizer(folder);
 after(() => rm(folder, { recursive: true }));
 
@@ -42,7 +46,10 @@ test("tokenizer: every golden text gives the reference's ids, all merges kept", 
       (want) => want !== undefined && got.join() === want.join(),
     );
   });
-  assert.deepEqual(wrong.map((record) => record.name), []);
+  assert.deepEqual(
+    wrong.map((record) => record.name),
+    [],
+  );
 });
 
 test("tokenizer: special-token text is plain text unless it is asked for", () => {
@@ -58,7 +65,14 @@ test("tokenizer: lone surrogates become U+FFFD", () => {
 });
 
 test("choice text: what is out is the reference's decoding less a character that may still come", () => {
-  const settings = { stopTokenIds: [], stopTexts: [], includeStopText: false, skipSpecialTokens: true, minTokens: 0, maxTokens: 1e9 };
+  const settings = {
+    stopTokenIds: [],
+    stopTexts: [],
+    includeStopText: false,
+    skipSpecialTokens: true,
+    minTokens: 0,
+    maxTokens: 1e9,
+  };
   for (const { ids, texts } of goldens.stream) {
     const choice = createChoiceText(settings, tokenizer);
     let out = "";
@@ -86,7 +100,12 @@ interface PromptRecord {
 }
 const prompts = (await json("test/goldens/prompts.json")) as { prompts: PromptRecord[] };
 /** Their ids follow Tessera's rules, not the reference's: merges with `#`, typed special tokens, a mark after a block. */
-const OTHER_RULES = ["heading", "forged turn", "pad typed by the user", "mark after the image block"];
+const OTHER_RULES = [
+  "heading",
+  "forged turn",
+  "pad typed by the user",
+  "mark after the image block",
+];
 
 /** `<image>` places become image parts, from the left through the whole conversation. */
 function turnsOf(record: PromptRecord): Turn[] {
@@ -96,7 +115,8 @@ function turnsOf(record: PromptRecord): Turn[] {
       const place = piece === "<image>" && image < record.images.length;
       return place ? [{ kind: "image", image: image++ }] : [{ kind: "text", text: piece }];
     });
-  const asks = record.history === null && image < record.images.length && !record.question.includes("<image>");
+  const asks =
+    record.history === null && image < record.images.length && !record.question.includes("<image>");
   const question = asks ? `<image>\n${record.question}` : record.question;
   return [
     { role: "system", parts: [{ kind: "text", text: record.system ?? "" }] },
@@ -115,22 +135,43 @@ test("prompt: chat conversations give the reference's text and ids", () => {
   assert.ok(records.length > 10);
   for (const record of records) {
     const patches = record.images.map((image) => image.patches);
-    const got = renderPrompt(tokenizer, turnsOf(record), { template: "nvlm", patches, rowsPerTile: 256 });
+    const got = renderPrompt(tokenizer, turnsOf(record), {
+      template: "nvlm",
+      patches,
+      rowsPerTile: 256,
+    });
     const text = record.prompt.map((p) => (typeof p === "string" ? p : p[0].repeat(p[1]))).join("");
     assert.equal(got.text, text, record.name);
-    const ids = record.ids.flatMap((id) => (typeof id === "number" ? [id] : Array<number>(id[1]).fill(id[0])));
-    assert.equal(got.ids.join() === ids.join() || OTHER_RULES.includes(record.name), true, record.name);
+    const ids = record.ids.flatMap((id) =>
+      typeof id === "number" ? [id] : Array<number>(id[1]).fill(id[0]),
+    );
+    assert.equal(
+      got.ids.join() === ids.join() || OTHER_RULES.includes(record.name),
+      true,
+      record.name,
+    );
   }
 });
 
 test("tiling: every golden size gives the reference's grid", async () => {
-  const { columns, cases } = (await json("test/goldens/tiling.json")) as { columns: string[]; cases: unknown[][] };
+  const { columns, cases } = (await json("test/goldens/tiling.json")) as {
+    columns: string[];
+    cases: unknown[][];
+  };
   const at = (row: unknown[], name: string) => row[columns.indexOf(name)];
   for (const row of cases) {
     const size = { width: Number(at(row, "width")), height: Number(at(row, "height")) };
     const tileSize = Number(at(row, "image_size") ?? 448);
-    const grid = chooseGrid(size, { tileSize, maxTiles: Number(at(row, "max_num")), useThumbnail: true });
-    assert.deepEqual([grid.columns, grid.rows], [at(row, "cols"), at(row, "rows")], JSON.stringify(row));
+    const grid = chooseGrid(size, {
+      tileSize,
+      maxTiles: Number(at(row, "max_num")),
+      useThumbnail: true,
+    });
+    assert.deepEqual(
+      [grid.columns, grid.rows],
+      [at(row, "cols"), at(row, "rows")],
+      JSON.stringify(row),
+    );
   }
 });
 
@@ -142,9 +183,14 @@ interface Source {
   tilings?: { image_size: number; max_num: number; tiles: { sha256: string }[] }[];
 }
 const { sources } = (await json("test/goldens/resize/resize.json")) as { sources: Source[] };
-const taken = sources.filter(({ file, pillow_mode: mode }) => !file.endsWith(".gif") && !mode.startsWith("I"));
+const taken = sources.filter(
+  ({ file, pillow_mode: mode }) => !file.endsWith(".gif") && !mode.startsWith("I"),
+);
 const decode = async (file: string) =>
-  decodeImage(await readFile(root(`test/goldens/resize/${file}`)), { field: file, limits: IMAGE_LIMITS });
+  decodeImage(await readFile(root(`test/goldens/resize/${file}`)), {
+    field: file,
+    limits: IMAGE_LIMITS,
+  });
 
 test("decoding: lossless pictures give the reference's bytes, lossy ones within 1", async () => {
   for (const { file, decoded_sha256: want, decoded_png: png } of taken) {
@@ -159,7 +205,15 @@ test("decoding: lossless pictures give the reference's bytes, lossy ones within 
 test("tiles: every golden picture gives the reference's tiles", async () => {
   for (const { file, decoded_png: png, tilings } of taken)
     for (const { image_size: tileSize, max_num: maxTiles, tiles } of tilings ?? []) {
-      const got = await tileImage(await decode(png ?? file), { tileSize, maxTiles, useThumbnail: true });
-      assert.deepEqual(got.tiles.map((tile) => tile.sha256), tiles.map((tile) => tile.sha256), file);
+      const got = await tileImage(await decode(png ?? file), {
+        tileSize,
+        maxTiles,
+        useThumbnail: true,
+      });
+      assert.deepEqual(
+        got.tiles.map((tile) => tile.sha256),
+        tiles.map((tile) => tile.sha256),
+        file,
+      );
     }
 });

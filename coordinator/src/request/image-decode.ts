@@ -39,7 +39,8 @@ export function checkImage(
   if (mediaType !== "" && mediaType !== header.mediaType)
     return refuse(`is ${header.mediaType}, declared as ${JSON.stringify(mediaType)}`);
   const { width, height } = header;
-  if (width === 0 || height === 0) return refuse(`is ${width} × ${height} pixels, or its header is damaged`);
+  if (width === 0 || height === 0)
+    return refuse(`is ${width} × ${height} pixels, or its header is damaged`);
   if (Math.max(width, height) > limits.maxSide)
     return refuse(`is ${width} × ${height} pixels, limit ${limits.maxSide} a side`);
   if (width * height > limits.maxPixels)
@@ -124,5 +125,7 @@ export async function decodeImage(
 
 /** u8 [size, size, 3] as a PNG file. */
 export function savePng(pixels: Uint8Array, size: number): Promise<Buffer> {
-  return sharp(pixels, { raw: { width: size, height: size, channels: 3 } }).png().toBuffer();
+  return sharp(pixels, { raw: { width: size, height: size, channels: 3 } })
+    .png()
+    .toBuffer();
 }

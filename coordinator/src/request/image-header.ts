@@ -42,7 +42,11 @@ function webp(bytes: Buffer): ImageHeader | undefined {
   const mediaType = "image/webp";
   switch (bytes.toString("latin1", 12, 16)) {
     case "VP8 ":
-      return { mediaType, width: bytes.readUInt16LE(26) & 0x3fff, height: bytes.readUInt16LE(28) & 0x3fff };
+      return {
+        mediaType,
+        width: bytes.readUInt16LE(26) & 0x3fff,
+        height: bytes.readUInt16LE(28) & 0x3fff,
+      };
     case "VP8L": {
       const bits = bytes.readUInt32LE(21);
       return { mediaType, width: (bits & 0x3fff) + 1, height: ((bits >>> 14) & 0x3fff) + 1 };

@@ -91,7 +91,11 @@ function writeTurn(writer: Writer, turn: Turn, options: RenderOptions): void {
 }
 
 /** A system turn is put in front when there is none; the assistant's turn is opened. */
-export function renderPrompt(tokenizer: Tokenizer, turns: Turn[], options: RenderOptions): RenderedPrompt {
+export function renderPrompt(
+  tokenizer: Tokenizer,
+  turns: Turn[],
+  options: RenderOptions,
+): RenderedPrompt {
   const writer = new Writer(tokenizer);
   const system: Turn = {
     role: "system",

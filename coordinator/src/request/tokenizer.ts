@@ -61,9 +61,13 @@ async function readParts(dir: string): Promise<Parts> {
   const whole = await readIfThere(join(dir, "tokenizer.json"));
   if (whole !== undefined) {
     const json = parse(whole, join(dir, "tokenizer.json"));
-    const model = json["model"] as { vocab?: Record<string, number>; merges?: unknown[] } | undefined;
+    const model = json["model"] as
+      { vocab?: Record<string, number>; merges?: unknown[] } | undefined;
     if (model?.vocab === undefined || model.merges === undefined)
-      throw new ServeError("BAD_MODEL", `${dir}/tokenizer.json: model.vocab or model.merges is missing`);
+      throw new ServeError(
+        "BAD_MODEL",
+        `${dir}/tokenizer.json: model.vocab or model.merges is missing`,
+      );
     return {
       vocab: model.vocab,
       merges: model.merges,
@@ -74,11 +78,16 @@ async function readParts(dir: string): Promise<Parts> {
   const merges = await readIfThere(join(dir, "merges.txt"));
   const config = await readIfThere(join(dir, "tokenizer_config.json"));
   if (vocab === undefined || merges === undefined)
-    throw new ServeError("BAD_MODEL", `${dir}: no tokenizer.json, and no vocab.json with merges.txt`);
+    throw new ServeError(
+      "BAD_MODEL",
+      `${dir}: no tokenizer.json, and no vocab.json with merges.txt`,
+    );
   return {
     vocab: parse(vocab, join(dir, "vocab.json")) as Record<string, number>,
     // The first line may name the version; every other line is a merge, `#` or not.
-    merges: merges.split("\n").filter((line, i) => line !== "" && !(i === 0 && line.startsWith("#version"))),
+    merges: merges
+      .split("\n")
+      .filter((line, i) => line !== "" && !(i === 0 && line.startsWith("#version"))),
     added: config === undefined ? [] : addedOf(parse(config, join(dir, "tokenizer_config.json"))),
   };
 }
@@ -110,7 +119,13 @@ function build(parts: Parts): HfTokenizer {
       },
       post_processor: null,
       decoder: { type: "ByteLevel" },
-      model: { type: "BPE", vocab: parts.vocab, merges: parts.merges, fuse_unk: false, byte_fallback: false },
+      model: {
+        type: "BPE",
+        vocab: parts.vocab,
+        merges: parts.merges,
+        fuse_unk: false,
+        byte_fallback: false,
+      },
     },
     {},
   );

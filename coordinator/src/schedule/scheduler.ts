@@ -86,8 +86,7 @@ export class Scheduler<S extends ScheduledSequence> {
     const count = Math.min(budget, sequence.tokenCount - sequence.computed);
     const firstBlock = sequence.blocks.length;
     const needed = blockCount(sequence.computed + count) - firstBlock;
-    while (this.pool.freeCount < needed)
-      if (!this.preemptAfter(sequence, chosen)) return undefined;
+    while (this.pool.freeCount < needed) if (!this.preemptAfter(sequence, chosen)) return undefined;
     const newBlocks = this.pool.take(needed) ?? [];
     sequence.blocks.push(...newBlocks);
     return { sequence, start: sequence.computed, count, firstBlock, newBlocks };

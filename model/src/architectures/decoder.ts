@@ -1,7 +1,14 @@
 /** The Qwen2 decoder of the NVLM family, cut over the ranks of a group (spec 4.1). */
 import type { ModelConfig } from "../config.js";
 import { Graph, whole } from "../graph.js";
-import { headStarts, laneCount, laneStarts, rankLanes, rankLaneStarts, rankRange } from "../lanes.js";
+import {
+  headStarts,
+  laneCount,
+  laneStarts,
+  rankLanes,
+  rankLaneStarts,
+  rankRange,
+} from "../lanes.js";
 import type { BufferId, Program, TensorPiece, VocabularyLane } from "../program.js";
 
 export interface Cut {
@@ -12,7 +19,11 @@ export interface Cut {
 const PREFIX = "language_model";
 
 /** Rows [start, start + count) of a tensor with `cols` columns. */
-function rowsOf(tensor: string, range: { start: number; count: number }, cols: number): TensorPiece {
+function rowsOf(
+  tensor: string,
+  range: { start: number; count: number },
+  cols: number,
+): TensorPiece {
   return { tensor, rowStart: range.start, rowCount: range.count, colStart: 0, colCount: cols };
 }
 
@@ -150,14 +161,20 @@ class DecoderBuilder {
     const { hiddenSize, rmsNormEps: eps } = this.d;
     const range = this.vocabulary();
     const norm = g.vector("norm", [whole(`${PREFIX}.model.norm.weight`, hiddenSize)]);
-    const weight = g.linear("lm_head", [
-      rowsOf(`${PREFIX}.lm_head.weight`, range, hiddenSize),
-    ]);
+    const weight = g.linear("lm_head", [rowsOf(`${PREFIX}.lm_head.weight`, range, hiddenSize)]);
     const wanted = g.buffer("wanted", "wanted", hiddenSize);
     const logits = g.buffer("logits", "wanted", range.count);
     g.op({ op: "gather_rows", x: this.h, out: wanted });
     g.op({ op: "rms_norm", x: wanted, out: wanted, weight: norm, eps, label: "final_norm" });
-    g.op({ op: "linear", x: wanted, out: logits, weight, epilogue: "none", partial: false, label: "logits" });
+    g.op({
+      op: "linear",
+      x: wanted,
+      out: logits,
+      weight,
+      epilogue: "none",
+      partial: false,
+      label: "logits",
+    });
     g.op({ op: "head", logits, lanes: this.vocabularyLanes() });
   }
 

@@ -78,15 +78,22 @@ class VisionBuilder {
       colCount: hiddenSize,
     });
     const norm = g.vector("norm1", [whole(`${name}.norm1.weight`, hiddenSize)]);
-    const weight = g.linear("vit.qkv", [0, 1, 2].map((i) => block(i, 0, real)), {
-      zeros: [0, 1, 2].map((i) => block(i, real, stored - real)),
-    });
+    const weight = g.linear(
+      "vit.qkv",
+      [0, 1, 2].map((i) => block(i, 0, real)),
+      {
+        zeros: [0, 1, 2].map((i) => block(i, real, stored - real)),
+      },
+    );
     const qkv = g.buffer("vit.qkv", "tile", 3 * real, this.places);
     const out = g.buffer("vit.attention", "tile", real, this.places);
     const label = layer === 0 ? { label: "vit.norm1" } : {};
     g.op({ op: "rms_norm", x: h, out: x, weight: norm, eps, ...label });
     g.op({ op: "linear", x, out: qkv, weight, epilogue: "none", partial: false });
-    for (const [column, part] of [[0, "q_norm"], [real, "k_norm"]] as const) {
+    for (const [column, part] of [
+      [0, "q_norm"],
+      [real, "k_norm"],
+    ] as const) {
       const scale = this.realPart(`${name}.attn.${part}.weight`, real, stored);
       g.op({ op: "rms_norm_heads", x: qkv, column, headDim, groupStarts, weight: scale, eps });
     }
@@ -130,7 +137,15 @@ class VisionBuilder {
     const scale = g.vector("ls2", [whole(`${name}.ls2`, hiddenSize)]);
     const wide = g.buffer("vit.inner", "tile", inner, this.places);
     g.op({ op: "rms_norm", x: h, out: x, weight: norm, eps });
-    g.op({ op: "linear", x, out: wide, weight: fc1, bias: fc1Bias, epilogue: "gelu", partial: false });
+    g.op({
+      op: "linear",
+      x,
+      out: wide,
+      weight: fc1,
+      bias: fc1Bias,
+      epilogue: "gelu",
+      partial: false,
+    });
     g.op({ op: "linear", x: wide, out: y, weight: fc2, epilogue: "none", partial: false });
     g.op({ op: "residual", h, y, bias, scale, label: `vit.layer.${layer}` });
   }
@@ -152,10 +167,33 @@ class VisionBuilder {
       laneStarts: laneStarts(inner, VISION_LANES),
     });
     const order = this.config.pixelShuffle;
-    g.op({ op: "pixel_shuffle", x: h, out: shuffled, grid: this.grid, order, label: "vit.pixel_shuffled" });
-    g.op({ op: "layer_norm", x: shuffled, out: normed, weight, bias, eps: PROJECTOR_EPS, label: "projector.norm" });
+    g.op({
+      op: "pixel_shuffle",
+      x: h,
+      out: shuffled,
+      grid: this.grid,
+      order,
+      label: "vit.pixel_shuffled",
+    });
+    g.op({
+      op: "layer_norm",
+      x: shuffled,
+      out: normed,
+      weight,
+      bias,
+      eps: PROJECTOR_EPS,
+      label: "projector.norm",
+    });
     g.op({ op: "linear", x: normed, out: wide, weight: first, epilogue: "gelu", partial: false });
-    g.op({ op: "linear", x: wide, out, weight: second, epilogue: "none", partial: false, label: "projector.output" });
+    g.op({
+      op: "linear",
+      x: wide,
+      out,
+      weight: second,
+      epilogue: "none",
+      partial: false,
+      label: "projector.output",
+    });
     g.op({ op: "store_embeddings", x: out });
   }
 }

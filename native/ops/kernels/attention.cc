@@ -1,4 +1,5 @@
-// Attention over blocks of 32 positions: keys [head_dim][32], values [32][head_dim], in chunks of 256 positions.
+// Attention over blocks of 32 positions: keys [head_dim][32], values [32][head_dim], in chunks of
+// 256 positions.
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -34,7 +35,8 @@ void block_scores(float* scores, const float* q, const Element* keys, int head_d
   store(scores + 16, b * splat(scale));
 }
 
-// Turns scores of `count` positions into exp(s − max), zero beyond; returns the max, and Σexp in `sum`.
+// Turns scores of `count` positions into exp(s − max), zero beyond; returns the max, and Σexp in
+// `sum`.
 float exponentials(float* scores, int count, float* sum) {
   for (int i = count; i < kAttentionChunk && i % 16 != 0; ++i) scores[i] = kNothing;
   float best = kNothing;
@@ -66,8 +68,7 @@ template <typename Element>
 void chunk_values(float* out, const float* weights, const Element* const* values, int head_dim,
                   int count) {
   int d = 0;
-  for (; d + 128 <= head_dim; d += 128)
-    weigh_values<8>(out, weights, values, head_dim, d, count);
+  for (; d + 128 <= head_dim; d += 128) weigh_values<8>(out, weights, values, head_dim, d, count);
   for (; d + 64 <= head_dim; d += 64) weigh_values<4>(out, weights, values, head_dim, d, count);
   for (; d + 32 <= head_dim; d += 32) weigh_values<2>(out, weights, values, head_dim, d, count);
   for (; d < head_dim; d += 16) weigh_values<1>(out, weights, values, head_dim, d, count);
@@ -89,7 +90,8 @@ void merge(Running& run, float max, float sum, const float* out, int head_dim) {
     store(run.out + d, fma(load(run.out + d), splat(a), load(out + d) * splat(b)));
 }
 
-// One query against positions 0 … count − 1. block(i): keys of block i; values follow head_dim · 32 later.
+// One query against positions 0 … count − 1. block(i): keys of block i; values follow head_dim · 32
+// later.
 template <typename Element, typename BlockAt>
 void attend(float* out, const float* q, int head_dim, float scale, int count, BlockAt block) {
   Running run;

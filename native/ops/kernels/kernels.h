@@ -1,4 +1,5 @@
-// The ops that have one instance per kind of CPU; ops/dispatch.cc chooses. Contracts are in ops/ops.h.
+// The ops that have one instance per kind of CPU; ops/dispatch.cc chooses. Contracts are in
+// ops/ops.h.
 #pragma once
 
 #include "ops/ops.h"

@@ -1,5 +1,6 @@
-// Linear over bf16 panels. A task is one panel of 64 outputs and up to kChunkRows rows; each lane's sums start at 0 and
-// take k in rising order, whatever the blocking: sums that leave the registers between blocks of K are kept as f32.
+// Linear over bf16 panels. A task is one panel of 64 outputs and up to kChunkRows rows; each lane's
+// sums start at 0 and take k in rising order, whatever the blocking: sums that leave the registers
+// between blocks of K are kept as f32.
 #include <algorithm>
 
 #include "ops/kernels/kernels.h"
@@ -139,8 +140,7 @@ void linear(const Context& context, const LinearArgs& args) {
     const int panel = task / chunks;
     const int first_row = task % chunks * kChunkRows;
     const int rows = std::min(kChunkRows, args.rows - first_row);
-    for (int lane = 0; lane < lanes; ++lane)
-      lane_sums(scratch, lane, args, panel, first_row, rows);
+    for (int lane = 0; lane < lanes; ++lane) lane_sums(scratch, lane, args, panel, first_row, rows);
     fold_lanes(scratch, lanes, rows);
     finish(scratch, args, panel, first_row, rows);
   });

@@ -63,8 +63,7 @@ void layer_norm(const Context& context, float* y, const float* x, const float* w
     const float mean = sum16(row, dim) / static_cast<float>(dim);
     const float variance = sum_squares(row, dim, mean) / static_cast<float>(dim);
     const float factor = inverse_root(variance + eps);
-    for (int i = 0; i < dim; ++i)
-      out[i] = std::fma((row[i] - mean) * factor, weight[i], bias[i]);
+    for (int i = 0; i < dim; ++i) out[i] = std::fma((row[i] - mean) * factor, weight[i], bias[i]);
   });
 }
 

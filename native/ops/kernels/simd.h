@@ -1,5 +1,5 @@
-// V16: sixteen f32 lanes, the width of a sum16. One source, three instances: TESSERA_NS is scalar, avx2 or avx512,
-// and every operation rounds the same way in each.
+// V16: sixteen f32 lanes, the width of a sum16. One source, three instances: TESSERA_NS is scalar,
+// avx2 or avx512, and every operation rounds the same way in each.
 #pragma once
 
 #include <bit>
@@ -182,7 +182,8 @@ inline void store_part(float* p, V16 a, int count) {
   for (int i = 0; i < count; ++i) p[i] = part[i];
 }
 
-// e^x, below 1 ulp off for results that are normal; 0 under −87.3, at most 2^127.99 above. NaN stays NaN.
+// e^x, below 1 ulp off for results that are normal; 0 under −87.3, at most 2^127.99 above. NaN
+// stays NaN.
 inline V16 exp(V16 x) {
   const V16 low = splat(-87.3f);
   const V16 clamped = max(low, min(splat(88.7f), x));

@@ -30,9 +30,15 @@ test("alone: prompt ids and greedy ids are the oracle's, log-probabilities withi
 });
 
 test("34 at once: the same bits as alone, and everything is released", async () => {
-  const twice = await Promise.all([...requests, ...requests].map((request) => client.generateOnce(request)));
+  const twice = await Promise.all(
+    [...requests, ...requests].map((request) => client.generateOnce(request)),
+  );
   twice.forEach((answer, i) => {
-    assert.deepEqual(essence(answer), essence(alone[i % alone.length] ?? answer), goldens[i % goldens.length]?.name);
+    assert.deepEqual(
+      essence(answer),
+      essence(alone[i % alone.length] ?? answer),
+      goldens[i % goldens.length]?.name,
+    );
   });
   const { load } = await client.getCluster();
   assert.deepEqual([load?.usedBlocks, load?.embeddings, load?.runningSequences], [0, 0, 0]);
@@ -54,7 +60,10 @@ const sampled = settings.map(
 test("sampling: a seed gives the same choices again, alone and among others, and the choices differ", async () => {
   const first = await Promise.all(sampled.map((request) => client.generateOnce(request)));
   for (const [i, request] of sampled.entries())
-    assert.deepEqual(essence(await client.generateOnce(request)), essence(first[i] ?? assert.fail()));
+    assert.deepEqual(
+      essence(await client.generateOnce(request)),
+      essence(first[i] ?? assert.fail()),
+    );
   const hot = first[4]?.choices.map((choice) => choice.tokenIds.join());
   assert.equal(new Set(hot).size, 3);
 });
@@ -79,16 +88,23 @@ test("stop, bias, allowed ids, min_tokens and max_tokens hold", async () => {
   const long = await client.generateOnce(vary({ minTokens: 9, maxTokens: 9 }));
   assert.equal(long.choices[0]?.tokenIds.length, 9);
   assert.ok(!long.choices[0]?.tokenIds.includes(1002));
-  const biased = await client.generateOnce(vary({ maxTokens: 3, sampling: { logitBias: { 65: 100 } } }));
+  const biased = await client.generateOnce(
+    vary({ maxTokens: 3, sampling: { logitBias: { 65: 100 } } }),
+  );
   assert.deepEqual(biased.choices[0]?.tokenIds, [65, 65, 65]);
-  const allowed = await client.generateOnce(vary({ maxTokens: 4, sampling: { allowedTokenIds: [70, 71] } }));
+  const allowed = await client.generateOnce(
+    vary({ maxTokens: 4, sampling: { allowedTokenIds: [70, 71] } }),
+  );
   assert.ok(allowed.choices[0]?.tokenIds.every((id) => id === 70 || id === 71));
 });
 
 test("a stream: indices rise by one, texts join to the whole answer, done is last", async () => {
   const events = [];
   for await (const event of client.generate(requests[1] ?? {})) events.push(event);
-  assert.deepEqual(events.map((event) => event.index), events.map((_, i) => BigInt(i)));
+  assert.deepEqual(
+    events.map((event) => event.index),
+    events.map((_, i) => BigInt(i)),
+  );
   assert.deepEqual([events[0]?.kind.case, events.at(-1)?.kind.case], ["started", "done"]);
   const text = events.map(({ kind }) => (kind.case === "delta" ? kind.value.text : "")).join("");
   assert.equal(text, alone[1]?.choices[0]?.text);

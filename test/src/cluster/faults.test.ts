@@ -20,7 +20,10 @@ async function untilReady({ client }: Served, above: bigint): Promise<bigint> {
 }
 
 /** Streams until the first text, calls `strike`, and returns the error and how long it took. */
-async function struck(served: Served, strike: () => void): Promise<{ error: TesseraError; ms: number }> {
+async function struck(
+  served: Served,
+  strike: () => void,
+): Promise<{ error: TesseraError; ms: number }> {
   let start = 0;
   try {
     for await (const { kind } of served.client.generate(endless))

@@ -15,15 +15,25 @@ const goldens = (await readGoldens()).slice(0, 8);
 const requests = await Promise.all(goldens.map(requestOf));
 const WIDTHS = [1, 2, 4, 8];
 /** Those that this machine has; the last is a mixed group. */
-const HERE = ["scalar", "avx2", "avx512"].slice(0, ["scalar", "avx2", "avx512"].indexOf(cpuKind()) + 1);
+const HERE = ["scalar", "avx2", "avx512"].slice(
+  0,
+  ["scalar", "avx2", "avx512"].indexOf(cpuKind()) + 1,
+);
 const KINDS = [...HERE.map((kind) => [kind]), [cpuKind(), "scalar"]];
 
 const all: Case[] = WIDTHS.flatMap((workers) =>
-  KINDS.flatMap((kinds) => [1, 2].flatMap((threads) => [48, 2048].map((chunk) => ({ workers, kinds, threads, chunk })))),
+  KINDS.flatMap((kinds) =>
+    [1, 2].flatMap((threads) => [48, 2048].map((chunk) => ({ workers, kinds, threads, chunk }))),
+  ),
 );
 /** Every pair of a width with a kind, threads and chunks alternating. */
 const cover = WIDTHS.flatMap((workers, w) =>
-  KINDS.map((kinds, k): Case => ({ workers, kinds, threads: 1 + ((w + k) % 2), chunk: (w + 2 * k) % 3 === 0 ? 48 : 2048 })),
+  KINDS.map((kinds, k): Case => ({
+    workers,
+    kinds,
+    threads: 1 + ((w + k) % 2),
+    chunk: (w + 2 * k) % 3 === 0 ? 48 : 2048,
+  })),
 );
 const cases = process.env["TESSERA_FULL"] === undefined ? cover : all;
 
@@ -34,7 +44,9 @@ async function answers(one: Case, kv: "f32" | "bf16") {
     environment: (rank) => ({ TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar" }),
   });
   try {
-    return (await Promise.all(requests.map((request) => served.client.generateOnce(request)))).map(essence);
+    return (await Promise.all(requests.map((request) => served.client.generateOnce(request)))).map(
+      essence,
+    );
   } finally {
     await served.stop();
   }

@@ -14,7 +14,9 @@ export const FLAGS: PlacementFlags = {
   logLevel: "fatal",
 };
 
-type PartInit = { content: { case: "image"; value: { data: Uint8Array } } | { case: "text"; value: string } };
+type PartInit = {
+  content: { case: "image"; value: { data: Uint8Array } } | { case: "text"; value: string };
+};
 
 export interface Golden {
   name: string;
@@ -30,11 +32,17 @@ export async function readGoldens(): Promise<Golden[]> {
   return (JSON.parse(text) as { requests: Golden[] }).requests;
 }
 
-const ROLES: Record<string, Role> = { system: Role.SYSTEM, user: Role.USER, assistant: Role.ASSISTANT };
+const ROLES: Record<string, Role> = {
+  system: Role.SYSTEM,
+  user: Role.USER,
+  assistant: Role.ASSISTANT,
+};
 
 /** `<image>` and a newline in a text stand for the next picture. */
 export async function requestOf(golden: Golden): Promise<GenerateInput> {
-  const pictures = await Promise.all(golden.images.map((name) => readFile(root(`models/documents/${name}`))));
+  const pictures = await Promise.all(
+    golden.images.map((name) => readFile(root(`models/documents/${name}`))),
+  );
   let next = 0;
   const partsOf = (text: string) =>
     text.split(/(<image>\n)/).flatMap((piece): PartInit[] => {
@@ -63,7 +71,12 @@ export interface Served {
 
 export async function serve(
   workers: number,
-  options: { flags?: Partial<PlacementFlags>; threads?: number; environment?: (rank: number) => Record<string, string>; healthPort?: number } = {},
+  options: {
+    flags?: Partial<PlacementFlags>;
+    threads?: number;
+    environment?: (rank: number) => Record<string, string>;
+    healthPort?: number;
+  } = {},
 ): Promise<Served> {
   const { flags, ...rest } = options;
   const cluster = await startCluster({
@@ -91,6 +104,10 @@ export function essence(response: GenerateOnceResponse) {
     text,
     tokenIds,
     reason: finished?.reason,
-    logprobs: logprobs.map(({ tokenId, logprob, top }) => [tokenId, logprob, ...top.map((t) => [t.tokenId, t.logprob])]),
+    logprobs: logprobs.map(({ tokenId, logprob, top }) => [
+      tokenId,
+      logprob,
+      ...top.map((t) => [t.tokenId, t.logprob]),
+    ]),
   }));
 }

@@ -86,7 +86,10 @@ function logprobOf(lanes: LaneResult[]): { tokenId: number; logprob: number } {
     .flatMap((lane) => (lane.best === null ? [] : [lane.best]))
     .reduce((a, b) => (b.scaled > a.scaled ? b : a));
   const max = Math.max(...lanes.map((lane) => lane.raw?.max ?? -Infinity));
-  const sum = lanes.reduce((s, { raw }) => s + (raw?.sum ?? 0) * Math.exp((raw?.max ?? 0) - max), 0);
+  const sum = lanes.reduce(
+    (s, { raw }) => s + (raw?.sum ?? 0) * Math.exp((raw?.max ?? 0) - max),
+    0,
+  );
   return { tokenId: best.tokenId, logprob: Math.fround(best.raw - (max + Math.log(sum))) };
 }
 
@@ -186,7 +189,9 @@ class Runner {
       ],
     };
     const outcomes = await Promise.all(this.engines.map((engine) => engine.step(plan)));
-    return outcomes.flatMap((outcome) => outcome.rows[0]?.lanes ?? []).sort((a, b) => a.lane - b.lane);
+    return outcomes
+      .flatMap((outcome) => outcome.rows[0]?.lanes ?? [])
+      .sort((a, b) => a.lane - b.lane);
   }
 }
 
