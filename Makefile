@@ -28,8 +28,8 @@ test-long: build ## matrices
 test-full: build ## everything, uncut
 	TESSERA_FULL=1 node scripts/run-tests.mjs short long
 
-tidy: node_modules/.package-lock.json ## sizes, generated code, protos
-	node scripts/tidy.mjs
+tidy: node_modules/.package-lock.json ## sizes, imports, formatting, lint, generated code, protos, licences
+	node scripts/tidy/tidy.mjs
 
 clean: ## removes what was built
 	rm -rf native/build build */dist

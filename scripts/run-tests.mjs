@@ -1,4 +1,5 @@
-// Runs ctest and the node tests: `short`, `long`, or both. Prints `tests: N passed, M failed`; no test at all is a failure.
+// Runs ctest and the node tests: `short`, `long`, or both. Prints `tests: N passed, M failed`; no test at all is a
+// failure.
 import { spawnSync } from "node:child_process";
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
@@ -25,7 +26,7 @@ function* walk(dir) {
   for (const entry of entries) {
     const path = join(dir, entry);
     if (statSync(path).isDirectory()) yield* walk(path);
-    else if (path.endsWith(".test.js")) yield path;
+    else if (/\.test\.m?js$/.test(path)) yield path;
   }
 }
 
@@ -63,7 +64,9 @@ function node(files) {
 }
 
 const wanted = process.argv.slice(2);
-const files = WORKSPACES.flatMap((name) => [...walk(join(name, "dist"))]);
+const files = [...WORKSPACES.map((name) => join(name, "dist")), "scripts"].flatMap((folder) => [
+  ...walk(folder),
+]);
 const isLong = (file) => file.endsWith(".long.test.js");
 const parts = [];
 if (wanted.includes("short")) parts.push(native(), node(files.filter((file) => !isLong(file))));

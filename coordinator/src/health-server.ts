@@ -5,11 +5,11 @@ import type { Registry } from "prom-client";
 
 export interface HealthState {
   /** Makes forward progress. */
-  live(): boolean;
-  ready(): boolean;
-  started(): boolean;
+  readonly live: () => boolean;
+  readonly ready: () => boolean;
+  readonly started: () => boolean;
   /** Sets gauges that are read, not counted; before each scrape. */
-  refresh(): void;
+  readonly refresh: () => void;
 }
 
 export interface HealthServer {

@@ -66,7 +66,7 @@ class Keys {
     const value = this.value[key] ?? fallback;
     if (typeof value !== "number" || !Number.isFinite(value) || value <= 0)
       this.wrong(key, "must be a number above 0");
-    return value as number;
+    return value;
   }
   whole(key: string, fallback?: number): number {
     const value = this.number(key, fallback);

@@ -90,6 +90,37 @@ function stepStream(
   });
 }
 
+function joinStream(state: RankState, call: Parameters<ServiceHandlers<Methods>["join"]>[0]): void {
+  const progress = (done: number, total: number) =>
+    call.write(
+      create(JoinResponseSchema, {
+        kind: {
+          case: "progress",
+          value: { stage: "loading", done: BigInt(done), total: BigInt(total) },
+        },
+      }),
+    );
+  state.join(call.request, progress).then(
+    (info) => {
+      call.write(
+        create(JoinResponseSchema, {
+          kind: {
+            case: "ready",
+            value: {
+              weightBytes: BigInt(info.weightBytes),
+              cacheBytes: BigInt(info.cacheBytes),
+              workspaceBytes: BigInt(info.workspaceBytes),
+              residentBytes: BigInt(process.memoryUsage.rss()),
+            },
+          },
+        }),
+      );
+      call.end();
+    },
+    (error: unknown) => call.emit("error", fromNative(error).toStatus()),
+  );
+}
+
 export function shardService(context: ShardContext): ServiceHandlers<Methods> {
   const { state, metrics } = context;
   const workerId = randomUUID();
@@ -107,36 +138,7 @@ export function shardService(context: ShardContext): ServiceHandlers<Methods> {
         exchangeAddress: context.exchangeAddress,
       }),
     ),
-    join(call) {
-      const progress = (done: number, total: number) =>
-        call.write(
-          create(JoinResponseSchema, {
-            kind: {
-              case: "progress",
-              value: { stage: "loading", done: BigInt(done), total: BigInt(total) },
-            },
-          }),
-        );
-      state.join(call.request, progress).then(
-        (info) => {
-          call.write(
-            create(JoinResponseSchema, {
-              kind: {
-                case: "ready",
-                value: {
-                  weightBytes: BigInt(info.weightBytes),
-                  cacheBytes: BigInt(info.cacheBytes),
-                  workspaceBytes: BigInt(info.workspaceBytes),
-                  residentBytes: BigInt(process.memoryUsage.rss()),
-                },
-              },
-            }),
-          );
-          call.end();
-        },
-        (error: unknown) => call.emit("error", fromNative(error).toStatus()),
-      );
-    },
+    join: (call) => joinStream(state, call),
     step: (call) => stepStream(context, call),
     encode: unary(async (request) => {
       const plan = {

@@ -74,10 +74,10 @@ function* splitLines(bytes: Buffer): Generator<Uint8Array> {
 function describe(error: unknown) {
   if (error instanceof TesseraError)
     return fault(error.code.toLowerCase(), error.message, error.violations[0]?.field ?? null);
-  const known = error as { code?: unknown; message?: unknown; violations?: { field: string }[] };
+  const known = error as { code?: string; message?: string; violations?: { field: string }[] };
   return fault(
-    String(known.code ?? "error").toLowerCase(),
-    String(known.message ?? error),
+    (known.code ?? "error").toLowerCase(),
+    known.message ?? String(error),
     known.violations?.[0]?.field ?? null,
   );
 }

@@ -70,8 +70,11 @@ async function parts(content: unknown, field: string, readFile: ReadFile | undef
     content.map(async (part: unknown, i) => {
       const at = `${field}[${i}]`;
       const json = (part ?? {}) as Json;
-      if (json["type"] === "text")
-        return { content: { case: "text" as const, value: String(json["text"] ?? "") } };
+      if (json["type"] === "text") {
+        const { text } = json;
+        if (typeof text !== "string") throw ServeError.field(`${at}.text`, "must be a string");
+        return { content: { case: "text" as const, value: text } };
+      }
       if (json["type"] !== "image_url")
         throw ServeError.field(
           `${at}.type`,
@@ -161,9 +164,7 @@ function logprobs(body: Body): number | undefined {
 
 function logitBias(json: Json): Record<number, number> {
   const value = json["logit_bias"] ?? {};
-  return Object.fromEntries(
-    Object.entries(value as object).map(([id, bias]) => [Number(id), Number(bias)]),
-  );
+  return Object.fromEntries(Object.entries(value).map(([id, bias]) => [Number(id), Number(bias)]));
 }
 
 /** @throws ServeError INVALID_ARGUMENT naming the field. */
@@ -211,5 +212,5 @@ export async function toGenerateRequest(
       allowedTokenIds: body.ids("allowed_token_ids"),
       badWords: body.texts("bad_words"),
     },
-  }) as GenerateInput;
+  });
 }

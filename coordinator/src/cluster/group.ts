@@ -232,9 +232,10 @@ export class Group {
 function checkModels(infos: GetInfoResponse[], settings: GroupSettings): void {
   infos.forEach((info, rank) => {
     if (info.modelHash === settings.modelHash) return;
+    const [theirs, ours] = [info.modelHash, settings.modelHash].map((hash) => hash.slice(0, 12));
     throw new ServeError(
       "PLAN_MISMATCH",
-      `rank ${rank} (${settings.addresses[rank]}) has model ${info.modelHash.slice(0, 12)}, the coordinator ${settings.modelHash.slice(0, 12)}`,
+      `rank ${rank} (${settings.addresses[rank]}) has model ${theirs}, the coordinator ${ours}`,
     );
   });
 }

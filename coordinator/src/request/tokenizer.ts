@@ -1,7 +1,7 @@
 /** Text ↔ token ids, with `@huggingface/tokenizers`; from tokenizer.json, or vocab.json and merges.txt. */
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Tokenizer as HfTokenizer } from "@huggingface/tokenizers";
+import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { ServeError } from "@tessera/proto";
 
 /** White space of the split pattern is Unicode White_Space, not JavaScript's `\s` (spec 1.7). */
@@ -104,8 +104,14 @@ function byteOfLetter(): Map<string, number> {
   return map;
 }
 
-function build(parts: Parts): HfTokenizer {
-  return new HfTokenizer(
+/** What is used of the library; its own declarations import without extensions and do not resolve here. */
+interface Bpe {
+  encode(text: string, options: { add_special_tokens: boolean }): { ids: number[] };
+}
+const BpeLibrary = Library as unknown as new (tokenizer: object, config: object) => Bpe;
+
+function build(parts: Parts): Bpe {
+  return new BpeLibrary(
     {
       version: "1.0",
       added_tokens: [],
@@ -137,7 +143,7 @@ class BpeTokenizer implements Tokenizer {
   private readonly added: Map<string, AddedToken>;
   private readonly special: Set<number>;
   private readonly splitter: RegExp | undefined;
-  private readonly bpe: HfTokenizer;
+  private readonly bpe: Bpe;
   readonly size: number;
 
   constructor(parts: Parts) {

@@ -14,7 +14,7 @@ for (const request of requests) alone.push(await client.generateOnce(request));
 
 /** The first golden request with other settings. */
 function vary(change: object): GenerateInput {
-  return { ...requests[0], ...change } as GenerateInput;
+  return { ...requests[0], ...change };
 }
 
 test("alone: prompt ids and greedy ids are the oracle's, log-probabilities within 2e-3", () => {
@@ -52,10 +52,12 @@ const settings: NonNullable<GenerateInput["sampling"]>[] = [
   { temperature: 40, topP: 0.97 },
   { temperature: 0.7, repetitionPenalty: 1.3, presencePenalty: 0.5, frequencyPenalty: 0.4 },
 ];
-const sampled = settings.map(
-  (sampling): GenerateInput =>
-    ({ ...requests[0], n: 3, maxTokens: 12, sampling: { ...sampling, seed: 7n } }) as GenerateInput,
-);
+const sampled = settings.map((sampling): GenerateInput => ({
+  ...requests[0],
+  n: 3,
+  maxTokens: 12,
+  sampling: { ...sampling, seed: 7n },
+}));
 
 test("sampling: a seed gives the same choices again, alone and among others, and the choices differ", async () => {
   const first = await Promise.all(sampled.map((request) => client.generateOnce(request)));

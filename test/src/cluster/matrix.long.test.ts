@@ -1,4 +1,4 @@
-/** The same bits at every width, kind of CPU, number of threads and chunk: a pairwise cover, or all with TESSERA_FULL. */
+/** The same bits at every width, kind of CPU, number of threads and chunk: pairwise, or all with TESSERA_FULL. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cpuKind } from "@tessera/native/engine";
@@ -54,10 +54,12 @@ async function answers(one: Case, kv: "f32" | "bf16") {
 
 for (const kv of ["f32", "bf16"] as const) {
   let reference: Awaited<ReturnType<typeof answers>> | undefined;
-  for (const one of cases)
-    test(`${kv}, ${one.workers} workers, ${one.kinds.join("+")}, ${one.threads} threads, chunks of ${one.chunk}: the same bits`, async () => {
+  for (const one of cases) {
+    const kinds = `${one.workers} workers, ${one.kinds.join("+")}, ${one.threads} threads`;
+    test(`${kv}, ${kinds}, chunks of ${one.chunk}: the same bits`, async () => {
       const got = await answers(one, kv);
       reference ??= got;
       assert.deepEqual(got, reference);
     });
+  }
 }

@@ -66,7 +66,7 @@ export async function requestOf(golden: Golden): Promise<GenerateInput> {
 export interface Served {
   cluster: Cluster;
   client: TesseraClient;
-  stop(): Promise<void>;
+  stop: () => Promise<void>;
 }
 
 export async function serve(

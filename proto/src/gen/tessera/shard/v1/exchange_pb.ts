@@ -190,8 +190,9 @@ export const EmbeddingKeySchema: GenMessage<EmbeddingKey> = /*@__PURE__*/
   messageDesc(file_tessera_shard_v1_exchange, 5);
 
 /**
- * Worker ↔ worker: one stream a pair, opened at join by the lower rank. A raw-buffer codec (proto/src/exchange-codec.ts)
- * writes and reads these messages without touching the payload; any protobuf implementation reads the same bytes.
+ * Worker ↔ worker: one stream a pair, opened at join by the lower rank. A raw-buffer codec
+ * (proto/src/exchange-codec.ts) writes and reads these messages without touching the payload;
+ * any protobuf implementation reads the same bytes.
  *
  * @generated from service tessera.shard.v1.Exchange
  */

@@ -419,7 +419,7 @@ export type SequenceOpen = Message<"tessera.shard.v1.SequenceOpen"> & {
   promptLength: number;
 
   /**
-   * tokens already in the cache or to be replayed, from position 0; needed for penalties only
+   * Tokens already in the cache or to be replayed, from position 0; needed for penalties only.
    *
    * @generated from field: repeated uint32 token_ids = 3;
    */
@@ -1308,7 +1308,8 @@ export const Shard: GenService<{
     output: typeof GetInfoResponseSchema;
   },
   /**
-   * Takes a rank under an epoch: loads its cut when it does not hold it, opens the exchange to every peer, plans memory.
+   * Takes a rank under an epoch: loads its cut when it does not hold it, opens the exchange to every peer, plans
+   * memory.
    * Weights are kept over epochs. Ends with `ready`, or with a status.
    *
    * @generated from rpc tessera.shard.v1.Shard.Join
