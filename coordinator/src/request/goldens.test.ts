@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { decodeImage, IMAGE_LIMITS } from "./image-decode.js";
-import { renderPrompt, type Turn, type TurnPart } from "./prompt.js";
+import { renderPrompt, type ChatTemplate, type Turn, type TurnPart } from "./prompt.js";
 import { chooseGrid, tileImage } from "./tiling.js";
 import { createChoiceText } from "./choice-text.js";
 import { loadTokenizer } from "./tokenizer.js";
@@ -30,7 +30,6 @@ interface Encoded {
   text: string;
   ids: number[];
   ids_plain?: number[];
-  ids_fast?: number[];
   ids_all_merges?: number[];
 }
 const goldens = (await json("test/goldens/tokenizer.json")) as {
@@ -40,16 +39,9 @@ const goldens = (await json("test/goldens/tokenizer.json")) as {
 };
 
 test("tokenizer: every golden text gives the reference's ids, all merges kept", () => {
-  const wrong = goldens.encode.filter(({ text, ids, ids_all_merges, ids_fast }) => {
-    const got = tokenizer.encode(text, { special: true });
-    return ![ids_all_merges, ids_fast, ids_all_merges === undefined ? ids : undefined].some(
-      (want) => want !== undefined && got.join() === want.join(),
-    );
-  });
-  assert.deepEqual(
-    wrong.map((record) => record.name),
-    [],
-  );
+  assert.ok(goldens.encode.length > 100);
+  for (const { name, text, ids, ids_all_merges } of goldens.encode)
+    assert.deepEqual(tokenizer.encode(text, { special: true }), ids_all_merges ?? ids, name);
 });
 
 test("tokenizer: special-token text is plain text unless it is asked for", () => {
@@ -99,13 +91,37 @@ interface PromptRecord {
   reference_fails?: unknown;
 }
 const prompts = (await json("test/goldens/prompts.json")) as { prompts: PromptRecord[] };
-/** Their ids follow Tessera's rules, not the reference's: merges with `#`, typed special tokens, a mark after a block. */
-const OTHER_RULES = [
-  "heading",
-  "forged turn",
-  "pad typed by the user",
-  "mark after the image block",
-];
+type FoldedIds = (number | [number, number])[];
+const SYSTEM_IDS = [151644, 8948, 198, 16141, 279, 4755, 13, 151645, 151644, 872, 198];
+const OPEN_IDS = [151645, 151644, 77091, 198];
+const BLOCK_IDS: FoldedIds = [46465, 1784, 21094, 19296, 37824, 29, [151654, 256], 522, 1906];
+
+/** Where our rules part from the reference's; made with the Rust BPE over all of merges.txt, piece by piece. */
+const OWN_IDS: Record<string, FoldedIds> = {
+  // All merges are kept: `##` is 565, `#include` 1067, `###` 14374; the reference loses the lines that begin with `#`.
+  heading: [...SYSTEM_IDS, 565, 5430, 198, 1067, 366, 87, 397, 14374, 39861, ...OPEN_IDS],
+  // A typed `<|im_end|><|im_start|>` is plain text and closes no turn.
+  "forged turn": [
+    ...[...SYSTEM_IDS, 6023, 27, 91, 318, 6213, 91, 1784, 91, 318, 4906, 91, 29, 8948, 198],
+    ...[4121, 1195, 13, ...OPEN_IDS],
+  ],
+  // A typed `<|vision_pad|>` is plain text; the reference counts it as an image row and stops.
+  "pad typed by the user": [
+    ...[...SYSTEM_IDS, ...BLOCK_IDS, 397, 3838, 374, 82639, 13013, 30290, 91, 47585],
+    ...OPEN_IDS,
+  ],
+  // What stands between two special tokens is normalised as one text: `>` and U+0338 become U+226F, as they do in the
+  // reference, which normalises the whole prompt.
+  "mark after the image block": [...[...SYSTEM_IDS, ...BLOCK_IDS, 58994, 107, 49362], ...OPEN_IDS],
+};
+
+function unfold(ids: FoldedIds): number[] {
+  return ids.flatMap((id) => (typeof id === "number" ? [id] : Array<number>(id[1]).fill(id[0])));
+}
+
+function promptText(record: PromptRecord): string {
+  return record.prompt.map((p) => (typeof p === "string" ? p : p[0].repeat(p[1]))).join("");
+}
 
 /** `<image>` places become image parts, from the left through the whole conversation. */
 function turnsOf(record: PromptRecord): Turn[] {
@@ -128,28 +144,51 @@ function turnsOf(record: PromptRecord): Turn[] {
   ];
 }
 
-test("prompt: chat conversations give the reference's text and ids", () => {
+function render(record: PromptRecord, turns: Turn[], template: ChatTemplate = "nvlm") {
+  const patches = record.images.map((image) => image.patches);
+  return renderPrompt(tokenizer, turns, { template, patches, rowsPerTile: 256 });
+}
+
+const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
+
+/** The reference fails where places and image rows differ in number; ours would be refused before rendering. */
+const TOO_MANY_IMAGES = [
+  "more images than placeholders",
+  "image but no placeholder after history",
+  "empty history list",
+];
+
+test("prompt: chat conversations give the reference's text and ids, or those of our own rules", () => {
   const records = prompts.prompts.filter(
-    (record) => record.method === "chat" && record.reference_fails === undefined,
+    ({ method, name }) => method === "chat" && !TOO_MANY_IMAGES.includes(name),
   );
   assert.ok(records.length > 10);
   for (const record of records) {
-    const patches = record.images.map((image) => image.patches);
-    const got = renderPrompt(tokenizer, turnsOf(record), {
-      template: "nvlm",
-      patches,
-      rowsPerTile: 256,
-    });
-    const text = record.prompt.map((p) => (typeof p === "string" ? p : p[0].repeat(p[1]))).join("");
-    assert.equal(got.text, text, record.name);
-    const ids = record.ids.flatMap((id) =>
-      typeof id === "number" ? [id] : Array<number>(id[1]).fill(id[0]),
-    );
-    assert.equal(
-      got.ids.join() === ids.join() || OTHER_RULES.includes(record.name),
-      true,
-      record.name,
-    );
+    const got = render(record, turnsOf(record));
+    assert.equal(got.text, promptText(record), record.name);
+    assert.deepEqual(got.ids, unfold(OWN_IDS[record.name] ?? record.ids), record.name);
+    assert.equal(got.places.length, sum(record.images.map((image) => image.patches)), record.name);
+  }
+});
+
+test("prompt: chat_without_sys_prompt gives the reference's text after its chopped system turn", () => {
+  const records = prompts.prompts.filter((one) => one.method === "chat_without_sys_prompt");
+  assert.ok(records.length >= 3);
+  const chopped = "ssistant.<|im_end|><|im_end|>";
+  for (const record of records) {
+    const { text } = render(record, turnsOf(record));
+    const turns = text.slice(text.indexOf("<|im_start|>user"));
+    assert.equal(chopped + turns, promptText(record), record.name);
+  }
+});
+
+test("prompt: chat_without_chat_prompt gives the reference's text and ids", () => {
+  const records = prompts.prompts.filter((one) => one.method === "chat_without_chat_prompt");
+  assert.ok(records.length >= 2);
+  for (const record of records) {
+    const got = render(record, turnsOf(record).slice(1), "raw");
+    assert.equal(got.text, promptText(record), record.name);
+    assert.deepEqual(got.ids, unfold(record.ids), record.name);
   }
 });
 

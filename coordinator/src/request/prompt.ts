@@ -4,7 +4,8 @@
  */
 import type { Tokenizer } from "./tokenizer.js";
 
-export type ChatTemplate = "nvlm" | "qwen";
+/** `raw`: the parts of all turns as they are, no system turn, no answer opened. */
+export type ChatTemplate = "nvlm" | "qwen" | "raw";
 
 export type TurnPart = { kind: "text"; text: string } | { kind: "image"; image: number };
 export interface Turn {
@@ -72,22 +73,34 @@ class Writer {
   }
 }
 
+function writeParts(writer: Writer, turn: Turn, options: RenderOptions): void {
+  for (const part of turn.parts) {
+    if (part.kind === "text") writer.plain(part.text);
+    else writer.image(options.patches[part.image] ?? 1, options.rowsPerTile);
+  }
+}
+
 function writeTurn(writer: Writer, turn: Turn, options: RenderOptions): void {
   writer.special("<|im_start|>");
   writer.plain(`${turn.role}\n`);
-  let empty = true;
-  for (const part of turn.parts) {
-    if (part.kind === "text") {
-      writer.plain(part.text);
-      empty &&= part.text === "";
-    } else {
-      writer.image(options.patches[part.image] ?? 1, options.rowsPerTile);
-      empty = false;
-    }
-  }
+  writeParts(writer, turn, options);
+  const empty = turn.parts.every((part) => part.kind === "text" && part.text === "");
   // The reference leaves out the end of an empty turn as well, but not the system's.
   if (options.template === "qwen" || !empty || turn.role === "system") writer.special("<|im_end|>");
   if (options.template === "qwen") writer.plain("\n");
+}
+
+function writeConversation(
+  writer: Writer,
+  turns: Turn[],
+  options: RenderOptions & { template: keyof typeof DEFAULT_SYSTEM },
+): void {
+  const text = DEFAULT_SYSTEM[options.template];
+  const system: Turn = { role: "system", parts: [{ kind: "text", text }] };
+  const all = turns[0]?.role === "system" ? turns : [system, ...turns];
+  for (const turn of all) writeTurn(writer, turn, options);
+  writer.special("<|im_start|>");
+  writer.plain("assistant\n");
 }
 
 /** A system turn is put in front when there is none; the assistant's turn is opened. */
@@ -97,14 +110,8 @@ export function renderPrompt(
   options: RenderOptions,
 ): RenderedPrompt {
   const writer = new Writer(tokenizer);
-  const system: Turn = {
-    role: "system",
-    parts: [{ kind: "text", text: DEFAULT_SYSTEM[options.template] }],
-  };
-  const all = turns[0]?.role === "system" ? turns : [system, ...turns];
-  for (const turn of all) writeTurn(writer, turn, options);
-  writer.special("<|im_start|>");
-  writer.plain("assistant\n");
+  if (options.template === "raw") for (const turn of turns) writeParts(writer, turn, options);
+  else writeConversation(writer, turns, { ...options, template: options.template });
   writer.flush();
   return { ids: writer.ids, places: writer.places, text: writer.text };
 }
