@@ -22,6 +22,8 @@ export interface Cluster {
   address: string;
   health: string | undefined;
   workerPids(): number[];
+  /** Of the coordinator, then of the workers by rank. */
+  pids(): number[];
   stop(): Promise<void>;
 }
 
@@ -156,10 +158,15 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
     await stop();
     throw error;
   }
+  const front = coordinator;
   return {
-    address: coordinator.said.address,
-    health: coordinator.said.health,
+    address: front.said.address,
+    health: front.said.health,
     workerPids: () => supervisor.workers.map((worker) => worker.process.pid ?? 0),
+    pids: () =>
+      [front.process, ...supervisor.workers.map(({ process }) => process)].map(
+        ({ pid }) => pid ?? 0,
+      ),
     stop,
   };
 }

@@ -37,7 +37,9 @@ export function addPlacement(command: Command): Command {
         .default("f32"),
     )
     .option("--served-model-name <name>", "default: the folder's name")
-    .addOption(new Option("--chat-template <name>").choices(["nvlm", "qwen", "raw"]).default("nvlm"))
+    .addOption(
+      new Option("--chat-template <name>").choices(["nvlm", "qwen", "raw"]).default("nvlm"),
+    )
     .option("--max-batched-tokens <tokens>", "of one step", whole)
     .option("--max-sequences <count>", "run together", whole)
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
