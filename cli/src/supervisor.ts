@@ -68,6 +68,15 @@ class Child {
     });
   }
 
+  /** Rejects when the child ends. */
+  ended(): Promise<never> {
+    return new Promise((_, reject) => {
+      this.process.once("exit", (code, signal) =>
+        reject(new Error(`${this.process.spawnargs[2]}: ended with ${signal ?? code}`)),
+      );
+    });
+  }
+
   async stop(): Promise<void> {
     if (this.process.exitCode !== null || this.process.signalCode !== null) return;
     const gone = new Promise((resolve) => this.process.once("exit", resolve));
@@ -153,7 +162,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
     if (settings.healthPort !== undefined)
       args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
     coordinator = await Child.start(args);
-    await untilReady(coordinator.said.address);
+    await Promise.race([untilReady(coordinator.said.address), coordinator.ended()]);
   } catch (error) {
     await stop();
     throw error;

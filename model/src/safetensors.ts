@@ -56,15 +56,19 @@ function parseJson(text: string, path: string): unknown {
   }
 }
 
+interface DataRange {
+  path: string;
+  /** First byte after the header. */
+  dataStart: number;
+  /** Of the whole file. */
+  size: number;
+}
+
 function isWholeList(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && (n as number) >= 0);
 }
 
-function parseEntry(
-  name: string,
-  entry: unknown,
-  file: { path: string; dataStart: number; size: number },
-): StoredTensor {
+function parseEntry(name: string, entry: unknown, file: DataRange): StoredTensor {
   const fail = (why: string): never => {
     throw new ModelError("BAD_MODEL", `${file.path}: tensor ${name}: ${why}`);
   };
@@ -95,13 +99,22 @@ function parseEntry(
   };
 }
 
-function checkOverlap(path: string, tensors: Map<string, StoredTensor>): void {
-  const sorted = [...tensors].sort(([, a], [, b]) => a.offset - b.offset);
-  sorted.reduce<[string, StoredTensor] | undefined>((before, current) => {
-    if (before !== undefined && before[1].offset + before[1].bytes > current[1].offset)
-      throw new ModelError("BAD_MODEL", `${path}: tensors ${before[0]} and ${current[0]} overlap`);
-    return current;
-  }, undefined);
+/** The tensors cover the data without overlap or hole, as the format demands; a name given twice leaves a hole. */
+function checkCover(tensors: Map<string, StoredTensor>, file: DataRange): void {
+  const fail = (why: string): never => {
+    throw new ModelError("BAD_MODEL", `${file.path}: ${why}`);
+  };
+  let at = file.dataStart;
+  let before = "the header";
+  for (const [name, { offset, bytes }] of [...tensors].sort(
+    ([, a], [, b]) => a.offset - b.offset,
+  )) {
+    if (offset < at) fail(`tensors ${before} and ${name} overlap`);
+    if (offset > at) fail(`${offset - at} bytes before tensor ${name} belong to no tensor`);
+    at = offset + bytes;
+    before = name;
+  }
+  if (at !== file.size) fail(`${file.size - at} bytes after ${before} belong to no tensor`);
 }
 
 /** @throws ModelError BAD_MODEL naming file, tensor, limit and value. */
@@ -113,6 +126,6 @@ export async function readSafetensors(path: string): Promise<Map<string, StoredT
   for (const [name, entry] of Object.entries(json))
     if (name !== "__metadata__")
       tensors.set(name, parseEntry(name, entry, { path, dataStart, size }));
-  checkOverlap(path, tensors);
+  checkCover(tensors, { path, dataStart, size });
   return tensors;
 }

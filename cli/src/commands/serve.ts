@@ -98,6 +98,7 @@ function addCoordinator(program: Command): void {
         logLevel: flags.logLevel,
       });
       announce(running, flags.endWithStdin === true);
+      await running.ready;
     });
 }
 
@@ -120,7 +121,9 @@ function addUp(program: Command): void {
     .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
     .action(async (flags: UpFlags) => {
       const { openModel, checkTensorParallelSize } = await import("@tessera/model");
-      checkTensorParallelSize((await openModel(flags.model)).config, flags.workers);
+      const model = await openModel(flags.model);
+      checkTensorParallelSize(model.config, flags.workers);
+      await model.tensors();
       const { startCluster } = await import("../supervisor.js");
       const cluster = await startCluster({ ...flags, flags });
       process.stdout.write(`serving on ${cluster.address}\n`);

@@ -7,10 +7,9 @@ import {
   type ModelFolder,
   type PlacementPlan,
 } from "@tessera/model";
-import { ServeError } from "@tessera/proto";
+import { GRPC_STATUS, ServeError, type ServeErrorCode } from "@tessera/proto";
 import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import { GRPC_STATUS } from "@tessera/proto";
 import type { Logger } from "pino";
 import { Group, type GroupSettings } from "../cluster/group.js";
 import { CoordinatorMetrics } from "../metrics.js";
@@ -69,6 +68,8 @@ function settingsOf(
 }
 
 export type ServingState = "forming" | "ready" | "draining" | "lost";
+
+const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"]);
 
 export class Serving {
   private readonly running = new Map<string, ActiveRequest | undefined>();
@@ -131,14 +132,18 @@ export class Serving {
     this.onState(state);
   }
 
-  /** Forms the group, again and again until it stands; then after every loss. */
+  /**
+   * Forms the group, again and again until it stands; then after every loss.
+   * @throws ServeError BAD_MODEL, PLAN_MISMATCH when no group ever stood: trying again does not help.
+   */
   async keepFormed(): Promise<void> {
     let said = "";
     while (!this.closing && this.group === undefined) {
       try {
         await this.form();
       } catch (error) {
-        const { message } = ServeError.from(error);
+        const { code, message } = ServeError.from(error);
+        if (this.epoch === 0n && FINAL.has(code)) throw error;
         if (message !== said) this.log.warn({ why: message }, "the group is not formed");
         said = message;
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
