@@ -2,12 +2,13 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
+import { Client, credentials, status, type ServiceError } from "@grpc/grpc-js";
 import { TesseraError, type GenerateInput } from "@tessera/client";
 import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { essence, serve } from "../harness/cluster.js";
 import { root } from "../harness/paths.js";
 
-const { client, stop } = await serve(1);
+const { client, cluster, stop } = await serve(1);
 after(stop);
 const picture = await readFile(root("models/documents/document-01.png"));
 const jpeg = await readFile(root("models/documents/document-06.jpg"));
@@ -162,6 +163,36 @@ test("a running request id is refused, and Abort ends the running one", async ()
   }
   assert.deepEqual(reasons, [4]);
   await assert.rejects(client.abort("mine"), /is not running/);
+});
+
+/** As a client without limits of its own sends it. */
+function sendRaw(bytes: Buffer): Promise<ServiceError | null> {
+  const raw = new Client(cluster.address, credentials.createInsecure(), {
+    "grpc.max_send_message_length": -1,
+  });
+  const same = (message: Buffer) => message;
+  const settings = { deadline: Date.now() + 30_000 };
+  return new Promise<ServiceError | null>((resolve) => {
+    const path = "/tessera.v1.Inference/GenerateOnce";
+    raw.makeUnaryRequest(path, same, same, bytes, settings, (error) => resolve(error));
+  }).finally(() => raw.close());
+}
+
+test("a message above the gRPC limit is RESOURCE_EXHAUSTED with limit and value; a neighbour is undisturbed", async () => {
+  const neighbour = client.generateOnce({ ...good, maxTokens: 40, minTokens: 40 });
+  const error = await sendRaw(Buffer.alloc((64 << 20) + 1));
+  assert.equal(error?.code, status.RESOURCE_EXHAUSTED);
+  assert.match(error?.details ?? "", /67108865.*67108864/);
+  assert.deepEqual(essence(await neighbour), undisturbed);
+});
+
+test("the SDK refuses to send a message above the limit", async () => {
+  const big = ask(...Array<{ data: Uint8Array }>(4).fill({ data: Buffer.alloc(17 << 20) }));
+  await assert.rejects(client.generateOnce(big), (error: unknown) => {
+    assert.ok(error instanceof TesseraError);
+    assert.equal(error.grpcStatus, status.RESOURCE_EXHAUSTED);
+    return true;
+  });
 });
 
 test("after Drain new requests are refused", async () => {
