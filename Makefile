@@ -14,7 +14,8 @@ build: node_modules/.package-lock.json ## native code and TypeScript
 	cmake --build native/build -j 2
 	npx tsc -b
 
-test-deps: node_modules/.package-lock.json ## what the tests need
+test-deps: node_modules/.package-lock.json ## what the tests need: npm packages, nats-server, promtool
+	scripts/test-deps.sh
 
 demo: build ## two workers answer questions about a picture
 	@node cli/dist/demo.js
