@@ -47,13 +47,13 @@ struct ThreadPool::State {
   std::condition_variable finished;
   std::atomic<uint64_t> generation{0};
   std::atomic<bool> stopping{false};
-  const std::function<void(int)>* task = nullptr;
+  TaskRef task{};
   int count = 0;
   std::atomic<int> next{0};
   std::atomic<int> busy{0};
 
   void drain() {
-    for (int i = next.fetch_add(1); i < count; i = next.fetch_add(1)) (*task)(i);
+    for (int i = next.fetch_add(1); i < count; i = next.fetch_add(1)) task.call(task.of, i);
   }
 
   uint64_t await_job(uint64_t seen) {
@@ -110,14 +110,14 @@ ThreadPool::~ThreadPool() {
 
 int ThreadPool::threads() const { return state_->threads; }
 
-void ThreadPool::parallel_for(int count, const std::function<void(int)>& task) const {
+void ThreadPool::run(int count, TaskRef task) const {
   if (state_->workers.empty() || count <= 1) {
-    for (int i = 0; i < count; ++i) task(i);
+    for (int i = 0; i < count; ++i) task.call(task.of, i);
     return;
   }
   {
     std::lock_guard lock(state_->mutex);
-    state_->task = &task;
+    state_->task = task;
     state_->count = count;
     state_->next.store(0);
     state_->busy.store(static_cast<int>(state_->workers.size()));

@@ -1,7 +1,6 @@
 // A pool of threads for the inside of ops. The caller takes part; one caller at a time.
 #pragma once
 
-#include <functional>
 #include <memory>
 
 namespace tessera {
@@ -14,11 +13,20 @@ class ThreadPool {
   ~ThreadPool();
   int threads() const;
   // Runs task(i) for i in [0, count) on all threads, in any order; returns when all are done. Tasks
-  // do not throw.
-  void parallel_for(int count, const std::function<void(int)>& task) const;
+  // do not throw. Nothing is allocated.
+  template <typename Task>
+  void parallel_for(int count, const Task& task) const {
+    run(count, {&task, [](const void* of, int i) { (*static_cast<const Task*>(of))(i); }});
+  }
 
  private:
   struct State;
+  struct TaskRef {
+    const void* of;
+    void (*call)(const void* of, int i);
+  };
+  void run(int count, TaskRef task) const;
+
   std::unique_ptr<State> state_;
 };
 

@@ -1,0 +1,247 @@
+// Linears as shares of the machine's ceilings. One JSON object a line: name, value, unit, measure, goal.
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <random>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "bench/ceilings.h"
+#include "core/buffer.h"
+#include "ops/ops.h"
+
+namespace tessera::bench {
+
+#define TESSERA_CEILINGS(NAMESPACE)                       \
+  namespace NAMESPACE {                                   \
+  float read(const float* data, size_t count, int variant); \
+  float fma(long turns, int variant, double* flops);      \
+  }
+TESSERA_CEILINGS(scalar)
+#if defined(__x86_64__)
+TESSERA_CEILINGS(avx2)
+TESSERA_CEILINGS(avx512)
+#endif
+
+Ceilings ceilings_here() {
+#if defined(__x86_64__)
+  switch (detect_cpu_kind()) {
+    case CpuKind::kAvx512:
+      return {avx512::read, avx512::fma};
+    case CpuKind::kAvx2:
+      return {avx2::read, avx2::fma};
+    case CpuKind::kScalar:
+      break;
+  }
+#endif
+  return {scalar::read, scalar::fma};
+}
+
+namespace {
+
+constexpr size_t kReadBytes = size_t{1} << 30;
+constexpr double kDecodeGoal = 0.75, kPrefillGoal = 0.75;
+int rounds = 9;
+volatile float sink;
+
+double seconds(const std::function<void()>& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+// Every contender once a round, round after round; the median rate of each.
+struct Contender {
+  std::function<void()> work;
+  double amount;  // bytes, or flops
+};
+std::vector<double> rates(const std::vector<Contender>& contenders) {
+  std::vector<std::vector<double>> times(contenders.size());
+  for (int round = -1; round < rounds; ++round)
+    for (size_t i = 0; i < contenders.size(); ++i) {
+      const double time = seconds(contenders[i].work);
+      if (round >= 0) times[i].push_back(time);
+    }
+  std::vector<double> out;
+  for (size_t i = 0; i < contenders.size(); ++i)
+    out.push_back(contenders[i].amount / median(times[i]));
+  return out;
+}
+
+void print(const std::string& name, double value, const char* unit, const std::string& measure,
+           double goal) {
+  std::printf("{\"name\":\"%s\",\"value\":%.4g,\"unit\":\"%s\",\"measure\":\"%s\"", name.c_str(),
+              value, unit, measure.c_str());
+  if (goal > 0) std::printf(",\"goal\":%.4g", goal);
+  std::printf("}\n");
+  std::fflush(stdout);
+}
+
+std::string text(const char* format, double value) {
+  char out[96];
+  std::snprintf(out, sizeof(out), format, value);
+  return out;
+}
+
+// Weights of one shape: `copies` linears of random bf16, one or several lanes.
+struct Layers {
+  int outputs, inputs, lanes;
+  std::vector<Buffer<uint16_t>> data;
+  std::vector<std::vector<Panels>> panels;
+  std::vector<int> starts;
+
+  Layers(int outputs, int inputs, int lanes, size_t bytes)
+      : outputs(outputs), inputs(inputs), lanes(lanes) {
+    const int part = inputs / lanes;
+    for (int lane = 0; lane < lanes; ++lane) starts.push_back(lane * part);
+    const size_t each = panel_bytes(outputs, part) / sizeof(uint16_t);
+    std::mt19937 random(17);
+    while (data.size() * each * lanes * sizeof(uint16_t) < bytes) {
+      Buffer<uint16_t> buffer(each * lanes);
+      // Signs, exponents 2⁻⁸ … 2⁻¹ and mantissas at random.
+      for (uint16_t& value : buffer)
+        value = static_cast<uint16_t>((random() & 0x807f) | ((119 + random() % 8) << 7));
+      std::vector<Panels> own;
+      for (int lane = 0; lane < lanes; ++lane)
+        own.push_back({buffer.data() + lane * each, outputs, part});
+      panels.push_back(own);
+      data.push_back(std::move(buffer));
+    }
+  }
+  double bytes() const { return static_cast<double>(data.size()) * data[0].bytes(); }
+  double flops(int rows) const {
+    return 2.0 * rows * outputs * inputs * static_cast<double>(data.size());
+  }
+  void run(const Context& context, const Buffer<float>& x, Buffer<float>& y, int rows) const {
+    for (const auto& own : panels)
+      linear(context, {y.data(), x.data(), static_cast<size_t>(outputs),
+                       static_cast<size_t>(inputs), rows, own, starts, nullptr, Epilogue::kNone});
+  }
+};
+
+Buffer<float> random_floats(size_t count) {
+  Buffer<float> out(count);
+  std::mt19937 random(23);
+  for (float& value : out) value = static_cast<float>(random()) * 0x1p-31f - 1.0f;
+  return out;
+}
+
+struct Shape {
+  const char* name;
+  int outputs, inputs, lanes;
+};
+// Of Qwen2-72B on one of 8 ranks, and of Qwen2-0.5B whole.
+constexpr Shape kShapes[] = {{"72b_tp8_qkv", 1280, 8192, 1},
+                             {"72b_tp8_gate_up", 7424, 8192, 1},
+                             {"72b_tp8_down", 8192, 3712, 1},
+                             {"0.5b_gate_up", 9728, 896, 1},
+                             {"0.5b_down", 896, 4864, 2}};
+
+class Bench {
+ public:
+  explicit Bench(int threads)
+      : pool_(threads), context_{&pool_, detect_cpu_kind()}, here_(ceilings_here()) {}
+
+  void decode(const Buffer<float>& memory) {
+    const Buffer<float> x = random_floats(8192 * 8);
+    Buffer<float> y(9728 * 8);
+    for (const Shape& shape : kShapes) {
+      const Layers layers(shape.outputs, shape.inputs, shape.lanes, kReadBytes);
+      std::vector<Contender> contenders;
+      for (int variant = 0; variant < kReadVariants; ++variant)
+        contenders.push_back({[&, variant] { read(memory, variant); },
+                              static_cast<double>(memory.bytes())});
+      for (const int rows : {1, 4})
+        contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.bytes()});
+      const std::vector<double> rate = rates(contenders);
+      const double ceiling = *std::max_element(rate.begin(), rate.begin() + kReadVariants);
+      const std::string measure =
+          text("read ceiling %.1f GB/s, ", ceiling / 1e9) + threads_text();
+      print(name("decode", shape.name, 1), rate[kReadVariants] / ceiling, "ratio", measure,
+            kDecodeGoal);
+      print(name("decode", shape.name, 4), rate[kReadVariants + 1] / ceiling, "ratio", measure, 0);
+    }
+  }
+
+  void prefill() {
+    const Buffer<float> x = random_floats(8192 * 512);
+    Buffer<float> y(9728 * 512);
+    for (const Shape& shape : kShapes) {
+      const Layers layers(shape.outputs, shape.inputs, shape.lanes, 1);
+      std::vector<double> flops(kFmaVariants);
+      constexpr long kTurns = 4'000'000;
+      std::vector<Contender> contenders;
+      for (int variant = 0; variant < kFmaVariants; ++variant) {
+        fma(kTurns / 100, variant, &flops[variant]);
+        contenders.push_back(
+            {[&, variant] { fma(kTurns, variant, &flops[variant]); }, 100 * flops[variant]});
+      }
+      for (const int rows : {64, 512})
+        contenders.push_back(
+            {[&, rows] { layers.run(context_, x, y, rows); }, layers.flops(rows)});
+      const std::vector<double> rate = rates(contenders);
+      const double ceiling = *std::max_element(rate.begin(), rate.begin() + kFmaVariants);
+      const std::string measure =
+          text("fma ceiling %.1f GFLOP/s, ", ceiling / 1e9) + threads_text();
+      print(name("prefill", shape.name, 64), rate[kFmaVariants] / ceiling, "ratio", measure, 0);
+      print(name("prefill", shape.name, 512), rate[kFmaVariants + 1] / ceiling, "ratio", measure,
+            kPrefillGoal);
+    }
+  }
+
+ private:
+  std::string threads_text() const {
+    return std::string(cpu_kind_name(context_.kind)) + ", " + std::to_string(pool_.threads()) +
+           (pool_.threads() == 1 ? " thread" : " threads");
+  }
+  std::string name(const char* what, const char* shape, int rows) const {
+    return std::string("kernels.") + what + "." + shape + ".m" + std::to_string(rows) + ".t" +
+           std::to_string(pool_.threads());
+  }
+  void read(const Buffer<float>& memory, int variant) {
+    const size_t part = memory.size() / pool_.threads();
+    pool_.parallel_for(pool_.threads(), [&](int i) {
+      sink = here_.read(memory.data() + i * part, part, variant);
+    });
+  }
+  // All threads; `flops` counts those of all.
+  void fma(long turns, int variant, double* flops) {
+    double own = 0;
+    pool_.parallel_for(pool_.threads(), [&](int i) {
+      double mine;
+      sink = here_.fma(turns, variant, &mine);
+      if (i == 0) own = mine;
+    });
+    *flops = own * pool_.threads();
+  }
+
+  ThreadPool pool_;
+  Context context_;
+  Ceilings here_;
+};
+
+}  // namespace
+
+}  // namespace tessera::bench
+
+int main(int count, char** arguments) {
+  using namespace tessera;
+  if (count > 1) bench::rounds = std::max(1, std::atoi(arguments[1]));
+  const Buffer<float> memory = bench::random_floats(bench::kReadBytes / sizeof(float));
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  std::vector<int> threads = {1};
+  if (cores > 1) threads.push_back(cores);
+  for (const int n : threads) {
+    bench::Bench bench(n);
+    bench.decode(memory);
+    bench.prefill();
+  }
+}
