@@ -56,8 +56,10 @@ class AttachedExchange : public Exchange {
   void send(OutFrame frame) override {
     std::lock_guard lock(mutex_);
     if (!attached_) throw Error("CLOSED", "the exchange is not attached");
-    auto* owned = new OutFrame(std::move(frame));
-    if (send_.NonBlockingCall(owned) != napi_ok) delete owned;
+    auto owned = std::make_unique<OutFrame>(std::move(frame));
+    if (send_.NonBlockingCall(owned.get()) != napi_ok)
+      throw Error("CLOSED", "the exchange thread takes no more frames");
+    owned.release();
   }
 
  private:
@@ -66,10 +68,14 @@ class AttachedExchange : public Exchange {
   bool attached_ = false;
 };
 
+// An engine and its way out. Jobs hold neither: the engine outlives them, since it waits for its
+// thread when it ends; frames from the exchange thread hold it for the length of a call.
 struct Held {
-  explicit Held(EngineSpec spec) : engine(std::make_unique<Engine>(std::move(spec))) {
+  Held(EngineSpec spec, napi_env env)
+      : env(env), engine(std::make_unique<Engine>(std::move(spec))) {
     engine->set_exchange(&exchange);
   }
+  napi_env env;  // where it was opened
   AttachedExchange exchange;
   std::unique_ptr<Engine> engine;
 };
@@ -83,6 +89,45 @@ std::shared_ptr<Held> find(uint32_t handle) {
   const auto found = registry.find(handle);
   if (found == registry.end()) throw Error("CLOSED", "the engine is closed");
   return found->second;
+}
+
+uint32_t enter(std::shared_ptr<Held> held) {
+  std::lock_guard lock(registry_mutex);
+  registry[next_handle] = std::move(held);
+  return next_handle++;
+}
+
+// Null when it was taken before.
+std::shared_ptr<Held> remove(uint32_t handle) {
+  std::lock_guard lock(registry_mutex);
+  const auto node = registry.extract(handle);
+  return node.empty() ? nullptr : std::move(node.mapped());
+}
+
+// The thread that opened them ends: its engines stop before its functions are gone.
+void end_engines_of(napi_env env) {
+  std::vector<std::shared_ptr<Held>> left;
+  {
+    std::lock_guard lock(registry_mutex);
+    for (auto at = registry.begin(); at != registry.end();) {
+      const auto here = at++;
+      if (here->second->env != env) continue;
+      left.push_back(std::move(here->second));
+      registry.erase(here);
+    }
+  }
+  for (const auto& held : left) held->exchange.detach();
+  for (const auto& held : left) held->engine->stop();
+}
+
+// Stops an engine and waits for its thread, on a thread of its own; then calls `done` there.
+void end_engine(std::shared_ptr<Held> held, std::function<void()> done) {
+  held->exchange.detach();
+  held->engine->stop();
+  std::thread([held = std::move(held), done = std::move(done)]() mutable {
+    held.reset();
+    done();
+  }).detach();
 }
 
 // Turns C++ errors into JavaScript ones at the border.
@@ -125,10 +170,11 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       const Napi::Env env = info.Env();
       auto deferred = std::make_shared<Napi::Promise::Deferred>(env);
       SettleFunction settle = SettleFunction::New(env, "tessera", 0, 1);
-      held->engine->post([held, deferred, settle, job = std::move(job), write]() mutable {
+      Engine* engine = held->engine.get();
+      const auto run = [engine, deferred, settle, job = std::move(job), write]() mutable {
         Settle* done;
         try {
-          auto result = std::make_shared<decltype(job(*held->engine))>(job(*held->engine));
+          auto result = std::make_shared<decltype(job(*engine))>(job(*engine));
           done = new Settle(
               [deferred, result, write](Napi::Env env) { deferred->Resolve(write(env, *result)); });
         } catch (...) {
@@ -142,7 +188,13 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
         }
         if (settle.NonBlockingCall(done) != napi_ok) delete done;
         settle.Release();
-      });
+      };
+      try {
+        engine->post(run);
+      } catch (...) {
+        settle.Release();
+        throw;
+      }
       return deferred->Promise();
     });
   }
@@ -202,10 +254,10 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return guarded(info, [&] {
       const Fields from(info[0], "ids");
       const auto held = find(handle_);
-      held->engine->post(
-          [held, sequences = from.u64s("sequenceIds"), embeddings = from.u64s("embeddingIds")] {
-            held->engine->release(sequences, embeddings);
-          });
+      held->engine->post([engine = held->engine.get(), sequences = from.u64s("sequenceIds"),
+                          embeddings = from.u64s("embeddingIds")] {
+        engine->release(sequences, embeddings);
+      });
       return info.Env().Undefined();
     });
   }
@@ -221,82 +273,85 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
   }
   Napi::Value close(const Napi::CallbackInfo& info) {
     return guarded(info, [&] {
-      auto deferred = Napi::Promise::Deferred::New(info.Env());
-      std::shared_ptr<Held> held;
-      {
-        std::lock_guard lock(registry_mutex);
-        const auto found = registry.find(handle_);
-        if (found != registry.end()) held = found->second;
-        registry.erase(handle_);
+      const auto deferred = std::make_shared<Napi::Promise::Deferred>(info.Env());
+      auto held = remove(handle_);
+      if (held == nullptr) {
+        deferred->Resolve(info.Env().Undefined());
+        return deferred->Promise();
       }
-      if (held != nullptr) {
-        held->exchange.detach();
-        // Joined off this thread: the engine's last job holds a reference and may not join itself.
-        std::thread([held = std::move(held)]() mutable {
-          while (held.use_count() > 1) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-          held.reset();
-        }).detach();
-      }
-      deferred.Resolve(info.Env().Undefined());
-      return deferred.Promise();
+      SettleFunction settle = SettleFunction::New(info.Env(), "tessera close", 0, 1);
+      end_engine(std::move(held), [deferred, settle]() mutable {
+        auto* done = new Settle([deferred](Napi::Env env) { deferred->Resolve(env.Undefined()); });
+        if (settle.NonBlockingCall(done) != napi_ok) delete done;
+        settle.Release();
+      });
+      return deferred->Promise();
     });
   }
 
   uint32_t handle_;
 };
 
+// What the loading of an engine needs on both threads.
+struct Loading {
+  uint32_t handle;
+  Engine* engine;
+  Napi::Promise::Deferred deferred;
+  Napi::FunctionReference progress;
+  SettleFunction settle;
+
+  void tell(Settle work) {
+    auto* owned = new Settle(std::move(work));
+    if (settle.NonBlockingCall(owned) != napi_ok) delete owned;
+  }
+};
+
+// On the JavaScript thread: the engine's object, or the reason why there is none.
+void settle_loading(Napi::Env env, const std::shared_ptr<Loading>& loading,
+                    const std::exception_ptr& failure) {
+  loading->progress.Reset();
+  if (failure == nullptr) {
+    auto* constructor = env.GetInstanceData<Napi::FunctionReference>();
+    return loading->deferred.Resolve(
+        constructor->New({Napi::Number::New(env, loading->handle)}));
+  }
+  if (auto held = remove(loading->handle)) end_engine(std::move(held), [] {});
+  try {
+    std::rethrow_exception(failure);
+  } catch (const std::exception& caught) {
+    loading->deferred.Reject(make_error(env, caught).Value());
+  }
+}
+
+// Runs on the engine's thread.
+void load_engine(const std::shared_ptr<Loading>& loading) {
+  std::exception_ptr failure;
+  try {
+    loading->engine->load([&](uint64_t done, uint64_t total) {
+      loading->tell([loading, done, total](Napi::Env env) {
+        loading->progress.Call({Napi::Number::New(env, static_cast<double>(done)),
+                                Napi::Number::New(env, static_cast<double>(total))});
+      });
+    });
+  } catch (...) {
+    failure = std::current_exception();
+  }
+  loading->tell([loading, failure](Napi::Env env) { settle_loading(env, loading, failure); });
+  loading->settle.Release();
+}
+
 // Loads on the engine's thread and settles a promise with the engine's object.
 Napi::Value open_engine(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const Napi::Env env = info.Env();
-    auto held = std::make_shared<Held>(read_engine_spec(info[0]));
-    auto deferred = std::make_shared<Napi::Promise::Deferred>(env);
-    auto progress =
-        std::make_shared<Napi::FunctionReference>(Napi::Persistent(info[1].As<Napi::Function>()));
-    SettleFunction settle = SettleFunction::New(env, "tessera", 0, 1);
-    held->engine->post([held, deferred, progress, settle]() mutable {
-      Settle* done;
-      try {
-        held->engine->load([&](uint64_t loaded, uint64_t total) {
-          auto* tell = new Settle([progress, loaded, total](Napi::Env env) {
-            progress->Call({Napi::Number::New(env, static_cast<double>(loaded)),
-                            Napi::Number::New(env, static_cast<double>(total))});
-          });
-          if (settle.NonBlockingCall(tell) != napi_ok) delete tell;
-        });
-        done = new Settle([held, deferred, progress](Napi::Env env) {
-          uint32_t handle;
-          {
-            std::lock_guard lock(registry_mutex);
-            handle = next_handle++;
-            registry[handle] = held;
-          }
-          auto* constructor = env.GetInstanceData<Napi::FunctionReference>();
-          deferred->Resolve(constructor->New({Napi::Number::New(env, handle)}));
-        });
-      } catch (const std::exception&) {
-        done = new Settle([deferred, progress, error = std::current_exception()](Napi::Env env) {
-          try {
-            std::rethrow_exception(error);
-          } catch (const std::exception& caught) {
-            deferred->Reject(make_error(env, caught).Value());
-          }
-        });
-      }
-      progress.reset();
-      if (settle.NonBlockingCall(done) != napi_ok) delete done;
-      settle.Release();
-    });
-    // The last reference may not be the job's own: an engine does not join its own thread.
-    std::thread([held = std::move(held)]() mutable {
-      while (held.use_count() > 1) {
-        std::this_thread::sleep_for(std::chrono::milliseconds(5));
-        std::lock_guard lock(registry_mutex);
-        for (const auto& [handle, kept] : registry)
-          if (kept == held) return;
-      }
-    }).detach();
-    return deferred->Promise();
+    auto held = std::make_shared<Held>(read_engine_spec(info[0]), napi_env{env});
+    Engine* engine = held->engine.get();
+    const auto loading = std::make_shared<Loading>(Loading{
+        enter(std::move(held)), engine, Napi::Promise::Deferred::New(env),
+        Napi::Persistent(info[1].As<Napi::Function>()),
+        SettleFunction::New(env, "tessera load", 0, 1)});
+    engine->post([loading] { load_engine(loading); });
+    return loading->deferred.Promise();
   });
 }
 
@@ -306,8 +361,12 @@ Napi::Value attach_exchange(const Napi::CallbackInfo& info) {
     const auto held = find(handle);
     held->exchange.attach(
         SendFunction::New(info.Env(), info[1].As<Napi::Function>(), "tessera exchange", 0, 1));
-    return Napi::Function::New(info.Env(),
-                               [held](const Napi::CallbackInfo&) { held->exchange.detach(); });
+    // By handle: JavaScript may keep the function longer than the engine lives.
+    return Napi::Function::New(info.Env(), [handle](const Napi::CallbackInfo&) {
+      std::lock_guard lock(registry_mutex);
+      const auto found = registry.find(handle);
+      if (found != registry.end()) found->second->exchange.detach();
+    });
   });
 }
 
@@ -333,6 +392,7 @@ Napi::Value cpu_kind(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
+  env.AddCleanupHook([env = napi_env{env}] { end_engines_of(env); });
   env.SetInstanceData(new Napi::FunctionReference(Napi::Persistent(EngineObject::define(env))));
   exports.Set("openEngine", Napi::Function::New(env, open_engine));
   exports.Set("attachExchange", Napi::Function::New(env, attach_exchange));

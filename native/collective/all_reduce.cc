@@ -1,6 +1,7 @@
 #include "collective/all_reduce.h"
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 
 #include "core/check.h"
@@ -10,58 +11,68 @@ namespace tessera {
 
 namespace {
 
-// A partial as it goes over the wire, and back.
-std::vector<uint8_t> to_wire(const Context& context, bool bf16, std::span<const float> values) {
-  std::vector<uint8_t> bytes(values.size() * (bf16 ? 2 : 4));
-  if (bf16) {
-    to_bf16(context, reinterpret_cast<uint16_t*>(bytes.data()), values.data(), values.size());
-  } else if (!values.empty()) {
-    std::memcpy(bytes.data(), values.data(), bytes.size());
-  }
-  return bytes;
+// What a rank adds: a view of f32 that a peer sent, or its own values. The memory is changed.
+using Part = std::span<float>;
+
+// A sender's partial rounded to what the wire carries, its own use included.
+void round_to_wire(const Context& context, const Group& group, std::span<float> values,
+                   std::vector<uint16_t>& narrow) {
+  if (!group.wire_bf16) return;
+  narrow.resize(values.size());
+  to_bf16(context, narrow.data(), values.data(), values.size());
+  from_bf16(context, values.data(), narrow.data(), values.size());
 }
 
-std::vector<float> from_wire(const Context& context, bool bf16, const std::vector<uint8_t>& bytes,
-                             size_t count, int peer) {
-  CHECK_ARGUMENT(bytes.size() == count * (bf16 ? 2 : 4), "rank ", peer, " sent ", bytes.size(),
-                 " bytes for ", count, " values");
-  std::vector<float> values(count);
-  if (bf16) {
-    from_bf16(context, values.data(), reinterpret_cast<const uint16_t*>(bytes.data()), count);
-  } else if (count > 0) {
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-  }
-  return values;
+// Sends f32 `values`, which hold wire values already.
+void send_values(const Context& context, const Group& group, const std::vector<int>& peers,
+                 const FrameKey& key, std::span<const float> values, bool bf16,
+                 CollectiveTimes& times) {
+  std::vector<uint16_t>& narrow = group.scratch->narrow;
+  if (!bf16)
+    return send_tensor(group, peers, key, reinterpret_cast<const uint8_t*>(values.data()),
+                       values.size_bytes(), times);
+  narrow.resize(values.size());
+  to_bf16(context, narrow.data(), values.data(), values.size());
+  send_tensor(group, peers, key, reinterpret_cast<const uint8_t*>(narrow.data()),
+              narrow.size() * sizeof(uint16_t), times);
 }
 
 std::vector<uint8_t> timed_take(const Group& group, int peer, const FrameKey& key,
-                                Clock::time_point deadline, CollectiveTimes& times) {
+                                size_t wanted_bytes, Clock::time_point deadline,
+                                CollectiveTimes& times) {
   const Clock::time_point start = Clock::now();
   std::vector<uint8_t> bytes = group.mailbox->take(peer, key, deadline);
   times.wait_ns += std::chrono::nanoseconds(Clock::now() - start).count();
+  CHECK_ARGUMENT(bytes.size() == wanted_bytes, "rank ", peer, " sent ", bytes.size(),
+                 " bytes, must be ", wanted_bytes);
   return bytes;
 }
 
-// Adds the parts of all ranks by the tree (0+1)+(2+3) …; the sum is in parts[0].
-void sum_tree(const Context& context, std::vector<std::vector<float>>& parts) {
-  for (size_t step = 1; step < parts.size(); step *= 2)
-    for (size_t i = 0; i + step < parts.size(); i += 2 * step)
-      add(context, parts[i].data(), parts[i + step].data(), parts[i].size());
+// What `peer` sent under `key`, as f32: in the received memory itself, or widened into scratch.
+Part take_part(const Context& context, const Group& group, int peer, const FrameKey& key,
+               size_t count, Clock::time_point deadline, CollectiveTimes& times) {
+  std::vector<uint8_t>& bytes = group.scratch->received[peer];
+  bytes = timed_take(group, peer, key, count * (group.wire_bf16 ? 2 : 4), deadline, times);
+  if (!group.wire_bf16) return {reinterpret_cast<float*>(bytes.data()), count};
+  std::vector<float>& wide = group.scratch->wide[peer];
+  wide.resize(count);
+  from_bf16(context, wide.data(), reinterpret_cast<const uint16_t*>(bytes.data()), count);
+  return {wide.data(), count};
 }
 
-// The tree over `own` and what every peer sent under `key`.
-std::vector<float> gather_sum(const Context& context, const Group& group, const FrameKey& key,
-                              std::span<const float> own, Clock::time_point deadline,
-                              CollectiveTimes& times) {
-  std::vector<std::vector<float>> parts(group.size);
-  const auto mine = to_wire(context, group.wire_bf16, own);
-  parts[group.rank] = from_wire(context, group.wire_bf16, mine, own.size(), group.rank);
-  for (const int peer : peers_of(group)) {
-    const auto bytes = timed_take(group, peer, key, deadline, times);
-    parts[peer] = from_wire(context, group.wire_bf16, bytes, own.size(), peer);
-  }
-  sum_tree(context, parts);
-  return std::move(parts[0]);
+// The tree (0+1)+(2+3) … over `own`, which is rounded already, and what every peer sent under
+// `key`; the sum replaces `own`.
+void gather_sum(const Context& context, const Group& group, const FrameKey& key,
+                std::span<float> own, Clock::time_point deadline, CollectiveTimes& times) {
+  std::array<Part, kMaxLanes> parts;
+  parts[group.rank] = own;
+  for (const int peer : group.peers)
+    parts[peer] = take_part(context, group, peer, key, own.size(), deadline, times);
+  for (int step = 1; step < group.size; step *= 2)
+    for (int i = 0; i + step < group.size; i += 2 * step)
+      add(context, parts[i].data(), parts[i + step].data(), own.size());
+  if (group.rank != 0) std::copy(parts[0].begin(), parts[0].end(), own.begin());
+  for (const int peer : group.peers) group.mailbox->recycle(std::move(group.scratch->received[peer]));
 }
 
 struct Range {
@@ -77,33 +88,38 @@ Range owned(size_t count, int rank, int size) {
 
 void by_owner(const Context& context, const Group& group, FrameKey key, std::span<float> values,
               Clock::time_point deadline, CollectiveTimes& times) {
-  for (const int peer : peers_of(group)) {
+  for (const int peer : group.peers) {
     const Range range = owned(values.size(), peer, group.size);
-    const auto bytes = to_wire(context, group.wire_bf16, values.subspan(range.first, range.count));
-    send_tensor(group, {peer}, key, bytes.data(), bytes.size(), times);
+    send_values(context, group, {peer}, key, values.subspan(range.first, range.count),
+                group.wire_bf16, times);
   }
   const Range mine = owned(values.size(), group.rank, group.size);
-  const std::vector<float> sum =
-      gather_sum(context, group, key, values.subspan(mine.first, mine.count), deadline, times);
+  const std::span<float> own = values.subspan(mine.first, mine.count);
+  gather_sum(context, group, key, own, deadline, times);
   key.item += 1;
-  send_tensor(group, peers_of(group), key, reinterpret_cast<const uint8_t*>(sum.data()),
-              sum.size() * sizeof(float), times);
-  std::copy(sum.begin(), sum.end(), values.begin() + mine.first);
-  for (const int peer : peers_of(group)) {
+  send_values(context, group, group.peers, key, own, false, times);
+  for (const int peer : group.peers) {
     const Range range = owned(values.size(), peer, group.size);
-    const auto bytes = timed_take(group, peer, key, deadline, times);
-    const auto part = from_wire(context, false, bytes, range.count, peer);
-    std::copy(part.begin(), part.end(), values.begin() + range.first);
+    auto bytes = timed_take(group, peer, key, range.count * sizeof(float), deadline, times);
+    if (range.count > 0) std::memcpy(values.data() + range.first, bytes.data(), bytes.size());
+    group.mailbox->recycle(std::move(bytes));
   }
 }
 
 }  // namespace
 
-std::vector<int> peers_of(const Group& group) {
-  std::vector<int> peers;
-  for (int peer = 0; peer < group.size; ++peer)
-    if (peer != group.rank) peers.push_back(peer);
-  return peers;
+Group::Group(int rank, int size, bool wire_bf16, Exchange* exchange, Mailbox* mailbox,
+             CollectiveScratch* scratch)
+    : rank(rank),
+      size(size),
+      wire_bf16(wire_bf16),
+      exchange(exchange),
+      mailbox(mailbox),
+      scratch(scratch) {
+  for (int peer = 0; peer < size; ++peer)
+    if (peer != rank) peers.push_back(peer);
+  scratch->received.resize(size);
+  scratch->wide.resize(size);
 }
 
 void send_tensor(const Group& group, const std::vector<int>& peers, const FrameKey& key,
@@ -124,12 +140,11 @@ void all_reduce_add(const Context& context, const Group& group, const CallId& id
   if (group.size == 1) return;
   CHECK(group.exchange != nullptr, "rank ", group.rank, " has no exchange");
   const FrameKey key{FrameKind::kCollective, id.epoch, id.step, 2 * id.call};
-  if (values.size() * sizeof(float) > kDirectBytes)
+  round_to_wire(context, group, values, group.scratch->narrow);
+  if (values.size_bytes() > kDirectBytes)
     return by_owner(context, group, key, values, deadline, times);
-  const auto bytes = to_wire(context, group.wire_bf16, values);
-  send_tensor(group, peers_of(group), key, bytes.data(), bytes.size(), times);
-  const auto sum = gather_sum(context, group, key, values, deadline, times);
-  std::copy(sum.begin(), sum.end(), values.begin());
+  send_values(context, group, group.peers, key, values, group.wire_bf16, times);
+  gather_sum(context, group, key, values, deadline, times);
 }
 
 }  // namespace tessera

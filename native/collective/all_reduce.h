@@ -8,11 +8,23 @@
 
 namespace tessera {
 
+// Memory that collectives use again and again; one a rank.
+struct CollectiveScratch {
+  std::vector<std::vector<uint8_t>> received;  // by peer
+  std::vector<std::vector<float>> wide;        // by peer, with a bf16 wire
+  std::vector<uint16_t> narrow;
+};
+
 struct Group {
+  Group(int rank, int size, bool wire_bf16, Exchange* exchange, Mailbox* mailbox,
+        CollectiveScratch* scratch);
+
   int rank, size;
   bool wire_bf16;
   Exchange* exchange;  // null when size is 1
   Mailbox* mailbox;
+  CollectiveScratch* scratch;
+  std::vector<int> peers;  // every rank but this one
 };
 
 struct CollectiveTimes {
@@ -20,15 +32,13 @@ struct CollectiveTimes {
   uint64_t sent_bytes = 0;
 };
 
-std::vector<int> peers_of(const Group& group);
-
 // Splits a tensor into frames of at most kFramePayload and sends it to `peers`.
 void send_tensor(const Group& group, const std::vector<int>& peers, const FrameKey& key,
                  const uint8_t* data, size_t bytes, CollectiveTimes& times);
 
 // In place. Up to kDirectBytes every rank sends its partial to all; beyond, each rank owns a range:
-// partials go to the owners, sums come back. The same tree, the same bits. `call` counts the step's
-// collectives.
+// partials go to the owners, sums come back in f32. The same tree, the same bits. A bf16 wire rounds
+// each rank's partial once, its own use included. `call` counts the step's collectives.
 inline constexpr size_t kDirectBytes = 64 << 10;
 struct CallId {
   uint64_t epoch, step, call;

@@ -13,14 +13,20 @@ namespace tessera {
 namespace {
 
 constexpr uint64_t kMaxBytes = uint64_t{4} << 30;  // of undelivered frames
+constexpr size_t kMaxForgotten = 65536;            // ids; the lowest is dropped first
+constexpr size_t kMaxSpare = 64;                   // buffers kept for later frames
 constexpr int kSpinTurns = 2000;                   // some tens of microseconds
 
 }  // namespace
 
-void Mailbox::begin(uint64_t epoch) {
+void Mailbox::begin(uint64_t epoch, const MailboxLimits& limits) {
   std::lock_guard lock(mutex_);
   slots_.clear();
+  forgotten_.clear();
+  taken_.assign(limits.size, {0, 0});
+  limits_ = limits;
   bytes_ = 0;
+  embeddings_ = 0;
   epoch_ = epoch;
   ended_ = false;
   lost_rank_ = -1;
@@ -28,7 +34,16 @@ void Mailbox::begin(uint64_t epoch) {
 
 void Mailbox::end(uint64_t epoch, int lost_rank) {
   std::lock_guard lock(mutex_);
-  if (epoch != epoch_ || ended_) return;
+  if (epoch == epoch_) end_locked(lost_rank);
+}
+
+void Mailbox::stop() {
+  std::lock_guard lock(mutex_);
+  end_locked(-1);
+}
+
+void Mailbox::end_locked(int lost_rank) {
+  if (ended_) return;
   ended_ = true;
   lost_rank_ = lost_rank;
   arrivals_.fetch_add(1);
@@ -47,32 +62,72 @@ void Mailbox::check_running() const {
   throw_if_ended();
 }
 
+void Mailbox::check_sender(int peer, const FrameKey& key) const {
+  CHECK_ARGUMENT(peer >= 0 && peer < limits_.size && peer != limits_.rank, "frame of rank ", peer,
+                 ": rank ", limits_.rank, " of ", limits_.size, " has no such peer");
+  if (key.kind != FrameKind::kCollective) return;
+  const Place place{key.sequence, key.item + 1};
+  CHECK_ARGUMENT(place > taken_[peer], "frame of rank ", peer, ": step ", key.sequence, ", call ",
+                 key.item, " was taken before");
+}
+
+// The slot a piece belongs to; the first piece opens it.
+Mailbox::Slot& Mailbox::slot_of(int peer, const FrameKey& key, uint64_t offset, uint64_t total) {
+  const Key name{static_cast<int>(key.kind), key.item, key.sequence, peer};
+  const auto found = slots_.find(name);
+  if (found != slots_.end()) return found->second;
+  CHECK_ARGUMENT(offset == 0, "frame of rank ", peer, ": begins at byte ", offset);
+  CHECK_ARGUMENT(bytes_ + total <= kMaxBytes, "frames of rank ", peer, ": ", bytes_ + total,
+                 " bytes wait, limit ", kMaxBytes);
+  if (key.kind == FrameKind::kEmbedding) {
+    CHECK_ARGUMENT(embeddings_ < limits_.embeddings, "frame of rank ", peer, ": ", embeddings_,
+                   " embeddings wait, limit ", limits_.embeddings);
+    ++embeddings_;
+  }
+  bytes_ += total;
+  return slots_.emplace(name, Slot{fresh_buffer(total), 0}).first->second;
+}
+
 void Mailbox::deliver(int peer, const FrameKey& key, uint64_t offset, uint64_t total,
                       const uint8_t* data, size_t bytes) {
   std::lock_guard lock(mutex_);
   if (key.epoch != epoch_ || ended_) return;
+  check_sender(peer, key);
   CHECK_ARGUMENT(offset <= total && bytes <= total - offset && total <= kMaxBytes, "frame of rank ",
                  peer, ": bytes ", offset, " + ", bytes, " of ", total);
-  const Key name{static_cast<int>(key.kind), key.item, key.sequence, peer};
-  CHECK_ARGUMENT(slots_.contains(name) || bytes_ + total <= kMaxBytes, "frames of rank ", peer,
-                 ": ", bytes_ + total, " bytes wait, limit ", kMaxBytes);
-  const auto [slot, fresh] = slots_.try_emplace(name);
-  if (fresh) {
-    slot->second.data.resize(total);
-    bytes_ += total;
+  if (key.kind == FrameKind::kEmbedding && forgotten_.contains(key.item)) {
+    if (offset + bytes == total) forgotten_.erase(key.item);
+    return;
   }
-  CHECK_ARGUMENT(slot->second.data.size() == total && slot->second.received == offset,
-                 "frame of rank ", peer, ": piece at ", offset, " of ", total, " after ",
-                 slot->second.received, " of ", slot->second.data.size());
-  if (bytes > 0) std::memcpy(slot->second.data.data() + offset, data, bytes);
-  slot->second.received += bytes;
-  if (slot->second.received == total) {
-    arrivals_.fetch_add(1);
-    arrived_.notify_all();
+  Slot& slot = slot_of(peer, key, offset, total);
+  CHECK_ARGUMENT(slot.data.size() == total && slot.received == offset && (bytes > 0 || total == 0),
+                 "frame of rank ", peer, ": piece of ", bytes, " bytes at ", offset, " of ", total,
+                 " after ", slot.received, " of ", slot.data.size());
+  if (bytes > 0) std::memcpy(slot.data.data() + offset, data, bytes);
+  slot.received += bytes;
+  if (slot.received != total) return;
+  arrivals_.fetch_add(1);
+  arrived_.notify_all();
+}
+
+std::vector<uint8_t> Mailbox::fresh_buffer(size_t bytes) {
+  std::vector<uint8_t> buffer;
+  if (!spare_.empty()) {
+    buffer = std::move(spare_.back());
+    spare_.pop_back();
   }
+  buffer.resize(bytes);
+  return buffer;
+}
+
+void Mailbox::recycle(std::vector<uint8_t> data) {
+  std::lock_guard lock(mutex_);
+  if (spare_.size() < kMaxSpare && data.capacity() <= 2 * kFramePayload)
+    spare_.push_back(std::move(data));
 }
 
 std::vector<uint8_t> Mailbox::remove(std::map<Key, Slot>::iterator slot) {
+  if (std::get<0>(slot->first) == static_cast<int>(FrameKind::kEmbedding)) --embeddings_;
   std::vector<uint8_t> data = std::move(slot->second.data);
   bytes_ -= data.size();
   slots_.erase(slot);
@@ -87,8 +142,10 @@ std::vector<uint8_t> Mailbox::take(int peer, const FrameKey& key, Clock::time_po
       std::lock_guard lock(mutex_);
       throw_if_ended();
       const auto found = slots_.find(wanted);
-      if (found != slots_.end() && found->second.received == found->second.data.size())
+      if (found != slots_.end() && found->second.received == found->second.data.size()) {
+        taken_[peer] = {key.sequence, key.item + 1};
         return remove(found);
+      }
     }
     if (!wait_arrival(seen, deadline))
       throw Error("PEER_TIMEOUT",
@@ -107,6 +164,24 @@ bool Mailbox::take_embedding(uint64_t id, std::vector<uint8_t>* data) {
     return false;
   *data = remove(found);
   return true;
+}
+
+void Mailbox::forget_embedding(uint64_t id) {
+  std::lock_guard lock(mutex_);
+  const int kind = static_cast<int>(FrameKind::kEmbedding);
+  const auto found = slots_.lower_bound({kind, id, 0, -1});
+  const bool here = found != slots_.end() && std::get<0>(found->first) == kind &&
+                    std::get<1>(found->first) == id;
+  const bool whole = here && found->second.received == found->second.data.size();
+  if (here) remove(found);
+  if (whole) return;
+  forgotten_.insert(id);
+  if (forgotten_.size() > kMaxForgotten) forgotten_.erase(forgotten_.begin());
+}
+
+bool Mailbox::was_forgotten(uint64_t id) {
+  std::lock_guard lock(mutex_);
+  return forgotten_.erase(id) > 0;
 }
 
 bool Mailbox::wait_arrival(uint64_t seen, Clock::time_point deadline) {

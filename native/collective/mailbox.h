@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <map>
 #include <mutex>
+#include <set>
 #include <tuple>
 #include <vector>
 
@@ -38,23 +39,40 @@ struct OutFrame {
 class Exchange {
  public:
   virtual ~Exchange() = default;
+  // Throws CLOSED when the frame cannot be handed on.
   virtual void send(OutFrame frame) = 0;
+};
+
+// Who may send what in an epoch.
+struct MailboxLimits {
+  int rank = 0, size = 1;   // the owner's, the group's
+  size_t embeddings = 0;    // that wait to be taken
 };
 
 class Mailbox {
  public:
   // Takes an epoch; what is kept of others is dropped.
-  void begin(uint64_t epoch);
-  // Whoever waits is woken with EPOCH_ENDED, or with PEER_LOST when `lost_rank` ≥ 0.
+  void begin(uint64_t epoch, const MailboxLimits& limits);
+  // Whoever waits is woken with EPOCH_ENDED, or with PEER_LOST when `lost_rank` ≥ 0. The first end
+  // of an epoch counts.
   void end(uint64_t epoch, int lost_rank);
+  // Ends whatever epoch there is.
+  void stop();
   // Frames of other epochs are dropped. Throws INVALID_ARGUMENT when the frame contradicts earlier
-  // ones.
+  // ones, comes a second time, passes a limit, or is of no peer.
   void deliver(int peer, const FrameKey& key, uint64_t offset, uint64_t total, const uint8_t* data,
                size_t bytes);
-  // The whole tensor from `peer`. Throws PEER_TIMEOUT or what end() said.
+  // The whole tensor from `peer`; calls are taken in rising order of (sequence, item). Throws
+  // PEER_TIMEOUT or what end() said.
   std::vector<uint8_t> take(int peer, const FrameKey& key, Clock::time_point deadline);
   // True, and the tensor in `data`, when embedding `id` came from anyone.
   bool take_embedding(uint64_t id, std::vector<uint8_t>* data);
+  // Embedding `id` is not wanted any more: dropped if it is here, and when it comes.
+  void forget_embedding(uint64_t id);
+  // Whether `id` was forgotten before it was there; asked once, by the rank that encodes it.
+  bool was_forgotten(uint64_t id);
+  // Gives a taken tensor's memory back for later frames.
+  void recycle(std::vector<uint8_t> data);
   // Waits for a further arrival or `deadline`; false when it passed. Throws what end() said.
   bool wait_arrival(uint64_t seen, Clock::time_point deadline);
   uint64_t arrivals() const { return arrivals_.load(); }
@@ -67,14 +85,25 @@ class Mailbox {
   };
   // kind, item, sequence, peer
   using Key = std::tuple<int, uint64_t, uint64_t, int>;
+  // The last collective taken from a peer: (step, call).
+  using Place = std::pair<uint64_t, uint64_t>;
 
+  void end_locked(int lost_rank);
   void throw_if_ended() const;
+  void check_sender(int peer, const FrameKey& key) const;
+  Slot& slot_of(int peer, const FrameKey& key, uint64_t offset, uint64_t total);
+  std::vector<uint8_t> fresh_buffer(size_t bytes);
   std::vector<uint8_t> remove(std::map<Key, Slot>::iterator slot);
 
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::map<Key, Slot> slots_;
+  std::vector<Place> taken_;  // by peer
+  std::set<uint64_t> forgotten_;
+  std::vector<std::vector<uint8_t>> spare_;
+  MailboxLimits limits_;
   uint64_t bytes_ = 0;
+  size_t embeddings_ = 0;
   uint64_t epoch_ = 0;
   bool ended_ = true;
   int lost_rank_ = -1;

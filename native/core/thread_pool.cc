@@ -3,8 +3,10 @@
 #include <atomic>
 #include <cfenv>
 #include <condition_variable>
+#include <exception>
 #include <mutex>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/check.h"
@@ -51,9 +53,17 @@ struct ThreadPool::State {
   int count = 0;
   std::atomic<int> next{0};
   std::atomic<int> busy{0};
+  std::exception_ptr error;
 
+  // The first exception is kept for the caller; what is left of the job is skipped.
   void drain() {
-    for (int i = next.fetch_add(1); i < count; i = next.fetch_add(1)) task.call(task.of, i);
+    try {
+      for (int i = next.fetch_add(1); i < count; i = next.fetch_add(1)) task.call(task.of, i);
+    } catch (...) {
+      next.store(count);
+      std::lock_guard lock(mutex);
+      if (error == nullptr) error = std::current_exception();
+    }
   }
 
   uint64_t await_job(uint64_t seen) {
@@ -126,6 +136,7 @@ void ThreadPool::run(int count, TaskRef task) const {
   }
   state_->drain();
   state_->await_workers();
+  if (state_->error != nullptr) std::rethrow_exception(std::exchange(state_->error, nullptr));
 }
 
 }  // namespace tessera

@@ -12,8 +12,8 @@ class ThreadPool {
   explicit ThreadPool(int threads);
   ~ThreadPool();
   int threads() const;
-  // Runs task(i) for i in [0, count) on all threads, in any order; returns when all are done. Tasks
-  // do not throw. Nothing is allocated.
+  // Runs task(i) for i in [0, count) on all threads, in any order; returns when all are done. The
+  // first exception of a task is thrown here, the rest of the job is skipped. Nothing is allocated.
   template <typename Task>
   void parallel_for(int count, const Task& task) const {
     run(count, {&task, [](const void* of, int i) { (*static_cast<const Task*>(of))(i); }});

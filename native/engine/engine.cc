@@ -10,6 +10,7 @@ namespace tessera {
 namespace {
 
 constexpr size_t kAnsweredSteps = 8;  // results kept for a plan that is sent again
+constexpr size_t kMaxJobs = 1024;     // that wait
 
 double find_theta(const Program& program) {
   for (const Segment& segment : program.segments)
@@ -20,12 +21,15 @@ double find_theta(const Program& program) {
 
 }  // namespace
 
-Engine::Engine(EngineSpec spec) : spec_(std::move(spec)) {
+Engine::Engine(EngineSpec spec)
+    : spec_(std::move(spec)),
+      encode_run_(std::make_unique<Run>()),
+      step_run_(std::make_unique<Run>()) {
   CHECK_ARGUMENT(
       spec_.size >= 1 && spec_.size <= kMaxLanes && spec_.rank >= 0 && spec_.rank < spec_.size,
       "rank ", spec_.rank, " of ", spec_.size);
-  check_program(spec_.encode, spec_);
-  check_program(spec_.step, spec_);
+  check_program(spec_.encode, spec_, {Per::kTile});
+  check_program(spec_.step, spec_, {Per::kToken, Per::kWanted});
   rope_theta_ = find_theta(spec_.step);
   context_.kind = detect_cpu_kind();
   CHECK_ARGUMENT(spec_.threads >= 1 && spec_.threads <= 1024, "threads ", spec_.threads,
@@ -34,19 +38,29 @@ Engine::Engine(EngineSpec spec) : spec_(std::move(spec)) {
 }
 
 Engine::~Engine() {
-  mailbox_.end(epoch_, -1);
+  stop();
+  thread_.join();
+}
+
+void Engine::stop() {
   {
     std::lock_guard lock(queue_mutex_);
     closing_ = true;
     queue_wake_.notify_all();
   }
-  thread_.join();
+  mailbox_.stop();
 }
 
 void Engine::post(std::function<void()> job) {
   std::lock_guard lock(queue_mutex_);
+  check_open();
+  CHECK_ARGUMENT(queue_.size() < kMaxJobs, "jobs: ", queue_.size(), " wait, limit ", kMaxJobs);
   queue_.push_back(std::move(job));
   queue_wake_.notify_one();
+}
+
+void Engine::check_open() const {
+  CHECK_CODE("CLOSED", !closing_.load(), "the engine is closed");
 }
 
 void Engine::run_loop() {
@@ -57,7 +71,7 @@ void Engine::run_loop() {
     std::function<void()> job;
     {
       std::unique_lock lock(queue_mutex_);
-      queue_wake_.wait(lock, [&] { return closing_ || !queue_.empty(); });
+      queue_wake_.wait(lock, [&] { return closing_.load() || !queue_.empty(); });
       if (queue_.empty()) return;
       job = std::move(queue_.front());
       queue_.pop_front();
@@ -67,55 +81,69 @@ void Engine::run_loop() {
 }
 
 EngineInfo Engine::info() const {
-  uint64_t cache = 0;
-  for (const auto& layer : cache_) cache += layer.size();
   return {cpu_kind_name(context_.kind), spec_.threads,
-          weight_bytes(spec_.encode) + weight_bytes(spec_.step), cache,
-          (workspace_.size() + rope_table_.size()) * sizeof(float)};
+          weight_bytes(spec_.encode) + weight_bytes(spec_.step), cache_bytes_.load(),
+          workspace_bytes_.load()};
 }
 
 void Engine::load(const std::function<void(uint64_t, uint64_t)>& progress) {
   const uint64_t total = weight_bytes(spec_.encode) + weight_bytes(spec_.step);
   uint64_t done = 0;
-  const auto loaded = [&](uint64_t bytes) { progress(done += bytes, total); };
+  const auto loaded = [&](uint64_t bytes) {
+    check_open();
+    progress(done += bytes, total);
+  };
   step_weights_ = load_weights(context_, spec_.step, spec_.tensors, loaded);
   encode_weights_ = load_weights(context_, spec_.encode, spec_.tensors, loaded);
 }
 
 void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
+  check_open();
   CHECK_ARGUMENT(epoch > epoch_, "epoch ", epoch, " is not above ", epoch_);
   CHECK_ARGUMENT(placement.block_count > 0 && placement.max_batched_tokens > 0 &&
-                     placement.max_wanted_rows > 0 && placement.max_model_len > 0,
+                     placement.max_wanted_rows > 0 && placement.max_model_len > 0 &&
+                     placement.max_tiles > 0 && placement.max_sequences > 0 &&
+                     placement.max_embeddings >= 0 && placement.max_steps_in_flight > 0,
                  "placement: a size is zero");
+  mailbox_.end(epoch_, -1);
   placement_ = placement;
   encode_memory_ = plan_memory(spec_.encode, 0, 0, placement.max_tiles);
   step_memory_ =
       plan_memory(spec_.step, placement.max_batched_tokens, placement.max_wanted_rows, 0);
-  workspace_.assign(std::max(encode_memory_.elements, step_memory_.elements), 0.0f);
+  // What is held is given back before the new is taken.
+  workspace_ = {};
+  workspace_ = Buffer<float>(std::max(encode_memory_.elements, step_memory_.elements));
   const size_t element = placement.kv_bf16 ? 2 : 4;
   const size_t layer =
       element * placement.block_count * spec_.kv_heads * 2 * spec_.head_dim * kBlockTokens;
-  cache_.assign(spec_.layers, {});
-  for (auto& data : cache_) data.assign(layer, 0);
-  rope_table_.resize(static_cast<size_t>(placement.max_model_len) * spec_.head_dim);
+  cache_.clear();
+  for (int i = 0; i < spec_.layers; ++i) cache_.emplace_back(layer);
+  rope_table_ = {};
+  rope_table_ = Buffer<float>(static_cast<size_t>(placement.max_model_len) * spec_.head_dim);
   if (rope_theta_ > 0)
     rope_table(rope_table_.data(), placement.max_model_len, spec_.head_dim, rope_theta_);
   sequences_.clear();
   embeddings_.clear();
   kept_.clear();
   answered_.clear();
+  step_run_->reserve(placement);
   sequence_count_ = embedding_count_ = last_step_ = 0;
+  cache_bytes_ = layer * cache_.size();
+  workspace_bytes_ = workspace_.bytes() + rope_table_.bytes();
   epoch_ = epoch;
-  mailbox_.begin(epoch);
+  mailbox_.begin(epoch,
+                 {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings)});
 }
 
 void Engine::check_epoch(uint64_t epoch) const {
+  check_open();
   CHECK_CODE("EPOCH_ENDED", epoch == epoch_, "epoch ", epoch, ": the engine is at ", epoch_);
   mailbox_.check_running();
 }
 
 Group Engine::group() {
-  return {spec_.rank, spec_.size, placement_.wire_bf16, exchange_.load(), &mailbox_};
+  return {spec_.rank,       spec_.size, placement_.wire_bf16,
+          exchange_.load(), &mailbox_,  &collective_scratch_};
 }
 
 EncodeOutcome Engine::encode(const EncodePlan& plan) {
@@ -128,16 +156,14 @@ EncodeOutcome Engine::encode(const EncodePlan& plan) {
     CHECK_ARGUMENT(tile.u8.size() == pixels || tile.f32.size() == pixels, "tile ",
                    tile.embedding_id, ": ", std::max(tile.u8.size(), tile.f32.size()),
                    " values, must be ", pixels);
-  Run run;
-  run.memory = &encode_memory_;
-  run.program = &spec_.encode;
-  run.epoch = plan.epoch;
-  run.step = plan.encode_id;
+  Run& run = *encode_run_;
+  run.begin(spec_.encode, encode_memory_, plan.epoch, plan.encode_id);
   run.tiles = static_cast<int>(plan.tiles.size());
   run.encode = &plan;
   run.capture = &plan.capture;
-  run.deadline = Clock::now() + std::chrono::milliseconds(placement_.collective_deadline_ms);
-  execute(run, spec_.encode, encode_weights_);
+  const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
+  run.deadline = start + std::chrono::milliseconds(limit);
+  execute(run, encode_weights_);
   const auto spent = std::chrono::nanoseconds(Clock::now() - start).count();
   return {static_cast<uint64_t>(spent), std::move(run.outcome.captured)};
 }
@@ -148,9 +174,15 @@ StepOutcome Engine::step(const StepPlan& plan) {
   if (const auto again = answered_.find(plan.step_id); again != answered_.end())
     return again->second;
   check_step(plan);
-  apply(plan);
-  Run run = prepare(plan);
-  execute(run, spec_.step, step_weights_);
+  Run& run = *step_run_;
+  try {
+    apply(plan);
+    prepare(run, plan);
+    execute(run, step_weights_);
+  } catch (...) {
+    mailbox_.end(epoch_, -1);
+    throw;
+  }
   const uint64_t total = std::chrono::nanoseconds(Clock::now() - start).count();
   run.outcome.wait_ns = run.times.wait_ns;
   run.outcome.compute_ns = total - std::min(total, run.times.wait_ns);
@@ -163,7 +195,10 @@ StepOutcome Engine::step(const StepPlan& plan) {
 
 void Engine::apply(const StepPlan& plan) {
   release(plan.closed_sequence_ids, plan.released_embedding_ids);
-  while (!kept_.empty() && kept_.front().step <= plan.released_step) kept_.pop_front();
+  while (!kept_.empty() && kept_.front()->step <= plan.released_step) {
+    spare_rows_.push_back(std::move(kept_.front()));
+    kept_.pop_front();
+  }
   for (const SequenceOpen& open : plan.opened) {
     Sequence& sequence = sequences_[open.sequence_id];
     sequence = {open.prompt_length, open.sampling, open.token_ids, {}};
@@ -175,25 +210,27 @@ void Engine::apply(const StepPlan& plan) {
 void Engine::release(const std::vector<uint64_t>& sequence_ids,
                      const std::vector<uint64_t>& embedding_ids) {
   for (const uint64_t id : sequence_ids) sequences_.erase(id);
-  for (const uint64_t id : embedding_ids) {
-    std::vector<uint8_t> unused;
-    if (embeddings_.erase(id) == 0) mailbox_.take_embedding(id, &unused);
-  }
+  for (const uint64_t id : embedding_ids)
+    if (embeddings_.erase(id) == 0) mailbox_.forget_embedding(id);
   sequence_count_ = sequences_.size();
   embedding_count_ = embeddings_.size();
 }
 
 RowResult Engine::more_candidates(const CandidateQuery& query) {
-  for (const KeptRow& kept : kept_) {
-    if (kept.step != query.step_id || kept.sequence_id != query.sequence_id ||
-        kept.row != query.row)
+  check_open();
+  CHECK_ARGUMENT(query.count > 0 && query.count <= spec_.vocabulary, "count: ", query.count,
+                 ", must be 1…", spec_.vocabulary);
+  for (const auto& kept : kept_) {
+    if (kept->step != query.step_id || kept->sequence_id != query.sequence_id ||
+        kept->row != query.row)
       continue;
     RowResult result{query.sequence_id, query.row, {}};
-    for (const VocabularyLane& lane : kept.lanes) {
+    for (const VocabularyLane& lane : *kept->lanes) {
       LaneResult out;
       out.lane = lane.lane;
-      out.candidates = lane_candidates(context_, lane, kept.raw.data(), kept.processed.data(),
-                                       kept.draw, query.count);
+      out.candidates =
+          lane_candidates(context_, lane, kept->raw.data() + lane.column,
+                          kept->processed.data() + lane.column, kept->draw, query.count);
       result.lanes.push_back(std::move(out));
     }
     return result;

@@ -11,6 +11,7 @@
 #include <thread>
 
 #include "collective/all_reduce.h"
+#include "core/buffer.h"
 #include "engine/plan.h"
 #include "program/program.h"
 #include "program/weights.h"
@@ -28,10 +29,15 @@ struct EngineInfo {
 class Engine {
  public:
   explicit Engine(EngineSpec spec);
+  // Ends the epoch, lets a running job stop at its next op and queued ones fail with CLOSED, and
+  // waits for the thread; not to be called on it.
   ~Engine();
 
   // Any thread.
+  // Throws CLOSED after stop(), INVALID_ARGUMENT when too many jobs wait.
   void post(std::function<void()> job);
+  // From now on jobs fail with CLOSED; returns at once.
+  void stop();
   void set_exchange(Exchange* exchange) { exchange_.store(exchange); }
   Mailbox& mailbox() { return mailbox_; }
   void end_epoch(uint64_t epoch, int lost_rank) { mailbox_.end(epoch, lost_rank); }
@@ -44,6 +50,7 @@ class Engine {
   void load(const std::function<void(uint64_t done, uint64_t total)>& progress);
   void begin_epoch(uint64_t epoch, const PlacementSpec& placement);
   EncodeOutcome encode(const EncodePlan& plan);
+  // A failure after the plan was taken ends the epoch: the ranks would not agree any more.
   StepOutcome step(const StepPlan& plan);
   RowResult more_candidates(const CandidateQuery& query);
   void release(const std::vector<uint64_t>& sequence_ids,
@@ -52,14 +59,21 @@ class Engine {
  private:
   struct Run;  // one pass through a program
   struct KeptRow;
+  using OpenedIds = std::set<uint64_t>;
 
   void run_loop();
+  void check_open() const;
   void check_epoch(uint64_t epoch) const;
   void check_step(const StepPlan& plan) const;
-  void check_slice(const Slice& slice, const std::set<uint64_t>& opened) const;
+  void check_opened(const SequenceOpen& open) const;
+  void check_slice(const Slice& slice, const OpenedIds& opened) const;
+  void check_image_rows(const Slice& slice, const ImageRows& rows) const;
+  void check_wanted(const Slice& slice, const WantedRow& row) const;
   void apply(const StepPlan& plan);
-  Run prepare(const StepPlan& plan);
-  void execute(Run& run, const Program& program, const std::vector<Weight>& weights);
+  void prepare(Run& run, const StepPlan& plan);
+  void place_rows(Run& run, const Slice& slice);
+  void execute(Run& run, const std::vector<Weight>& weights);
+  void capture(Run& run, const Op& op);
   void execute_op(Run& run, const Op& op, const std::vector<Weight>& weights);
   bool vision_op(Run& run, const Op& op, const std::vector<Weight>& weights);
   void decoder_op(Run& run, const Op& op, const std::vector<Weight>& weights);
@@ -68,7 +82,9 @@ class Engine {
   void splice_images(Run& run, const Op& op);
   const std::vector<float>& embedding(const ImageRows& rows, Clock::time_point deadline);
   void head(Run& run, const Op& op);
+  KeptRow* keep_row(const Run& run, size_t wanted, const Op& op);
   Group group();
+  CacheView cache_view(const Op& op);
 
   EngineSpec spec_;
   PlacementSpec placement_{};
@@ -76,23 +92,27 @@ class Engine {
   Context context_;
   std::vector<Weight> encode_weights_, step_weights_;
   MemoryPlan encode_memory_, step_memory_;
-  std::vector<float> workspace_;
-  std::vector<float> rope_table_;
+  std::unique_ptr<Run> encode_run_, step_run_;
+  Buffer<float> workspace_;
+  Buffer<float> rope_table_;
   double rope_theta_ = 0;
-  std::vector<std::vector<uint8_t>> cache_;  // by layer
+  std::vector<Buffer<uint8_t>> cache_;  // by layer
   Sequences sequences_;
   std::map<uint64_t, std::vector<float>> embeddings_;
-  std::deque<KeptRow> kept_;
+  std::deque<std::unique_ptr<KeptRow>> kept_;
+  std::vector<std::unique_ptr<KeptRow>> spare_rows_;
   std::map<uint64_t, StepOutcome> answered_;  // the last few steps
+  CollectiveScratch collective_scratch_;
   uint64_t epoch_ = 0;
   Mailbox mailbox_;
   std::atomic<Exchange*> exchange_{nullptr};
   std::atomic<uint64_t> sequence_count_{0}, embedding_count_{0}, last_step_{0};
+  std::atomic<uint64_t> cache_bytes_{0}, workspace_bytes_{0};
+  std::atomic<bool> closing_{false};
 
   std::mutex queue_mutex_;
   std::condition_variable queue_wake_;
   std::deque<std::function<void()>> queue_;
-  bool closing_ = false;
   std::thread thread_;
 };
 

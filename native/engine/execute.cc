@@ -15,22 +15,26 @@ const float* values_or_null(const std::vector<Weight>& weights, int id) {
 
 }  // namespace
 
-void Engine::execute(Run& run, const Program& program, const std::vector<Weight>& weights) {
+void Engine::capture(Run& run, const Op& op) {
+  if (op.label.empty() || run.capture == nullptr) return;
+  if (std::find(run.capture->begin(), run.capture->end(), op.label) == run.capture->end()) return;
+  const int id = op.out >= 0 ? op.out : op.x;
+  const size_t count =
+      static_cast<size_t>(run.rows(run.program->buffers[id])) * run.program->buffers[id].width;
+  const float* data = workspace_.data() + run.memory->offsets[id];
+  run.outcome.captured[op.label].assign(data, data + count);
+}
+
+void Engine::execute(Run& run, const std::vector<Weight>& weights) {
   if (run.tokens == 0 && run.tiles == 0) return;
-  for (const Segment& segment : program.segments) {
+  for (const Segment& segment : run.program->segments) {
     for (const Op& op : segment.ops) {
+      check_open();
       execute_op(run, op, weights);
-      if (op.label.empty()) continue;
-      if (std::find(run.capture->begin(), run.capture->end(), op.label) == run.capture->end())
-        continue;
-      const int id = op.out >= 0 ? op.out : op.x;
-      const BufferSpec& buffer = program.buffers[id];
-      const float* data = workspace_.data() + run.memory->offsets[id];
-      run.outcome.captured[op.label].assign(
-          data, data + static_cast<size_t>(run.rows(buffer)) * buffer.width);
+      capture(run, op);
     }
     if (segment.all_reduce < 0) continue;
-    const BufferSpec& buffer = program.buffers[segment.all_reduce];
+    const BufferSpec& buffer = run.program->buffers[segment.all_reduce];
     float* data = workspace_.data() + run.memory->offsets[segment.all_reduce];
     const CallId call{run.epoch, run.step, run.call++};
     const auto part = Clock::now() + std::chrono::milliseconds(placement_.collective_deadline_ms);
@@ -38,6 +42,11 @@ void Engine::execute(Run& run, const Program& program, const std::vector<Weight>
                    {data, static_cast<size_t>(run.rows(buffer)) * buffer.width},
                    std::min(run.deadline, part), run.times);
   }
+}
+
+CacheView Engine::cache_view(const Op& op) {
+  return {cache_[op.layer].data(), placement_.kv_bf16 ? CacheType::kBf16 : CacheType::kF32,
+          op.kv_heads, op.head_dim};
 }
 
 void Engine::linear_op(Run& run, const Op& op, const std::vector<Weight>& weights) {
@@ -127,10 +136,6 @@ void Engine::decoder_op(Run& run, const Op& op, const std::vector<Weight>& weigh
   const auto data = [&](int id) { return workspace_.data() + run.memory->offsets[id]; };
   const auto& buffers = run.program->buffers;
   const size_t stride = op.x < 0 ? 0 : buffers[op.x].width;
-  const CacheType type = placement_.kv_bf16 ? CacheType::kBf16 : CacheType::kF32;
-  const auto cache = [&] {
-    return CacheView{cache_[op.layer].data(), type, op.kv_heads, op.head_dim};
-  };
   float* keys = op.x < 0 ? nullptr : data(op.x) + op.heads * op.head_dim;
   switch (op.kind) {
     case OpKind::kEmbedTokens:
@@ -142,12 +147,12 @@ void Engine::decoder_op(Run& run, const Op& op, const std::vector<Weight>& weigh
       return rope(context_, {data(op.x), stride, run.tokens, op.heads + op.kv_heads, op.head_dim,
                              run.positions.data(), rope_table_.data()});
     case OpKind::kWriteCache:
-      return write_cache(context_, {cache(), keys, keys + op.kv_heads * op.head_dim, stride,
+      return write_cache(context_, {cache_view(op), keys, keys + op.kv_heads * op.head_dim, stride,
                                     run.tokens, run.slots.data()});
     case OpKind::kAttention:
       return attention(
           context_,
-          {data(op.out), data(op.x), static_cast<size_t>(buffers[op.out].width), stride, cache(),
+          {data(op.out), data(op.x), static_cast<size_t>(buffers[op.out].width), stride, cache_view(op),
            run.tokens, op.heads, op.head_dim, static_cast<float>(op.scale), run.attention.data()});
     case OpKind::kGatherRows:
       for (size_t i = 0; i < run.wanted_rows.size(); ++i)
@@ -167,14 +172,15 @@ void Engine::store_embeddings(Run& run, const Op& op) {
   CHECK_ARGUMENT(embeddings_.size() + run.tiles <= static_cast<size_t>(placement_.max_embeddings),
                  "embeddings: ", embeddings_.size() + run.tiles, " tiles, limit ",
                  placement_.max_embeddings);
+  const Group to = group();
   for (int t = 0; t < run.tiles; ++t) {
     const uint64_t id = run.encode->tiles[t].embedding_id;
     const float* tile = data + t * count;
-    embeddings_[id].assign(tile, tile + count);
+    if (!mailbox_.was_forgotten(id)) embeddings_[id].assign(tile, tile + count);
     if (spec_.size == 1) continue;
     const FrameKey key{FrameKind::kEmbedding, run.epoch, run.step, id};
-    send_tensor(group(), peers_of(group()), key, reinterpret_cast<const uint8_t*>(tile),
-                count * sizeof(float), run.times);
+    send_tensor(to, to.peers, key, reinterpret_cast<const uint8_t*>(tile), count * sizeof(float),
+                run.times);
   }
   embedding_count_ = embeddings_.size();
 }
@@ -192,11 +198,10 @@ const std::vector<float>& Engine::embedding(const ImageRows& rows, Clock::time_p
       std::vector<float>& values = embeddings_[rows.embedding_id];
       values.resize(count);
       std::memcpy(values.data(), bytes.data(), bytes.size());
+      mailbox_.recycle(std::move(bytes));
       embedding_count_ = embeddings_.size();
       return values;
     }
-    CHECK_ARGUMENT(rows.encoder_rank != spec_.rank && spec_.size > 1, "embedding ",
-                   rows.embedding_id, ": was not encoded here");
     if (!mailbox_.wait_arrival(seen, deadline))
       throw Error("PEER_TIMEOUT",
                   "rank " + std::to_string(rows.encoder_rank) + " did not send embedding " +
@@ -210,10 +215,10 @@ void Engine::splice_images(Run& run, const Op& op) {
   float* h = workspace_.data() + run.memory->offsets[op.x];
   for (const auto& [first, rows] : run.images) {
     const Clock::time_point start = Clock::now();
-    const std::vector<float>& values = embedding(rows, run.deadline);
+    const std::vector<float>& values = embedding(*rows, run.deadline);
     run.times.wait_ns += std::chrono::nanoseconds(Clock::now() - start).count();
-    std::memcpy(h + first * width, values.data() + rows.first_row * width,
-                rows.count * width * sizeof(float));
+    std::memcpy(h + first * width, values.data() + rows->first_row * width,
+                rows->count * width * sizeof(float));
   }
 }
 

@@ -21,6 +21,7 @@ struct TileInput {
 
 struct EncodePlan {
   uint64_t epoch, encode_id;
+  int deadline_ms;  // 0: the placement's
   std::vector<TileInput> tiles;
   std::vector<std::string> capture;
 };

@@ -1,4 +1,5 @@
 // A plan is checked whole before anything is changed, then laid out as rows of a batch.
+#include <cmath>
 #include <set>
 
 #include "core/check.h"
@@ -9,12 +10,16 @@ namespace tessera {
 void Engine::check_step(const StepPlan& plan) const {
   CHECK_ARGUMENT(plan.step_id == last_step_ + 1, "step_id: ", plan.step_id, ", must be ",
                  last_step_ + 1);
-  std::set<uint64_t> opened, seen;
+  const auto in_flight = static_cast<uint64_t>(placement_.max_steps_in_flight);
+  CHECK_ARGUMENT(
+      plan.released_step < plan.step_id && plan.released_step + in_flight >= plan.step_id,
+      "released_step: ", plan.released_step, " at step ", plan.step_id, ", must be at most ",
+      in_flight, " before it");
+  OpenedIds opened, seen;
   for (const SequenceOpen& open : plan.opened) {
-    opened.insert(open.sequence_id);
-    CHECK_ARGUMENT(open.prompt_length >= 0 && open.prompt_length <= placement_.max_model_len,
-                   "opened.prompt_length: ", open.prompt_length, ", limit ",
-                   placement_.max_model_len);
+    CHECK_ARGUMENT(opened.insert(open.sequence_id).second, "opened: sequence ", open.sequence_id,
+                   " twice");
+    check_opened(open);
   }
   CHECK_ARGUMENT(
       sequences_.size() + opened.size() <=
@@ -35,7 +40,43 @@ void Engine::check_step(const StepPlan& plan) const {
                  " rows, limit ", placement_.max_wanted_rows);
 }
 
-void Engine::check_slice(const Slice& slice, const std::set<uint64_t>& opened) const {
+namespace {
+
+void check_ids(const std::vector<int>& ids, int vocabulary, const char* field) {
+  for (const int id : ids)
+    CHECK_ARGUMENT(id >= 0 && id < vocabulary, field, ": ", id, ", vocabulary ", vocabulary);
+}
+
+void check_sampling(const SamplingSpec& sampling, int vocabulary) {
+  CHECK_ARGUMENT(std::isfinite(sampling.temperature) && sampling.temperature >= 0,
+                 "sampling.temperature: ", sampling.temperature, ", must be 0 or above");
+  CHECK_ARGUMENT(std::isfinite(sampling.repetition_penalty) && sampling.repetition_penalty > 0,
+                 "sampling.repetition_penalty: ", sampling.repetition_penalty, ", must be above 0");
+  CHECK_ARGUMENT(
+      std::isfinite(sampling.presence_penalty) && std::isfinite(sampling.frequency_penalty),
+      "sampling: presence_penalty ", sampling.presence_penalty, " and frequency_penalty ",
+      sampling.frequency_penalty, " must be finite");
+  for (const auto& [id, bias] : sampling.logit_bias)
+    CHECK_ARGUMENT(id >= 0 && id < vocabulary && std::isfinite(bias), "sampling.logit_bias: id ",
+                   id, ", bias ", bias, ", vocabulary ", vocabulary);
+  check_ids(sampling.allowed_token_ids, vocabulary, "sampling.allowed_token_ids");
+  check_ids(sampling.suppressed_token_ids, vocabulary, "sampling.suppressed_token_ids");
+  for (const auto& word : sampling.bad_words) check_ids(word, vocabulary, "sampling.bad_words");
+}
+
+}  // namespace
+
+void Engine::check_opened(const SequenceOpen& open) const {
+  const int limit = placement_.max_model_len;
+  CHECK_ARGUMENT(open.prompt_length >= 0 && open.prompt_length <= limit, "opened.prompt_length: ",
+                 open.prompt_length, ", limit ", limit);
+  CHECK_ARGUMENT(open.token_ids.size() <= static_cast<size_t>(limit), "opened.token_ids: ",
+                 open.token_ids.size(), ", limit ", limit);
+  check_ids(open.token_ids, spec_.vocabulary, "opened.token_ids");
+  check_sampling(open.sampling, spec_.vocabulary);
+}
+
+void Engine::check_slice(const Slice& slice, const OpenedIds& opened) const {
   const auto known = sequences_.find(slice.sequence_id);
   const bool fresh = opened.contains(slice.sequence_id);
   CHECK_ARGUMENT(fresh || known != sequences_.end(), "slices: sequence ", slice.sequence_id,
@@ -45,9 +86,7 @@ void Engine::check_slice(const Slice& slice, const std::set<uint64_t>& opened) c
                      slice.start_position <= placement_.max_model_len - count,
                  "slice of ", slice.sequence_id, ": positions ", slice.start_position, " + ", count,
                  ", limit ", placement_.max_model_len);
-  for (const int id : slice.token_ids)
-    CHECK_ARGUMENT(id >= 0 && id < spec_.vocabulary, "token_ids: ", id, ", vocabulary ",
-                   spec_.vocabulary);
+  check_ids(slice.token_ids, spec_.vocabulary, "token_ids");
   const size_t held = fresh ? 0 : known->second.blocks.size();
   CHECK_ARGUMENT(slice.first_block >= 0 && static_cast<size_t>(slice.first_block) <= held,
                  "first_block: ", slice.first_block, ", the table has ", held);
@@ -58,46 +97,66 @@ void Engine::check_slice(const Slice& slice, const std::set<uint64_t>& opened) c
   for (const int block : slice.block_ids)
     CHECK_ARGUMENT(block >= 0 && block < placement_.block_count, "block_ids: ", block, ", limit ",
                    placement_.block_count);
-  for (const ImageRows& rows : slice.image_rows)
-    CHECK_ARGUMENT(rows.row >= 0 && rows.count > 0 && rows.count <= count &&
-                       rows.row <= count - rows.count && rows.first_row >= 0 &&
-                       rows.count <= spec_.embedding_rows &&
-                       rows.first_row <= spec_.embedding_rows - rows.count,
-                   "image_rows: rows ", rows.row, " + ", rows.count, " of ", count, ", from ",
-                   rows.first_row, " of ", spec_.embedding_rows);
-  for (const WantedRow& row : slice.wanted)
-    CHECK_ARGUMENT(row.row >= 0 && row.row < count && row.candidates >= 0 && row.top_logprobs >= 0,
-                   "wanted.row: ", row.row, " of ", count);
+  for (const ImageRows& rows : slice.image_rows) check_image_rows(slice, rows);
+  for (const WantedRow& row : slice.wanted) check_wanted(slice, row);
 }
 
-Engine::Run Engine::prepare(const StepPlan& plan) {
-  Run run;
-  run.memory = &step_memory_;
-  run.program = &spec_.step;
-  run.epoch = plan.epoch;
-  run.step = plan.step_id;
+void Engine::check_image_rows(const Slice& slice, const ImageRows& rows) const {
+  const int count = static_cast<int>(slice.token_ids.size());
+  CHECK_ARGUMENT(rows.row >= 0 && rows.count > 0 && rows.count <= count &&
+                     rows.row <= count - rows.count && rows.first_row >= 0 &&
+                     rows.count <= spec_.embedding_rows &&
+                     rows.first_row <= spec_.embedding_rows - rows.count,
+                 "image_rows: rows ", rows.row, " + ", rows.count, " of ", count, ", from ",
+                 rows.first_row, " of ", spec_.embedding_rows);
+  CHECK_ARGUMENT(rows.encoder_rank >= 0 && rows.encoder_rank < spec_.size,
+                 "image_rows.encoder_rank: ", rows.encoder_rank, ", the group has ", spec_.size);
+  CHECK_ARGUMENT(rows.encoder_rank != spec_.rank || embeddings_.contains(rows.embedding_id),
+                 "embedding ", rows.embedding_id, ": was not encoded here");
+}
+
+void Engine::check_wanted(const Slice& slice, const WantedRow& row) const {
+  const int count = static_cast<int>(slice.token_ids.size());
+  CHECK_ARGUMENT(row.row >= 0 && row.row < count, "wanted.row: ", row.row, " of ", count);
+  CHECK_ARGUMENT(row.candidates >= 0 && row.candidates <= spec_.vocabulary &&
+                     row.top_logprobs >= 0 && row.top_logprobs <= spec_.vocabulary,
+                 "wanted: ", row.candidates, " candidates, ", row.top_logprobs,
+                 " top_logprobs, vocabulary ", spec_.vocabulary);
+  check_ids(row.scored_token_ids, spec_.vocabulary, "wanted.scored_token_ids");
+  int end = 0;
+  for (const MaskRun& run : row.mask) {
+    CHECK_ARGUMENT(run.start >= end && run.count > 0 && run.count <= spec_.vocabulary - run.start,
+                   "wanted.mask: run of ", run.count, " from ", run.start,
+                   ", must follow ", end, " and end by ", spec_.vocabulary);
+    end = run.start + run.count;
+  }
+}
+
+void Engine::place_rows(Run& run, const Slice& slice) {
+  const Sequence& sequence = sequences_.at(slice.sequence_id);
+  const int first = static_cast<int>(run.ids.size());
+  for (size_t i = 0; i < slice.token_ids.size(); ++i) {
+    const int position = slice.start_position + static_cast<int>(i);
+    const int64_t block = sequence.blocks[position / kBlockTokens];
+    run.ids.push_back(slice.token_ids[i]);
+    run.positions.push_back(position);
+    run.slots.push_back(block * kBlockTokens + position % kBlockTokens);
+    run.attention.push_back({sequence.blocks.data(), position});
+  }
+  for (const ImageRows& rows : slice.image_rows) run.images.emplace_back(first + rows.row, &rows);
+  for (const WantedRow& row : slice.wanted) {
+    run.wanted_rows.push_back(first + row.row);
+    run.wanted.emplace_back(&slice, &row);
+  }
+}
+
+void Engine::prepare(Run& run, const StepPlan& plan) {
+  run.begin(spec_.step, step_memory_, plan.epoch, plan.step_id);
   run.capture = &plan.capture;
   const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
   run.deadline = Clock::now() + std::chrono::milliseconds(limit);
-  for (const Slice& slice : plan.slices) {
-    const Sequence& sequence = sequences_.at(slice.sequence_id);
-    const int first = static_cast<int>(run.ids.size());
-    for (size_t i = 0; i < slice.token_ids.size(); ++i) {
-      const int position = slice.start_position + static_cast<int>(i);
-      const int64_t block = sequence.blocks[position / kBlockTokens];
-      run.ids.push_back(slice.token_ids[i]);
-      run.positions.push_back(position);
-      run.slots.push_back(block * kBlockTokens + position % kBlockTokens);
-      run.attention.push_back({sequence.blocks.data(), position});
-    }
-    for (const ImageRows& rows : slice.image_rows) run.images.emplace_back(first + rows.row, rows);
-    for (const WantedRow& row : slice.wanted) {
-      run.wanted_rows.push_back(first + row.row);
-      run.wanted.emplace_back(&slice, &row);
-    }
-  }
+  for (const Slice& slice : plan.slices) place_rows(run, slice);
   run.tokens = static_cast<int>(run.ids.size());
-  return run;
 }
 
 }  // namespace tessera

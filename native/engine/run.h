@@ -1,4 +1,5 @@
-// One pass through a program: its rows, its memory, its times.
+// One pass through a program: its rows, its memory, its times. Kept and used again, so that a step
+// allocates nothing here.
 #pragma once
 
 #include "engine/engine.h"
@@ -16,12 +17,41 @@ struct Engine::Run {
   std::vector<AttentionRow> attention;
   std::vector<int> wanted_rows;                                   // row of the batch
   std::vector<std::pair<const Slice*, const WantedRow*>> wanted;  // the same order
-  std::vector<std::pair<int, ImageRows>> images;                  // first row of the batch
+  std::vector<std::pair<int, const ImageRows*>> images;           // first row of the batch
   const EncodePlan* encode = nullptr;
   const std::vector<std::string>* capture = nullptr;
   StepOutcome outcome;
   CollectiveTimes times;
 
+  // Empties everything and takes the names of the next pass.
+  void begin(const Program& of, const MemoryPlan& in, uint64_t of_epoch, uint64_t of_step) {
+    program = &of;
+    memory = &in;
+    epoch = of_epoch;
+    step = of_step;
+    call = 0;
+    tokens = tiles = 0;
+    ids.clear();
+    positions.clear();
+    slots.clear();
+    attention.clear();
+    wanted_rows.clear();
+    wanted.clear();
+    images.clear();
+    encode = nullptr;
+    capture = nullptr;
+    outcome = {};
+    times = {};
+  }
+  void reserve(const PlacementSpec& placement) {
+    const auto rows = static_cast<size_t>(placement.max_batched_tokens);
+    ids.reserve(rows);
+    positions.reserve(rows);
+    slots.reserve(rows);
+    attention.reserve(rows);
+    wanted_rows.reserve(placement.max_wanted_rows);
+    wanted.reserve(placement.max_wanted_rows);
+  }
   int rows(const BufferSpec& buffer) const {
     const int items = buffer.per == Per::kToken    ? tokens
                       : buffer.per == Per::kWanted ? static_cast<int>(wanted_rows.size())
@@ -32,14 +62,14 @@ struct Engine::Run {
 
 // A wanted row whose logits may be asked for again.
 struct Engine::KeptRow {
-  uint64_t step, sequence_id;
-  int row;
-  HeadDraw draw;
-  std::vector<VocabularyLane> lanes;
+  uint64_t step = 0, sequence_id = 0;
+  int row = 0;
+  HeadDraw draw{};
+  const std::vector<VocabularyLane>* lanes = nullptr;
   std::vector<float> raw, processed;  // [columns]
 };
 
-// The best `count` candidates of a lane. Used by the head and by more_candidates.
+// The best `count` candidates of a lane; raw and processed are the lane's own.
 std::vector<HeadCandidate> lane_candidates(const Context& context, const VocabularyLane& lane,
                                            const float* raw, const float* processed,
                                            const HeadDraw& draw, int count);

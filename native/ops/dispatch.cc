@@ -67,6 +67,15 @@ void add(const Context& context, float* a, const float* b, size_t count) {
   TESSERA_CHOOSE(add(context, a, b, count));
 }
 
+bool head_non_finite(const Context& context, const float* raw, int count) {
+  TESSERA_CHOOSE(head_non_finite(context, raw, count));
+}
+
+bool head_best(const Context& context, const float* raw, const float* processed, int first_id,
+               int count, const HeadDraw& draw, HeadCandidate* best) {
+  TESSERA_CHOOSE(head_best(context, raw, processed, first_id, count, draw, best));
+}
+
 LogSum head_log_sum(const Context& context, const float* values, int count, float temperature) {
   TESSERA_CHOOSE(head_log_sum(context, values, count, temperature));
 }

@@ -179,8 +179,9 @@ void add(const Context& context, float* a, const float* b, size_t count);
 void to_bf16(const Context& context, uint16_t* out, const float* x, size_t count);
 void from_bf16(const Context& context, float* out, const uint16_t* x, size_t count);
 
-// The head
-// --------------------------------------------------------------------------------------------------------
+// The head: one row of one lane. `raw` are the logits; `processed` those after bias, penalties and
+// masks (−inf: not allowed). scaled = processed / temperature (temperature 0: processed itself, noise
+// 0). These run on the calling thread; the engine spreads rows and lanes over the pool.
 
 struct LogSum {
   float max;
@@ -194,10 +195,9 @@ struct HeadCandidate {
 // (design, Sampling).
 float gumbel(uint64_t seed, uint32_t index, uint32_t choice, uint32_t token_id);
 
-// One row of one lane. `raw` are the logits; `processed` those after bias, penalties and masks
-// (−inf: not allowed). scaled = processed / temperature (temperature 0: processed itself, noise 0).
 inline constexpr float kNoLogit = -__builtin_inff();  // an id that may not be chosen
-bool head_non_finite(const float* raw, int count);
+// Whether a value is NaN or infinite.
+bool head_non_finite(const Context& context, const float* raw, int count);
 LogSum head_log_sum(const Context& context, const float* values, int count,
                     float temperature);  // 0: as 1
 // argmax of scaled + noise; the lowest id wins; false when nothing is allowed.
@@ -209,7 +209,6 @@ struct HeadDraw {
 bool head_best(const Context& context, const float* raw, const float* processed, int first_id,
                int count, const HeadDraw& draw, HeadCandidate* best);
 // Best `wanted` by (value, lowest id first), those that are allowed; returns how many.
-// scratch-free, any order of threads.
 int head_top(const Context& context, const float* values, int first_id, int count, int wanted,
              int32_t* ids);
 

@@ -7,6 +7,10 @@ namespace tessera {
 
 namespace {
 
+const char* per_name(Per per) {
+  return per == Per::kToken ? "token" : per == Per::kWanted ? "wanted" : "tile";
+}
+
 // Checks one op of a program; every message names the op and the field.
 class OpCheck {
  public:
@@ -14,8 +18,9 @@ class OpCheck {
       : program_(program), spec_(spec), op_(op) {}
 
   void run() const {
-    if (op_.kind != OpKind::kPatchify && op_.kind != OpKind::kEmbedTokens) width(op_.x, "x");
+    if (reads_x()) width(op_.x, "x");
     if (writes_out()) width(op_.out, "out");
+    rows();
     switch (op_.kind) {
       case OpKind::kLinear:
         return linear();
@@ -38,7 +43,9 @@ class OpCheck {
     }
   }
 
- private:
+  bool reads_x() const {
+    return op_.kind != OpKind::kPatchify && op_.kind != OpKind::kEmbedTokens;
+  }
   bool writes_out() const {
     switch (op_.kind) {
       case OpKind::kRmsNormHeads:
@@ -51,6 +58,58 @@ class OpCheck {
       default:
         return true;
     }
+  }
+
+ private:
+  // Rows of what an op reads and writes, for each token, wanted row or tile.
+  void rows() const {
+    const int grid = op_.kind == OpKind::kPatchify && op_.patch_size > 0
+                         ? op_.tile_size / op_.patch_size
+                         : op_.grid;
+    switch (op_.kind) {
+      case OpKind::kPatchify:
+        return shape(op_.out, Per::kTile, grid * grid);
+      case OpKind::kAssemblePatches:
+        shape(op_.x, Per::kTile, program_.buffers[op_.x].rows);
+        return shape(op_.out, Per::kTile, program_.buffers[op_.x].rows + 1);
+      case OpKind::kPixelShuffle:
+        CHECK_ARGUMENT(grid > 0 && grid % 2 == 0, op_.name, ".grid: ", grid, ", must be even");
+        shape(op_.x, Per::kTile, grid * grid + 1);
+        return shape(op_.out, Per::kTile, grid / 2 * (grid / 2));
+      case OpKind::kStoreEmbeddings:
+        return shape(op_.x, Per::kTile, spec_.embedding_rows);
+      case OpKind::kRmsNormHeads:
+        return shape(op_.x, Per::kTile, program_.buffers[op_.x].rows);
+      case OpKind::kVisionAttention:
+        shape(op_.x, Per::kTile, program_.buffers[op_.x].rows);
+        return same_rows();
+      case OpKind::kEmbedTokens:
+        return shape(op_.out, Per::kToken, 1);
+      case OpKind::kSpliceImages:
+      case OpKind::kRope:
+      case OpKind::kWriteCache:
+        return shape(op_.x, Per::kToken, 1);
+      case OpKind::kAttention:
+        shape(op_.x, Per::kToken, 1);
+        return shape(op_.out, Per::kToken, 1);
+      case OpKind::kGatherRows:
+        shape(op_.x, Per::kToken, 1);
+        return shape(op_.out, Per::kWanted, 1);
+      case OpKind::kHead:
+        return shape(op_.x, Per::kWanted, 1);
+      default:
+        return same_rows();
+    }
+  }
+  void shape(int id, Per per, int rows) const {
+    const BufferSpec& buffer = program_.buffers[id];
+    CHECK_ARGUMENT(buffer.per == per && buffer.rows == rows, op_.name, ": buffer ", buffer.name,
+                   " has ", buffer.rows, " rows per ", per_name(buffer.per), ", must have ", rows,
+                   " per ", per_name(per));
+  }
+  void same_rows() const {
+    const BufferSpec& x = program_.buffers[op_.x];
+    shape(op_.out, x.per, x.rows);
   }
   int width(int id, const char* field) const {
     CHECK_ARGUMENT(id >= 0 && id < static_cast<int>(program_.buffers.size()), op_.name, ".", field,
@@ -71,8 +130,10 @@ class OpCheck {
   void vector(int id, int length, const char* field) const {
     same(weight(id, WeightKind::kVector, field).outputs, length, field);
   }
-  void table(int id, int columns) const {
-    same(weight(id, WeightKind::kTable, "table").inputs, columns, "table width");
+  const WeightSpec& table(int id, int columns) const {
+    const WeightSpec& spec = weight(id, WeightKind::kTable, "table");
+    same(spec.inputs, columns, "table width");
+    return spec;
   }
   void linear() const {
     const WeightSpec& spec = weight(op_.weight, WeightKind::kLinear, "weight");
@@ -129,9 +190,9 @@ class OpCheck {
   }
   void head() const {
     for (const VocabularyLane& lane : op_.lanes)
-      CHECK_ARGUMENT(lane.column >= 0 && lane.count >= 0 &&
-                         lane.column + lane.count <= width(op_.x, "logits") &&
-                         lane.first_id + lane.count <= spec_.vocabulary,
+      CHECK_ARGUMENT(lane.column >= 0 && lane.count >= 0 && lane.first_id >= 0 &&
+                         lane.count <= width(op_.x, "logits") - lane.column &&
+                         lane.count <= spec_.vocabulary - lane.first_id,
                      "head: lane ", lane.lane, " lies outside the logits");
   }
   void layout() const {
@@ -143,7 +204,9 @@ class OpCheck {
         return same(width(op_.out, "out"), 3 * op_.patch_size * op_.patch_size, "out width");
       case OpKind::kAssemblePatches:
         vector(op_.weight, width(op_.out, "out"), "classEmbedding");
-        return table(op_.bias, width(op_.out, "out"));
+        same(width(op_.x, "x"), width(op_.out, "out"), "x width");
+        return same(table(op_.bias, width(op_.out, "out")).outputs,
+                    program_.buffers[op_.out].rows, "places");
       case OpKind::kPixelShuffle:
         return same(width(op_.out, "out"), 4 * width(op_.x, "x"), "out width");
       case OpKind::kGatherRows:
@@ -151,7 +214,9 @@ class OpCheck {
       case OpKind::kSiluMul:
         return same(width(op_.x, "x"), 2 * width(op_.out, "out"), "x width");
       case OpKind::kEmbedTokens:
-        return table(op_.weight, width(op_.out, "out"));
+        CHECK_ARGUMENT(op_.first_id >= 0, op_.name, ".firstId: ", op_.first_id);
+        table(op_.weight, width(op_.out, "out"));
+        return;
       default:
         return same(width(op_.x, "x"), spec_.embedding_width, "width");
     }
@@ -164,14 +229,54 @@ class OpCheck {
 
 }  // namespace
 
-void check_program(const Program& program, const EngineSpec& spec) {
-  for (const BufferSpec& buffer : program.buffers)
-    CHECK_ARGUMENT(buffer.rows > 0 && buffer.width > 0, "buffer ", buffer.name, ": ", buffer.rows,
-                   " × ", buffer.width);
+namespace {
+
+// Buffers as they are written; what is read must have been.
+class Order {
+ public:
+  explicit Order(const Program& program) : program_(program), written_(program.buffers.size()) {}
+  void read(int id, const std::string& by) const {
+    CHECK_ARGUMENT(id >= 0 && id < static_cast<int>(written_.size()), by, ": buffer ", id, " of ",
+                   written_.size());
+    CHECK_ARGUMENT(written_[id], by, ": buffer ", program_.buffers[id].name,
+                   " is read before it is written");
+  }
+  void write(int id) { written_[id] = true; }
+
+ private:
+  const Program& program_;
+  std::vector<bool> written_;
+};
+
+void check_order(const Program& program, const EngineSpec& spec, const Segment& segment,
+                 Order& order) {
+  for (const Op& op : segment.ops) {
+    const OpCheck check(program, spec, op);
+    if (check.reads_x()) order.read(op.x, op.name);
+    if (op.kind == OpKind::kResidual) order.read(op.out, op.name);
+    if (check.writes_out()) order.write(op.out);
+  }
+  if (segment.all_reduce >= 0) order.read(segment.all_reduce, "all_reduce_add");
+}
+
+}  // namespace
+
+void check_program(const Program& program, const EngineSpec& spec, const std::set<Per>& kinds) {
+  constexpr int kMaxWidth = 1 << 24;
+  for (const BufferSpec& buffer : program.buffers) {
+    CHECK_ARGUMENT(buffer.rows > 0 && buffer.width > 0 && buffer.rows <= kMaxWidth &&
+                       buffer.width <= kMaxWidth,
+                   "buffer ", buffer.name, ": ", buffer.rows, " × ", buffer.width);
+    CHECK_ARGUMENT(kinds.contains(buffer.per), "buffer ", buffer.name, ": rows per ",
+                   per_name(buffer.per), " have no place in this program");
+  }
+  for (const WeightSpec& weight : program.weights)
+    CHECK_ARGUMENT(weight.outputs > 0 && weight.inputs > 0, "weight ", weight.name, ": ",
+                   weight.outputs, " × ", weight.inputs);
+  Order order(program);
   for (const Segment& segment : program.segments) {
     for (const Op& op : segment.ops) OpCheck(program, spec, op).run();
-    CHECK_ARGUMENT(segment.all_reduce < static_cast<int>(program.buffers.size()),
-                   "all_reduce_add: buffer ", segment.all_reduce);
+    check_order(program, spec, segment, order);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -106,8 +107,9 @@ struct PlacementSpec {
   int max_model_len, max_steps_in_flight, selectable_ids, collective_deadline_ms;
 };
 
-// Throws INVALID_ARGUMENT naming the op and the field.
-void check_program(const Program& program, const EngineSpec& spec);
+// Every index, shape and order: what an op reads was written before it. Buffers are of the kinds in
+// `kinds`. Throws INVALID_ARGUMENT naming the op and the field.
+void check_program(const Program& program, const EngineSpec& spec, const std::set<Per>& kinds);
 
 // Where each buffer lies in one workspace: buffers whose lives do not meet share memory.
 struct MemoryPlan {

@@ -15,6 +15,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   // First byte of a tensor. Throws BAD_MODEL when the file is too short for it.
   const uint8_t* at(const TensorSource& source, const std::string& tensor) const;
+  // Lets go of a tensor's pages; they can be read again.
+  void drop(const TensorSource& source) const;
 
  private:
   std::string path_;
@@ -31,11 +33,13 @@ class TensorReader {
   void check_piece(const TensorPiece& piece) const;
 
  private:
-  uint16_t value(int64_t at) const;
+  enum class Type { kBf16, kF16, kF32 };
+  static Type type_of(const std::string& dtype, const std::string& tensor);
 
   std::string name_;
   const TensorSource& source_;
   const uint8_t* data_;
+  Type type_;
 };
 
 }  // namespace tessera

@@ -29,6 +29,15 @@ class Loader {
     return weight;
   }
 
+  // The file's pages stay in the kernel's cache; this process counts them no longer.
+  void drop_pages(const WeightSpec& spec) {
+    for (const auto* pieces : {&spec.pieces, &spec.zeros})
+      for (const TensorPiece& piece : *pieces) {
+        const TensorSource& source = tensors_.at(piece.tensor);
+        files_.at(source.path)->drop(source);
+      }
+  }
+
  private:
   TensorReader reader(const TensorPiece& piece) {
     const auto found = tensors_.find(piece.tensor);
@@ -52,7 +61,7 @@ class Loader {
   }
 
   void load_rows(const WeightSpec& spec, Weight& weight) {
-    std::vector<uint16_t> values(static_cast<size_t>(spec.outputs) * spec.inputs);
+    Buffer<uint16_t> values(static_cast<size_t>(spec.outputs) * spec.inputs);
     size_t at = 0;
     for (const TensorPiece& piece : spec.pieces) {
       const TensorReader source = reader(piece);
@@ -69,7 +78,7 @@ class Loader {
       weight.bf16 = std::move(values);
       return;
     }
-    weight.f32.resize(values.size());
+    weight.f32 = Buffer<float>(values.size());
     for (size_t i = 0; i < values.size(); ++i) weight.f32[i] = from_bf16(values[i]);
   }
 
@@ -78,7 +87,7 @@ class Loader {
     const int lanes = static_cast<int>(spec.lane_starts.size()) - 1;
     for (int i = 0; i < lanes; ++i)
       bytes += panel_bytes(spec.outputs, spec.lane_starts[i + 1] - spec.lane_starts[i]);
-    weight.bf16.assign(bytes / sizeof(uint16_t), 0);
+    weight.bf16 = Buffer<uint16_t>(bytes / sizeof(uint16_t));
     weight.lane_starts.assign(spec.lane_starts.begin(), spec.lane_starts.end() - 1);
     uint16_t* panels = weight.bf16.data();
     for (int i = 0; i < lanes; ++i) {
@@ -134,12 +143,14 @@ std::vector<Weight> load_weights(const Context& context, const Program& program,
   std::vector<Weight> weights;
   for (const WeightSpec& spec : program.weights) {
     weights.push_back(loader.load(spec));
+    loader.drop_pages(spec);
     loaded(weight_bytes(spec));
   }
   return weights;
 }
 
 uint64_t weight_bytes(const WeightSpec& spec) {
+  if (spec.kind == WeightKind::kLinear) return panel_bytes(spec.outputs, spec.inputs);
   const uint64_t values = static_cast<uint64_t>(spec.outputs) * spec.inputs;
   return values * (spec.kind == WeightKind::kVector ? sizeof(float) : sizeof(uint16_t));
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "core/buffer.h"
 #include "core/context.h"
 #include "ops/ops.h"
 #include "program/program.h"
@@ -13,8 +14,8 @@ namespace tessera {
 
 // One weight in memory: panels by lane (linear), f32 (vector), or bf16 rows (table).
 struct Weight {
-  std::vector<uint16_t> bf16;
-  std::vector<float> f32;
+  Buffer<uint16_t> bf16;
+  Buffer<float> f32;
   std::vector<Panels> lanes;
   std::vector<int> lane_starts;
   int rows = 0;
@@ -26,6 +27,7 @@ struct Weight {
 std::vector<Weight> load_weights(const Context& context, const Program& program,
                                  const std::map<std::string, TensorSource>& tensors,
                                  const std::function<void(uint64_t)>& loaded);
+// In memory: panels hold a multiple of 64 outputs.
 uint64_t weight_bytes(const WeightSpec& spec);
 uint64_t weight_bytes(const Program& program);
 

@@ -73,6 +73,8 @@ export interface EngineInfo {
 export interface EncodePlan {
   epoch: bigint;
   encodeId: bigint;
+  /** Absent: the placement's collectiveDeadlineMs. */
+  deadlineMs?: number;
   /** Pixels are u8 [s, s, 3], or normalised f32 [3, s, s]. */
   tiles: { embeddingId: bigint; pixels: Uint8Array | Float32Array }[];
   /** Labels of ops whose outputs are returned; for tests. */

@@ -1,6 +1,5 @@
 // Ops without sums over a row.
 #include <algorithm>
-#include <limits>
 
 #include "ops/kernels/kernels.h"
 #include "ops/kernels/simd.h"
@@ -80,24 +79,6 @@ void add(const Context& context, float* a, const float* b, size_t count) {
   over_elements(context, count, [&](size_t first, size_t part) {
     by_sixteen(a + first, part, [&](auto at) { return at(a + first) + at(b + first); });
   });
-}
-
-LogSum head_log_sum(const Context&, const float* values, int count, float temperature) {
-  const V16 t = splat(temperature == 0.0f ? 1.0f : temperature);
-  constexpr float kNothing = -std::numeric_limits<float>::infinity();
-  const auto at = [&](int i) {
-    const V16 raw = i + 16 <= count ? load(values + i) : load_part(values + i, count - i, kNothing);
-    return raw / t;
-  };
-  V16 best = splat(kNothing);
-  for (int i = 0; i < count; i += 16) best = max(best, at(i));
-  float lanes[16];
-  store(lanes, best);
-  const float top = *std::max_element(lanes, lanes + 16);
-  if (top == kNothing) return {top, 0.0f};
-  V16 sum = splat(0.0f);
-  for (int i = 0; i < count; i += 16) sum = sum + exp(at(i) - splat(top));
-  return {top, fold(sum)};
 }
 
 }  // namespace tessera::TESSERA_NS

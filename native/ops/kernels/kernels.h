@@ -21,6 +21,9 @@
   void silu_mul(const Context& context, float* out, const float* x, int rows, int width);         \
   void gelu(const Context& context, float* y, const float* x, size_t count);                      \
   void add(const Context& context, float* a, const float* b, size_t count);                       \
+  bool head_non_finite(const Context& context, const float* raw, int count);                      \
+  bool head_best(const Context& context, const float* raw, const float* processed, int first_id,  \
+                 int count, const HeadDraw& draw, HeadCandidate* best);                           \
   LogSum head_log_sum(const Context& context, const float* values, int count, float temperature); \
   }
 

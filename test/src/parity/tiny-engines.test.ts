@@ -165,10 +165,11 @@ class Runner {
           ],
     );
     const row = { row: count - 1, candidates: 0, topLogprobs: 0, logprob: true };
+    const stepId = this.step++;
     const plan = {
       epoch: 1n,
-      stepId: this.step++,
-      releasedStep: 0n,
+      stepId,
+      releasedStep: stepId - 1n,
       deadlineMs: 20_000,
       opened:
         start === 0
