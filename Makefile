@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps test-long test-full tidy clean
+.PHONY: help build demo test test-deps test-long test-full test-sanitize tidy clean
 GENERATOR := $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
 
 help: ## what can be made
@@ -23,11 +23,14 @@ demo: build ## two workers answer questions about a picture
 test: test-deps build ## native tests, then the node tests that are not long
 	node scripts/run-tests.mjs short
 
-test-long: build ## matrices
-	node scripts/run-tests.mjs long
+test-long: build ## matrices, load, and the native tests under sanitizers
+	node scripts/run-tests.mjs long sanitize
 
 test-full: build ## everything, uncut
-	TESSERA_FULL=1 node scripts/run-tests.mjs short long
+	TESSERA_FULL=1 node scripts/run-tests.mjs short long sanitize
+
+test-sanitize: ## the native tests with AddressSanitizer and UndefinedBehaviorSanitizer
+	node scripts/run-tests.mjs sanitize
 
 tidy: node_modules/.package-lock.json ## sizes, imports, formatting, lint, generated code, protos, licences
 	node scripts/tidy/tidy.mjs

@@ -1,4 +1,5 @@
-// What memory and arithmetic units give at most: loops that do nothing else, several variants each; the best counts.
+// What memory and arithmetic units give at most: loops that do nothing else, several variants each;
+// the best counts.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,8 @@ inline constexpr int kFmaVariants = 3;
 struct Ceilings {
   // Sums `count` f32 by vector loads over 4, 8 or 16 streams, or 8 with prefetch. Returns the sum.
   float (*read)(const float* data, size_t count, int variant);
-  // `turns` rounds of fused multiply-adds in register chains. Returns something; `flops` gets their number.
+  // `turns` rounds of fused multiply-adds in register chains. Returns something; `flops` gets their
+  // number.
   float (*fma)(long turns, int variant, double* flops);
 };
 

@@ -1,4 +1,5 @@
-// Linears as shares of the machine's ceilings. One JSON object a line: name, value, unit, measure, goal.
+// Linears as shares of the machine's ceilings. One JSON object a line: name, value, unit, measure,
+// goal.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
@@ -15,10 +16,10 @@
 
 namespace tessera::bench {
 
-#define TESSERA_CEILINGS(NAMESPACE)                       \
-  namespace NAMESPACE {                                   \
+#define TESSERA_CEILINGS(NAMESPACE)                         \
+  namespace NAMESPACE {                                     \
   float read(const float* data, size_t count, int variant); \
-  float fma(long turns, int variant, double* flops);      \
+  float fma(long turns, int variant, double* flops);        \
   }
 TESSERA_CEILINGS(scalar)
 #if defined(__x86_64__)
@@ -157,14 +158,13 @@ class Bench {
       const Layers layers(shape.outputs, shape.inputs, shape.lanes, kReadBytes);
       std::vector<Contender> contenders;
       for (int variant = 0; variant < kReadVariants; ++variant)
-        contenders.push_back({[&, variant] { read(memory, variant); },
-                              static_cast<double>(memory.bytes())});
+        contenders.push_back(
+            {[&, variant] { read(memory, variant); }, static_cast<double>(memory.bytes())});
       for (const int rows : {1, 4})
         contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.bytes()});
       const std::vector<double> rate = rates(contenders);
       const double ceiling = *std::max_element(rate.begin(), rate.begin() + kReadVariants);
-      const std::string measure =
-          text("read ceiling %.1f GB/s, ", ceiling / 1e9) + threads_text();
+      const std::string measure = text("read ceiling %.1f GB/s, ", ceiling / 1e9) + threads_text();
       print(name("decode", shape.name, 1), rate[kReadVariants] / ceiling, "ratio", measure,
             kDecodeGoal);
       print(name("decode", shape.name, 4), rate[kReadVariants + 1] / ceiling, "ratio", measure, 0);
@@ -185,8 +185,7 @@ class Bench {
             {[&, variant] { fma(kTurns, variant, &flops[variant]); }, 100 * flops[variant]});
       }
       for (const int rows : {64, 512})
-        contenders.push_back(
-            {[&, rows] { layers.run(context_, x, y, rows); }, layers.flops(rows)});
+        contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.flops(rows)});
       const std::vector<double> rate = rates(contenders);
       const double ceiling = *std::max_element(rate.begin(), rate.begin() + kFmaVariants);
       const std::string measure =
@@ -208,9 +207,8 @@ class Bench {
   }
   void read(const Buffer<float>& memory, int variant) {
     const size_t part = memory.size() / pool_.threads();
-    pool_.parallel_for(pool_.threads(), [&](int i) {
-      sink = here_.read(memory.data() + i * part, part, variant);
-    });
+    pool_.parallel_for(pool_.threads(),
+                       [&](int i) { sink = here_.read(memory.data() + i * part, part, variant); });
   }
   // All threads; `flops` counts those of all.
   void fma(long turns, int variant, double* flops) {

@@ -254,10 +254,9 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
     return guarded(info, [&] {
       const Fields from(info[0], "ids");
       const auto held = find(handle_);
-      held->engine->post([engine = held->engine.get(), sequences = from.u64s("sequenceIds"),
-                          embeddings = from.u64s("embeddingIds")] {
-        engine->release(sequences, embeddings);
-      });
+      held->engine->post(
+          [engine = held->engine.get(), sequences = from.u64s("sequenceIds"),
+           embeddings = from.u64s("embeddingIds")] { engine->release(sequences, embeddings); });
       return info.Env().Undefined();
     });
   }
@@ -312,8 +311,7 @@ void settle_loading(Napi::Env env, const std::shared_ptr<Loading>& loading,
   loading->progress.Reset();
   if (failure == nullptr) {
     auto* constructor = env.GetInstanceData<Napi::FunctionReference>();
-    return loading->deferred.Resolve(
-        constructor->New({Napi::Number::New(env, loading->handle)}));
+    return loading->deferred.Resolve(constructor->New({Napi::Number::New(env, loading->handle)}));
   }
   if (auto held = remove(loading->handle)) end_engine(std::move(held), [] {});
   try {
@@ -346,10 +344,10 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     auto held = std::make_shared<Held>(read_engine_spec(info[0]), napi_env{env});
     Engine* engine = held->engine.get();
-    const auto loading = std::make_shared<Loading>(Loading{
-        enter(std::move(held)), engine, Napi::Promise::Deferred::New(env),
-        Napi::Persistent(info[1].As<Napi::Function>()),
-        SettleFunction::New(env, "tessera load", 0, 1)});
+    const auto loading = std::make_shared<Loading>(
+        Loading{enter(std::move(held)), engine, Napi::Promise::Deferred::New(env),
+                Napi::Persistent(info[1].As<Napi::Function>()),
+                SettleFunction::New(env, "tessera load", 0, 1)});
     engine->post([loading] { load_engine(loading); });
     return loading->deferred.Promise();
   });

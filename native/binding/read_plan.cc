@@ -83,8 +83,10 @@ StepPlan read_step_plan(const Napi::Value& value) {
 
 EncodePlan read_encode_plan(const Napi::Value& value) {
   const Fields from(value, "plan");
-  EncodePlan plan{from.u64("epoch"), from.u64("encodeId"),
-                  from.has("deadlineMs") ? from.integer("deadlineMs") : 0, {},
+  EncodePlan plan{from.u64("epoch"),
+                  from.u64("encodeId"),
+                  from.has("deadlineMs") ? from.integer("deadlineMs") : 0,
+                  {},
                   from.texts("capture")};
   from.each("tiles", [&](const Fields& tile) {
     const Napi::Value pixels = tile.at("pixels");

@@ -72,7 +72,8 @@ void gather_sum(const Context& context, const Group& group, const FrameKey& key,
     for (int i = 0; i + step < group.size; i += 2 * step)
       add(context, parts[i].data(), parts[i + step].data(), own.size());
   if (group.rank != 0) std::copy(parts[0].begin(), parts[0].end(), own.begin());
-  for (const int peer : group.peers) group.mailbox->recycle(std::move(group.scratch->received[peer]));
+  for (const int peer : group.peers)
+    group.mailbox->recycle(std::move(group.scratch->received[peer]));
 }
 
 struct Range {

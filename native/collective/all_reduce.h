@@ -37,8 +37,8 @@ void send_tensor(const Group& group, const std::vector<int>& peers, const FrameK
                  const uint8_t* data, size_t bytes, CollectiveTimes& times);
 
 // In place. Up to kDirectBytes every rank sends its partial to all; beyond, each rank owns a range:
-// partials go to the owners, sums come back in f32. The same tree, the same bits. A bf16 wire rounds
-// each rank's partial once, its own use included. `call` counts the step's collectives.
+// partials go to the owners, sums come back in f32. The same tree, the same bits. A bf16 wire
+// rounds each rank's partial once, its own use included. `call` counts the step's collectives.
 inline constexpr size_t kDirectBytes = 64 << 10;
 struct CallId {
   uint64_t epoch, step, call;

@@ -170,8 +170,8 @@ void Mailbox::forget_embedding(uint64_t id) {
   std::lock_guard lock(mutex_);
   const int kind = static_cast<int>(FrameKind::kEmbedding);
   const auto found = slots_.lower_bound({kind, id, 0, -1});
-  const bool here = found != slots_.end() && std::get<0>(found->first) == kind &&
-                    std::get<1>(found->first) == id;
+  const bool here =
+      found != slots_.end() && std::get<0>(found->first) == kind && std::get<1>(found->first) == id;
   const bool whole = here && found->second.received == found->second.data.size();
   if (here) remove(found);
   if (whole) return;

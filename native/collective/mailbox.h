@@ -45,8 +45,8 @@ class Exchange {
 
 // Who may send what in an epoch.
 struct MailboxLimits {
-  int rank = 0, size = 1;   // the owner's, the group's
-  size_t embeddings = 0;    // that wait to be taken
+  int rank = 0, size = 1;  // the owner's, the group's
+  size_t embeddings = 0;   // that wait to be taken
 };
 
 class Mailbox {

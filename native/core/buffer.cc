@@ -18,16 +18,16 @@ constexpr size_t kLine = 64;
 
 size_t rounded(size_t bytes, size_t unit) { return (bytes + unit - 1) / unit * unit; }
 
-// Begins at a 2 MiB page; `bytes` are whole small pages. What is left over of a larger mapping is given back, and the
-// tail after the last whole 2 MiB stays in small pages, so that nothing is resident beyond what is used.
+// Begins at a 2 MiB page; `bytes` are whole small pages. What is left over of a larger mapping is
+// given back, and the tail after the last whole 2 MiB stays in small pages, so that nothing is
+// resident beyond what is used.
 void* map_aligned(size_t bytes) {
   const size_t wide = bytes + kHugePage;
-  void* mapped =
-      mmap(nullptr, wide, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* mapped = mmap(nullptr, wide, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (mapped == MAP_FAILED) return nullptr;
   char* begin = static_cast<char*>(mapped);
-  const size_t lead = rounded(reinterpret_cast<size_t>(begin), kHugePage) -
-                      reinterpret_cast<size_t>(begin);
+  const size_t lead =
+      rounded(reinterpret_cast<size_t>(begin), kHugePage) - reinterpret_cast<size_t>(begin);
   if (lead > 0) munmap(begin, lead);
   if (lead < kHugePage) munmap(begin + lead + bytes, kHugePage - lead);
   madvise(begin + lead, bytes / kHugePage * kHugePage, MADV_HUGEPAGE);

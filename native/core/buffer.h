@@ -1,4 +1,5 @@
-// Memory that owns: aligned to 64 bytes, zeroed, in 2 MiB pages where the kernel has them and the buffer is large.
+// Memory that owns: aligned to 64 bytes, zeroed, in 2 MiB pages where the kernel has them and the
+// buffer is large.
 #pragma once
 
 #include <cstddef>

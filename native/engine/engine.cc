@@ -59,9 +59,7 @@ void Engine::post(std::function<void()> job) {
   queue_wake_.notify_one();
 }
 
-void Engine::check_open() const {
-  CHECK_CODE("CLOSED", !closing_.load(), "the engine is closed");
-}
+void Engine::check_open() const { CHECK_CODE("CLOSED", !closing_.load(), "the engine is closed"); }
 
 void Engine::run_loop() {
   set_float_mode();
@@ -131,8 +129,7 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
   cache_bytes_ = layer * cache_.size();
   workspace_bytes_ = workspace_.bytes() + rope_table_.bytes();
   epoch_ = epoch;
-  mailbox_.begin(epoch,
-                 {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings)});
+  mailbox_.begin(epoch, {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings)});
 }
 
 void Engine::check_epoch(uint64_t epoch) const {

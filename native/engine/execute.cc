@@ -151,9 +151,9 @@ void Engine::decoder_op(Run& run, const Op& op, const std::vector<Weight>& weigh
                                     run.tokens, run.slots.data()});
     case OpKind::kAttention:
       return attention(
-          context_,
-          {data(op.out), data(op.x), static_cast<size_t>(buffers[op.out].width), stride, cache_view(op),
-           run.tokens, op.heads, op.head_dim, static_cast<float>(op.scale), run.attention.data()});
+          context_, {data(op.out), data(op.x), static_cast<size_t>(buffers[op.out].width), stride,
+                     cache_view(op), run.tokens, op.heads, op.head_dim,
+                     static_cast<float>(op.scale), run.attention.data()});
     case OpKind::kGatherRows:
       for (size_t i = 0; i < run.wanted_rows.size(); ++i)
         std::memcpy(data(op.out) + i * stride, data(op.x) + run.wanted_rows[i] * stride,

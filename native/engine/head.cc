@@ -40,8 +40,8 @@ struct HeadRow {
   int selectable_ids;
 };
 
-// Bias, penalties and masks of a lane: into the kept row, into the thread's scratch, or not at all. Returns the
-// processed logits and how many of them count.
+// Bias, penalties and masks of a lane: into the kept row, into the thread's scratch, or not at all.
+// Returns the processed logits and how many of them count.
 std::pair<const float*, int> processed_lane(const HeadRow& row, const VocabularyLane& lane) {
   static thread_local std::vector<float> scratch;
   const float* raw = row.logits + lane.column;
@@ -52,9 +52,9 @@ std::pair<const float*, int> processed_lane(const HeadRow& row, const Vocabulary
     scratch.resize(std::max<size_t>(scratch.size(), lane.count));
     to = scratch.data();
   }
-  process_logits(to, raw,
-                 {row.sequence, row.length, row.wanted, lane.first_id, lane.count,
-                  row.selectable_ids});
+  process_logits(
+      to, raw,
+      {row.sequence, row.length, row.wanted, lane.first_id, lane.count, row.selectable_ids});
   return {to, lane.count};
 }
 
@@ -138,8 +138,7 @@ void Engine::head(Run& run, const Op& op) {
     KeptRow* kept = keep_row(run, w, op);
     if (kept != nullptr) kept->draw = draw;
     rows.push_back({&sequence, wanted, length, draw, logits + w * columns,
-                    kept == nullptr ? nullptr : kept->processed.data(),
-                    placement_.selectable_ids});
+                    kept == nullptr ? nullptr : kept->processed.data(), placement_.selectable_ids});
     run.outcome.rows.push_back(
         {slice->sequence_id, wanted->row, std::vector<LaneResult>(op.lanes.size())});
   }

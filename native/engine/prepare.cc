@@ -68,10 +68,10 @@ void check_sampling(const SamplingSpec& sampling, int vocabulary) {
 
 void Engine::check_opened(const SequenceOpen& open) const {
   const int limit = placement_.max_model_len;
-  CHECK_ARGUMENT(open.prompt_length >= 0 && open.prompt_length <= limit, "opened.prompt_length: ",
-                 open.prompt_length, ", limit ", limit);
-  CHECK_ARGUMENT(open.token_ids.size() <= static_cast<size_t>(limit), "opened.token_ids: ",
-                 open.token_ids.size(), ", limit ", limit);
+  CHECK_ARGUMENT(open.prompt_length >= 0 && open.prompt_length <= limit,
+                 "opened.prompt_length: ", open.prompt_length, ", limit ", limit);
+  CHECK_ARGUMENT(open.token_ids.size() <= static_cast<size_t>(limit),
+                 "opened.token_ids: ", open.token_ids.size(), ", limit ", limit);
   check_ids(open.token_ids, spec_.vocabulary, "opened.token_ids");
   check_sampling(open.sampling, spec_.vocabulary);
 }
@@ -126,8 +126,8 @@ void Engine::check_wanted(const Slice& slice, const WantedRow& row) const {
   int end = 0;
   for (const MaskRun& run : row.mask) {
     CHECK_ARGUMENT(run.start >= end && run.count > 0 && run.count <= spec_.vocabulary - run.start,
-                   "wanted.mask: run of ", run.count, " from ", run.start,
-                   ", must follow ", end, " and end by ", spec_.vocabulary);
+                   "wanted.mask: run of ", run.count, " from ", run.start, ", must follow ", end,
+                   " and end by ", spec_.vocabulary);
     end = run.start + run.count;
   }
 }

@@ -180,8 +180,8 @@ void to_bf16(const Context& context, uint16_t* out, const float* x, size_t count
 void from_bf16(const Context& context, float* out, const uint16_t* x, size_t count);
 
 // The head: one row of one lane. `raw` are the logits; `processed` those after bias, penalties and
-// masks (−inf: not allowed). scaled = processed / temperature (temperature 0: processed itself, noise
-// 0). These run on the calling thread; the engine spreads rows and lanes over the pool.
+// masks (−inf: not allowed). scaled = processed / temperature (temperature 0: processed itself,
+// noise 0). These run on the calling thread; the engine spreads rows and lanes over the pool.
 
 struct LogSum {
   float max;

@@ -43,9 +43,7 @@ class OpCheck {
     }
   }
 
-  bool reads_x() const {
-    return op_.kind != OpKind::kPatchify && op_.kind != OpKind::kEmbedTokens;
-  }
+  bool reads_x() const { return op_.kind != OpKind::kPatchify && op_.kind != OpKind::kEmbedTokens; }
   bool writes_out() const {
     switch (op_.kind) {
       case OpKind::kRmsNormHeads:
@@ -205,8 +203,8 @@ class OpCheck {
       case OpKind::kAssemblePatches:
         vector(op_.weight, width(op_.out, "out"), "classEmbedding");
         same(width(op_.x, "x"), width(op_.out, "out"), "x width");
-        return same(table(op_.bias, width(op_.out, "out")).outputs,
-                    program_.buffers[op_.out].rows, "places");
+        return same(table(op_.bias, width(op_.out, "out")).outputs, program_.buffers[op_.out].rows,
+                    "places");
       case OpKind::kPixelShuffle:
         return same(width(op_.out, "out"), 4 * width(op_.x, "x"), "out width");
       case OpKind::kGatherRows:

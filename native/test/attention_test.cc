@@ -18,8 +18,7 @@ struct Data {
       : length(length), head_dim(head_dim), width((kHeads + 2 * kKv) * head_dim) {
     qkv = random_values(static_cast<size_t>(length) * width, length + head_dim);
     table.resize((length + kBlockTokens - 1) / kBlockTokens);
-    for (size_t i = 0; i < table.size(); ++i)
-      table[i] = static_cast<int32_t>(table.size() - 1 - i);
+    for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<int32_t>(table.size() - 1 - i);
     for (int p = 0; p < length; ++p) {
       slots.push_back(static_cast<int64_t>(table[p / kBlockTokens]) * kBlockTokens +
                       p % kBlockTokens);
@@ -40,8 +39,8 @@ struct Data {
                     static_cast<size_t>(width), count, slots.data() + first});
       (fast ? attention : reference::attention)(
           context, {out.data() + static_cast<size_t>(first) * kHeads * head_dim, row,
-                    static_cast<size_t>(kHeads * head_dim), static_cast<size_t>(width), view,
-                    count, kHeads, head_dim, 0.25f, rows.data() + first});
+                    static_cast<size_t>(kHeads * head_dim), static_cast<size_t>(width), view, count,
+                    kHeads, head_dim, 0.25f, rows.data() + first});
     }
     return out;
   }

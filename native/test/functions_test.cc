@@ -1,4 +1,5 @@
-// exp, erf, silu and gelu as vectors, against the single operations and against libm in double; log, sin and cos.
+// exp, erf, silu and gelu as vectors, against the single operations and against libm in double;
+// log, sin and cos.
 #include <bit>
 #include <limits>
 
@@ -12,8 +13,16 @@ namespace {
 
 // Every 997th float, and what is special.
 std::vector<float> all_sizes() {
-  std::vector<float> out = {0.0f, -0.0f, 88.7f, 88.72283f, 100.0f, -87.3f, -87.33654f, -103.9f,
-                            0.927734375f, std::numeric_limits<float>::max(),
+  std::vector<float> out = {0.0f,
+                            -0.0f,
+                            88.7f,
+                            88.72283f,
+                            100.0f,
+                            -87.3f,
+                            -87.33654f,
+                            -103.9f,
+                            0.927734375f,
+                            std::numeric_limits<float>::max(),
                             -std::numeric_limits<float>::max(),
                             std::numeric_limits<float>::denorm_min()};
   for (uint64_t bits = 0; bits < (uint64_t{1} << 32); bits += 99991) {

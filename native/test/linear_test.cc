@@ -39,11 +39,10 @@ template <typename Linear>
 std::vector<float> run(const Case& of, const Data& data, const Context& context, int first,
                        int count, Linear linear) {
   std::vector<float> y(static_cast<size_t>(count) * of.outputs);
-  linear(context,
-         {y.data(), data.x.data() + static_cast<size_t>(first) * data.inputs,
-          static_cast<size_t>(of.outputs), static_cast<size_t>(data.inputs), count, data.lanes,
-          data.starts, of.bias ? data.bias.data() : nullptr,
-          of.gelu ? Epilogue::kGelu : Epilogue::kNone});
+  linear(context, {y.data(), data.x.data() + static_cast<size_t>(first) * data.inputs,
+                   static_cast<size_t>(of.outputs), static_cast<size_t>(data.inputs), count,
+                   data.lanes, data.starts, of.bias ? data.bias.data() : nullptr,
+                   of.gelu ? Epilogue::kGelu : Epilogue::kNone});
   return y;
 }
 
@@ -93,10 +92,10 @@ TEST("linear: a rank's lanes in the tree are a subtree of the whole") {
     std::vector<std::vector<float>> parts;
     for (int rank = 0; rank < ranks; ++rank) {
       std::vector<float> y(whole.size());
-      linear(context, {y.data(), data.x.data(), 70, static_cast<size_t>(data.inputs), one.rows,
-                       std::span(data.lanes).subspan(rank * each, each),
-                       std::span(data.starts).subspan(rank * each, each), nullptr,
-                       Epilogue::kNone});
+      linear(context,
+             {y.data(), data.x.data(), 70, static_cast<size_t>(data.inputs), one.rows,
+              std::span(data.lanes).subspan(rank * each, each),
+              std::span(data.starts).subspan(rank * each, each), nullptr, Epilogue::kNone});
       parts.push_back(y);
     }
     for (int step = 1; step < ranks; step *= 2)

@@ -45,9 +45,8 @@ TEST("rms_norm may write where it reads") {
 }
 
 TEST("rms_norm_heads: 25 heads in groups of 3 and 4, and groups that are empty") {
-  const std::vector<std::vector<int>> groups = {{0, 3, 6, 9, 12, 15, 18, 21, 25},
-                                                {0, 1, 2, 3, 4, 5, 6, 7, 9},
-                                                {0, 0, 0, 1, 1, 1, 2, 2, 3}};
+  const std::vector<std::vector<int>> groups = {
+      {0, 3, 6, 9, 12, 15, 18, 21, 25}, {0, 1, 2, 3, 4, 5, 6, 7, 9}, {0, 0, 0, 1, 1, 1, 2, 2, 3}};
   for (const auto& starts : groups)
     for (const int head_dim : {16, 32, 128}) {
       const int dim = starts.back() * head_dim;

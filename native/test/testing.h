@@ -1,4 +1,5 @@
-// The native tests' own small frame: a test is a sentence; a failed expectation is printed with its values.
+// The native tests' own small frame: a test is a sentence; a failed expectation is printed with its
+// values.
 #pragma once
 
 #include <cmath>
@@ -43,28 +44,28 @@ std::string name_of(const Context& context);
 
 #define TESSERA_JOIN2(a, b) a##b
 #define TESSERA_JOIN(a, b) TESSERA_JOIN2(a, b)
-#define TEST(sentence)                                                              \
-  static void TESSERA_JOIN(test_, __LINE__)();                                      \
-  static const ::tessera::testing::Registered TESSERA_JOIN(registered_, __LINE__)(  \
-      sentence, TESSERA_JOIN(test_, __LINE__));                                     \
+#define TEST(sentence)                                                             \
+  static void TESSERA_JOIN(test_, __LINE__)();                                     \
+  static const ::tessera::testing::Registered TESSERA_JOIN(registered_, __LINE__)( \
+      sentence, TESSERA_JOIN(test_, __LINE__));                                    \
   static void TESSERA_JOIN(test_, __LINE__)()
 
-#define EXPECT(condition, ...)                                                            \
-  do {                                                                                    \
-    if (!(condition))                                                                     \
-      ::tessera::testing::fail(__FILE__, __LINE__,                                        \
-                               ::tessera::testing::joined(#condition, " " __VA_OPT__(, )  \
-                                                              __VA_ARGS__));              \
+#define EXPECT(condition, ...)                                                     \
+  do {                                                                             \
+    if (!(condition))                                                              \
+      ::tessera::testing::fail(                                                    \
+          __FILE__, __LINE__,                                                      \
+          ::tessera::testing::joined(#condition, " " __VA_OPT__(, ) __VA_ARGS__)); \
   } while (false)
 
 // `work` throws an Error with `code` whose text has `part`.
-#define EXPECT_ERROR(code_wanted, part, work)                                                   \
-  do {                                                                                          \
-    std::string got = "nothing was thrown";                                                     \
-    try {                                                                                       \
-      work;                                                                                     \
-    } catch (const ::tessera::Error& error) {                                                   \
-      got = error.code() + ": " + error.what();                                                 \
-    }                                                                                           \
-    EXPECT(got.starts_with(code_wanted) && got.find(part) != std::string::npos, "got ", got);   \
+#define EXPECT_ERROR(code_wanted, part, work)                                                 \
+  do {                                                                                        \
+    std::string got = "nothing was thrown";                                                   \
+    try {                                                                                     \
+      work;                                                                                   \
+    } catch (const ::tessera::Error& error) {                                                 \
+      got = error.code() + ": " + error.what();                                               \
+    }                                                                                         \
+    EXPECT(got.starts_with(code_wanted) && got.find(part) != std::string::npos, "got ", got); \
   } while (false)

@@ -66,8 +66,7 @@ Chunk attend_chunk(const float* q, int head_dim, float scale, int first, int cou
 template <typename Key, typename Value>
 void attend(float* out, const float* q, int head_dim, float scale, int count, Key key,
             Value value) {
-  Chunk run =
-      attend_chunk(q, head_dim, scale, 0, std::min(count, kAttentionChunk), key, value);
+  Chunk run = attend_chunk(q, head_dim, scale, 0, std::min(count, kAttentionChunk), key, value);
   for (int first = kAttentionChunk; first < count; first += kAttentionChunk) {
     const int size = std::min(kAttentionChunk, count - first);
     const Chunk next = attend_chunk(q, head_dim, scale, first, size, key, value);
@@ -123,10 +122,11 @@ void vision_attention(const Context&, const VisionAttentionArgs& args) {
       const auto at = [&](int part, int p, int d) {
         return tile[static_cast<size_t>(p) * 3 * width + part * width + h * args.head_dim + d];
       };
-      attend(args.out + static_cast<size_t>(row) * width + h * args.head_dim,
-             args.qkv + static_cast<size_t>(row) * 3 * width + h * args.head_dim, args.head_dim,
-             args.scale, args.sequence, [&](int p, int d) { return at(1, p, d); },
-             [&](int p, int d) { return at(2, p, d); });
+      attend(
+          args.out + static_cast<size_t>(row) * width + h * args.head_dim,
+          args.qkv + static_cast<size_t>(row) * 3 * width + h * args.head_dim, args.head_dim,
+          args.scale, args.sequence, [&](int p, int d) { return at(1, p, d); },
+          [&](int p, int d) { return at(2, p, d); });
     }
 }
 

@@ -17,7 +17,8 @@ float exp2_whole(float n) {
 
 }  // namespace
 
-// n = round(x · log2 e); r = x − n ln 2 in two parts; a polynomial of degree 7 in r; times 2^n in two factors.
+// n = round(x · log2 e); r = x − n ln 2 in two parts; a polynomial of degree 7 in r; times 2^n in
+// two factors.
 float exp(float x) {
   constexpr float kLow = -87.3f, kHigh = 88.7f;
   const float below = kHigh < x ? kHigh : x;

@@ -26,8 +26,7 @@ bool head_best(const Context&, const float* raw, const float* processed, int fir
     if (processed[i] == kNoLogit) continue;
     const bool greedy = draw.temperature == 0.0f;
     const float scaled = greedy ? processed[i] : processed[i] / draw.temperature;
-    const float noise =
-        greedy ? 0.0f : gumbel(draw.seed, draw.index, draw.choice, first_id + i);
+    const float noise = greedy ? 0.0f : gumbel(draw.seed, draw.index, draw.choice, first_id + i);
     if (found && !(scaled + noise > best->scaled + best->noise)) continue;
     *best = {first_id + i, raw[i], scaled, noise};
     found = true;

@@ -1,5 +1,6 @@
-// Plain references of the ops: one loop a sum, in the order ops/ops.h defines, without vectors, blocking or threads.
-// The fast kernels, of every kind of CPU, are equal to them to the bit; tests compare. Same signatures as ops/ops.h.
+// Plain references of the ops: one loop a sum, in the order ops/ops.h defines, without vectors,
+// blocking or threads. The fast kernels, of every kind of CPU, are equal to them to the bit; tests
+// compare. Same signatures as ops/ops.h.
 #pragma once
 
 #include "ops/ops.h"

@@ -11,7 +11,7 @@ namespace tessera::TESSERA_NS {
 namespace {
 
 constexpr float kNothing = -std::numeric_limits<float>::infinity();
-constexpr int kCounters = 16;            // Philox counters at once
+constexpr int kCounters = 16;             // Philox counters at once
 constexpr int kBlockIds = 4 * kCounters;  // ids whose words they give
 constexpr int kBoundBits = 9;
 
