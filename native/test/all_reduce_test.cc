@@ -1,7 +1,8 @@
+#include "collective/all_reduce.h"
+
 #include <future>
 #include <thread>
 
-#include "collective/all_reduce.h"
 #include "ops/ops.h"
 #include "test/testing.h"
 

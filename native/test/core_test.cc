@@ -24,9 +24,8 @@ TEST("thread pool: every index once, whatever the number of threads") {
 TEST("thread pool: a task's exception reaches the caller, and the pool works on") {
   for (const int threads : {1, 3}) {
     const ThreadPool pool(threads);
-    EXPECT_ERROR("INVALID_ARGUMENT", "index 13", pool.parallel_for(100, [](int i) {
-      CHECK_ARGUMENT(i != 13, "index ", i);
-    }));
+    EXPECT_ERROR("INVALID_ARGUMENT", "index 13",
+                 pool.parallel_for(100, [](int i) { CHECK_ARGUMENT(i != 13, "index ", i); }));
     std::atomic<int> sum{0};
     pool.parallel_for(10, [&](int i) { sum += i; });
     EXPECT(sum.load() == 45);

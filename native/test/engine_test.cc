@@ -19,8 +19,8 @@ std::vector<HeadCandidate> generate(TinyGroup& group, int chunk) {
   HeadCandidate best{};
   for (int first = 0; first < count; first += chunk) {
     const int end = std::min(first + chunk, count);
-    best = group.step(tiny_step(step++, {kPrompt.begin() + first, kPrompt.begin() + end}, first,
-                                first == 0));
+    best = group.step(
+        tiny_step(step++, {kPrompt.begin() + first, kPrompt.begin() + end}, first, first == 0));
   }
   for (int i = 0; i < 8; ++i) {
     made.push_back(best);
@@ -96,10 +96,9 @@ TEST("a rank that does not send: the others name it, and its epoch has ended") {
     }
   });
   EXPECT(said.get_future().get() == "PEER_TIMEOUT 1");
-  EXPECT_ERROR("EPOCH_ENDED", "epoch 1",
-               group.all([](Engine& engine, int rank) {
-                 if (rank == 0) engine.step(tiny_step(1, kPrompt, 0, true));
-               }));
+  EXPECT_ERROR("EPOCH_ENDED", "epoch 1", group.all([](Engine& engine, int rank) {
+    if (rank == 0) engine.step(tiny_step(1, kPrompt, 0, true));
+  }));
   group.hold(-1);
   group.begin(2);
 }
@@ -141,19 +140,19 @@ TEST("plans that cannot be are refused with field and value") {
   refused("twice", [](Plan& p) { p.opened.push_back(p.opened[0]); });
   refused("wanted.row: 9", [](Plan& p) { p.slices[0].wanted[0].row = 9; });
   refused("candidates", [](Plan& p) { p.slices[0].wanted[0].candidates = -1; });
-  refused("scored_token_ids: 96",
-          [](Plan& p) { p.slices[0].wanted[0].scored_token_ids = {96}; });
-  refused("wanted.mask: run of 3 from 4",
-          [](Plan& p) { p.slices[0].wanted[0].mask = {{2, 4}, {4, 3}}; });
-  refused("wanted.mask: run of 97",
-          [](Plan& p) { p.slices[0].wanted[0].mask = {{0, 97}}; });
-  refused("image_rows: rows 8 + 4",
-          [](Plan& p) { p.slices[0].image_rows = {{8, 1, 0, 4, 0}}; });
-  refused("image_rows: rows 0 + 2147483647",
-          [](Plan& p) { p.slices[0].image_rows = {{0, 1, 0, 2147483647, 0}}; });
+  refused("scored_token_ids: 96", [](Plan& p) { p.slices[0].wanted[0].scored_token_ids = {96}; });
+  refused("wanted.mask: run of 3 from 4", [](Plan& p) {
+    p.slices[0].wanted[0].mask = {{2, 4}, {4, 3}};
+  });
+  refused("wanted.mask: run of 97", [](Plan& p) { p.slices[0].wanted[0].mask = {{0, 97}}; });
+  refused("image_rows: rows 8 + 4", [](Plan& p) { p.slices[0].image_rows = {{8, 1, 0, 4, 0}}; });
+  refused("image_rows: rows 0 + 2147483647", [](Plan& p) {
+    p.slices[0].image_rows = {{0, 1, 0, 2147483647, 0}};
+  });
   refused("encoder_rank: 1", [](Plan& p) { p.slices[0].image_rows = {{0, 1, 0, 4, 1}}; });
-  refused("embedding 1: was not encoded here",
-          [](Plan& p) { p.slices[0].image_rows = {{0, 1, 0, 4, 0}}; });
+  refused("embedding 1: was not encoded here", [](Plan& p) {
+    p.slices[0].image_rows = {{0, 1, 0, 4, 0}};
+  });
   refused("released_step: 1 at step 1", [](Plan& p) { p.released_step = 1; });
   refused("prompt_length: 129", [](Plan& p) { p.opened[0].prompt_length = 129; });
   refused("opened.token_ids: 96", [](Plan& p) { p.opened[0].token_ids = {96}; });
@@ -176,11 +175,13 @@ TEST("more_candidates: while the logits are kept, not after their release") {
   RowResult more{};
   group.all([&](Engine& engine, int) { more = engine.more_candidates({1, 7, 8, 40}); });
   EXPECT(more.lanes.size() == 2 && more.lanes[0].candidates.size() == 40);
-  EXPECT_ERROR("INVALID_ARGUMENT", "count: 0",
-               group.all([](Engine& engine, int) { engine.more_candidates({1, 7, 8, 0}); }));
+  EXPECT_ERROR("INVALID_ARGUMENT", "count: 0", group.all([](Engine& engine, int) {
+    engine.more_candidates({1, 7, 8, 0});
+  }));
   group.step(tiny_step(2, {3}, 9, false));
-  EXPECT_ERROR("INVALID_ARGUMENT", "not kept",
-               group.all([](Engine& engine, int) { engine.more_candidates({1, 7, 8, 4}); }));
+  EXPECT_ERROR("INVALID_ARGUMENT", "not kept", group.all([](Engine& engine, int) {
+    engine.more_candidates({1, 7, 8, 4});
+  }));
 }
 
 TEST("logits are kept over as many steps as may be in flight") {
@@ -255,10 +256,9 @@ TEST("an embedding released before it comes leaves nothing, on its encoder and o
 TEST("encodes beyond the limits are refused") {
   TinyGroup group(1);
   group.begin(1);
-  EXPECT_ERROR("INVALID_ARGUMENT", "tiles: 3, limit 2",
-               group.all([](Engine& engine, int) {
-                 engine.encode({1, 1, 0, {tile(1), tile(2), tile(3)}, {}});
-               }));
+  EXPECT_ERROR("INVALID_ARGUMENT", "tiles: 3, limit 2", group.all([](Engine& engine, int) {
+    engine.encode({1, 1, 0, {tile(1), tile(2), tile(3)}, {}});
+  }));
   EXPECT_ERROR("INVALID_ARGUMENT", "values, must be 48", group.all([](Engine& engine, int) {
     engine.encode({1, 1, 0, {{1, std::vector<uint8_t>(47), {}}}, {}});
   }));
@@ -266,7 +266,9 @@ TEST("encodes beyond the limits are refused") {
   EXPECT_ERROR("INVALID_ARGUMENT", "limit 3", encode(group, 0, 4));
 }
 
-TEST("an engine that ends while a step waits: the step fails with EPOCH_ENDED, later calls with CLOSED") {
+TEST(
+    "an engine that ends while a step waits: the step fails with EPOCH_ENDED, later calls with "
+    "CLOSED") {
   const TinyWeights weights;
   auto engine = std::make_unique<Engine>(tiny_spec(weights, 0, 2));
   struct Silent : Exchange {

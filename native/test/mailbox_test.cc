@@ -1,6 +1,7 @@
+#include "collective/mailbox.h"
+
 #include <thread>
 
-#include "collective/mailbox.h"
 #include "test/testing.h"
 
 namespace tessera::testing {
@@ -21,10 +22,12 @@ struct Box : Mailbox {
   Box() { begin(5, {1, 4, 2}); }
 };
 
-TEST("pieces in order become the tensor; a piece out of order, beyond the end or twice is refused") {
+TEST(
+    "pieces in order become the tensor; a piece out of order, beyond the end or twice is refused") {
   Box box;
   box.deliver(0, call(1, 0), 0, 8, kData, 5);
-  EXPECT_ERROR("INVALID_ARGUMENT", "piece of 3 bytes at 4", box.deliver(0, call(1, 0), 4, 8, kData, 3));
+  EXPECT_ERROR("INVALID_ARGUMENT", "piece of 3 bytes at 4",
+               box.deliver(0, call(1, 0), 4, 8, kData, 3));
   EXPECT_ERROR("INVALID_ARGUMENT", "bytes 5 + 4 of 8", box.deliver(0, call(1, 0), 5, 8, kData, 4));
   EXPECT_ERROR("INVALID_ARGUMENT", "of 9", box.deliver(0, call(1, 0), 5, 9, kData, 3));
   EXPECT_ERROR("PEER_TIMEOUT", "rank 0", box.take(0, call(1, 0), soon()));
@@ -84,7 +87,8 @@ TEST("whoever waits is woken by an arrival, and by the end of the epoch") {
   EXPECT(box.take(3, call(2, 7), Clock::now() + std::chrono::seconds(10)).size() == 8);
   sender.join();
   std::thread ender([&] { box.end(5, 2); });
-  EXPECT_ERROR("PEER_LOST", "rank 2", box.take(3, call(3, 0), Clock::now() + std::chrono::seconds(10)));
+  EXPECT_ERROR("PEER_LOST", "rank 2",
+               box.take(3, call(3, 0), Clock::now() + std::chrono::seconds(10)));
   ender.join();
   box.end(5, 0);
   EXPECT_ERROR("PEER_LOST", "rank 2", box.check_running());

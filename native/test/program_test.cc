@@ -18,8 +18,8 @@ void refused(const char* part, const std::function<void(EngineSpec&)>& change) {
   });
 }
 
-// Ops of the step program: segment 1 is splice, norm, qkv, rope, write, attention, projection; 2 is residual, gather,
-// logits, head. Buffers: h, x, y, qkv, attention, wanted, logits.
+// Ops of the step program: segment 1 is splice, norm, qkv, rope, write, attention, projection; 2 is
+// residual, gather, logits, head. Buffers: h, x, y, qkv, attention, wanted, logits.
 Op& op_of(EngineSpec& spec, int segment, int at) { return spec.step.segments[segment].ops[at]; }
 
 TEST("a program that is right passes") {
@@ -42,10 +42,10 @@ TEST("rows: a buffer of another kind or number of rows is refused by name") {
           [](EngineSpec& s) { s.step.buffers[4].per = Per::kWanted; });
   refused("store_embeddings: buffer embeddings has 4 rows per tile, must have 5",
           [](EngineSpec& s) { s.embedding_rows = 5; });
-  refused("patchify: buffer patches has 4 rows", [](EngineSpec& s) {
-    s.encode.segments[0].ops[0].patch_size = 1;
-  });
-  refused("must have 0 per tile", [](EngineSpec& s) { s.encode.segments[0].ops[0].patch_size = 0; });
+  refused("patchify: buffer patches has 4 rows",
+          [](EngineSpec& s) { s.encode.segments[0].ops[0].patch_size = 1; });
+  refused("must have 0 per tile",
+          [](EngineSpec& s) { s.encode.segments[0].ops[0].patch_size = 0; });
 }
 
 TEST("widths, weights and indices are checked") {

@@ -1,5 +1,6 @@
 // Bias, penalties and masks, in that order, cut anywhere into lanes.
 #include "cache/sequences.h"
+
 #include "ops/ops.h"
 #include "test/testing.h"
 

@@ -71,9 +71,9 @@ Program step_program(int rank, int size) {
   const int heads = 4 / size, kv = kTinyKv / size, each = kTinyVocabulary / size;
   const int qkv = (heads + 2 * kv) * kTinyHeadDim, own = heads * kTinyHeadDim;
   Program program;
-  program.buffers = {{"h", Per::kToken, 1, kTinyHidden},   {"x", Per::kToken, 1, kTinyHidden},
-                     {"y", Per::kToken, 1, kTinyHidden},   {"qkv", Per::kToken, 1, qkv},
-                     {"attention", Per::kToken, 1, own},   {"wanted", Per::kWanted, 1, kTinyHidden},
+  program.buffers = {{"h", Per::kToken, 1, kTinyHidden}, {"x", Per::kToken, 1, kTinyHidden},
+                     {"y", Per::kToken, 1, kTinyHidden}, {"qkv", Per::kToken, 1, qkv},
+                     {"attention", Per::kToken, 1, own}, {"wanted", Per::kWanted, 1, kTinyHidden},
                      {"logits", Per::kWanted, 1, each}};
   const auto rows = [&](int first, int count, int dim) {
     return piece("qkv", (first + rank * count) * dim, count * dim, 0, kTinyHidden);
@@ -81,15 +81,29 @@ Program step_program(int rank, int size) {
   std::vector<int> lanes = {0, own};
   if (size == 1) lanes = {0, own / 2, own};
   program.weights = {
-      {WeightKind::kTable, "embed", each, kTinyHidden, {piece("embed", rank * each, each, 0, 32)},
-       {}, {}},
+      {WeightKind::kTable,
+       "embed",
+       each,
+       kTinyHidden,
+       {piece("embed", rank * each, each, 0, 32)},
+       {},
+       {}},
       {WeightKind::kVector, "norm", kTinyHidden, 1, {piece("norm", 0, 32, 0, 1)}, {}, {}},
-      {WeightKind::kLinear, "qkv", qkv, kTinyHidden,
+      {WeightKind::kLinear,
+       "qkv",
+       qkv,
+       kTinyHidden,
        {rows(0, heads, kTinyHeadDim), rows(4, kv, kTinyHeadDim), rows(6, kv, kTinyHeadDim)},
-       {}, {0, kTinyHidden}},
+       {},
+       {0, kTinyHidden}},
       {WeightKind::kLinear, "o", kTinyHidden, own, {piece("o", 0, 32, rank * own, own)}, {}, lanes},
-      {WeightKind::kLinear, "lm_head", each, kTinyHidden, {piece("lm_head", rank * each, each, 0, 32)},
-       {}, {0, kTinyHidden}}};
+      {WeightKind::kLinear,
+       "lm_head",
+       each,
+       kTinyHidden,
+       {piece("lm_head", rank * each, each, 0, 32)},
+       {},
+       {0, kTinyHidden}}};
   Op embed = op(OpKind::kEmbedTokens, "embed_tokens", -1, kH);
   embed.weight = 0;
   embed.first_id = rank * each;
@@ -102,8 +116,8 @@ Program step_program(int rank, int size) {
 Program encode_program() {
   Program program;
   program.buffers = {{"patches", Per::kTile, 4, 12}, {"embeddings", Per::kTile, 4, kTinyHidden}};
-  program.weights = {{WeightKind::kLinear, "patch", kTinyHidden, 12, {piece("patch", 0, 32, 0, 12)},
-                      {}, {0, 12}}};
+  program.weights = {
+      {WeightKind::kLinear, "patch", kTinyHidden, 12, {piece("patch", 0, 32, 0, 12)}, {}, {0, 12}}};
   Op patches = op(OpKind::kPatchify, "patchify", -1, 0);
   patches.tile_size = kTinyTile;
   patches.patch_size = kTinyPatch;
@@ -239,7 +253,8 @@ StepPlan tiny_step(uint64_t step, const std::vector<int>& tokens, int start, boo
   Slice slice{7, start, tokens, 0, {}, {}, {}};
   const int end = start + static_cast<int>(tokens.size());
   if (open)
-    for (int block = 0; block < (end + 64) / kBlockTokens; ++block) slice.block_ids.push_back(block);
+    for (int block = 0; block < (end + 64) / kBlockTokens; ++block)
+      slice.block_ids.push_back(block);
   slice.wanted.push_back({static_cast<int>(tokens.size()) - 1, 0, 0, true, false, {}, {}});
   plan.slices.push_back(slice);
   return plan;

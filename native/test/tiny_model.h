@@ -1,4 +1,5 @@
-// A model of one layer written by hand, its weights in a temporary file, and ranks of it in this process.
+// A model of one layer written by hand, its weights in a temporary file, and ranks of it in this
+// process.
 #pragma once
 
 #include <memory>
