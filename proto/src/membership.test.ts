@@ -177,13 +177,11 @@ function holders(bucket: Bucket, workers: SimulatedWorker[]): Map<string, number
   );
 }
 
+/** Decides by what was heard up to the last tick: the others' heartbeats come after the own. */
 function tick(workers: SimulatedWorker[], bucket: Bucket, size: number, nowMs: number): void {
   const running = workers.filter(({ state }) => state === "runs");
-  for (const listener of running)
-    for (const { id } of running)
-      if (id === listener.id) listener.book.echo(nowMs);
-      else listener.book.heard(id, { intervalMs: INTERVAL, nowMs });
   for (const { id, book, seen } of running) {
+    book.echo(nowMs);
     const judge = book.judge.bind(book);
     const move = chooseLease({ self: id, size, leases: seen, judge });
     if (move.kind === "take") {
@@ -197,6 +195,9 @@ function tick(workers: SimulatedWorker[], bucket: Bucket, size: number, nowMs: n
     }
     if (move.kind === "release") bucket.write(move.rank, move.revision, undefined);
   }
+  for (const listener of running)
+    for (const { id } of running)
+      if (id !== listener.id) listener.book.heard(id, { intervalMs: INTERVAL, nowMs });
 }
 
 const strikes = fc.array(
