@@ -134,6 +134,7 @@ export class NatsGroup {
     }
     void group.followStatus();
     void group.keepWatching();
+    void connection.closed().then((error) => group.ended(error));
     return group;
   }
 
@@ -189,6 +190,12 @@ export class NatsGroup {
     );
     this.subscribe(this.subject("cancel"), CancelSchema, (h, m) => h.cancel?.(m));
     this.subscribe(this.subject("event"), ClusterEventSchema, (h, m) => h.event?.(m));
+  }
+
+  /** The client gave up, which it does on a fault of its own only. */
+  private ended(error: unknown): void {
+    this.isConnected = false;
+    if (!this.closing) this.tell(`${this.shownUrl}: connection closed for good: ${reason(error)}`);
   }
 
   private async followStatus(): Promise<void> {
