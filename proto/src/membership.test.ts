@@ -7,6 +7,7 @@ import {
   HeartbeatBook,
   heartbeatIntervalProblem,
   MAX_HEARD,
+  RETURN_GRACE_MS,
   SILENT_INTERVALS,
   type Entry,
   type Holder,
@@ -46,20 +47,22 @@ test("judge: alive up to the limit, silent beyond it", () => {
 });
 
 test("judge: one that was never heard is unknown until the limit is over", () => {
-  assert.equal(listening(LIMIT).judge("ghost", INTERVAL), "unknown");
-  assert.equal(listening(LIMIT + INTERVAL).judge("ghost", INTERVAL), "silent");
-  assert.equal(listening(LIMIT + INTERVAL).judge("ghost", 4 * INTERVAL), "unknown");
+  const untilMs = RETURN_GRACE_MS + LIMIT;
+  assert.equal(listening(untilMs).judge("ghost", INTERVAL), "unknown");
+  assert.equal(listening(untilMs + INTERVAL).judge("ghost", INTERVAL), "silent");
+  assert.equal(listening(untilMs + INTERVAL).judge("ghost", 4 * INTERVAL), "unknown");
 });
 
 test("judge: without own echoes nobody is silent, and afterwards everybody has the whole time again", () => {
   const book = listening(2000, { a: 2000 });
   assert.equal(book.judge("a", INTERVAL), "alive");
   const backMs = 2000 + 100 * LIMIT;
-  for (let nowMs = backMs; nowMs <= backMs + LIMIT; nowMs += INTERVAL) {
+  const endMs = backMs + RETURN_GRACE_MS + LIMIT;
+  for (let nowMs = backMs; nowMs <= endMs; nowMs += INTERVAL) {
     book.echo(nowMs);
     assert.equal(book.judge("a", INTERVAL), "alive", `${nowMs}`);
   }
-  book.echo(backMs + LIMIT + INTERVAL);
+  book.echo(endMs + INTERVAL);
   assert.equal(book.judge("a", INTERVAL), "silent");
 });
 
@@ -67,9 +70,9 @@ test("judge: one that speaks seldom has its own limit, within bounds", () => {
   const book = new HeartbeatBook(INTERVAL);
   book.heard("seldom", { intervalMs: 4000, nowMs: 0 });
   book.heard("never", { intervalMs: 1e12, nowMs: 0 });
-  for (let nowMs = 0; nowMs <= 24_000; nowMs += INTERVAL) book.echo(nowMs);
+  for (let nowMs = 0; nowMs <= 25_000; nowMs += INTERVAL) book.echo(nowMs);
   assert.equal(book.judge("seldom", INTERVAL), "alive");
-  for (let nowMs = 24_500; nowMs <= 361_000; nowMs += INTERVAL) book.echo(nowMs);
+  for (let nowMs = 25_500; nowMs <= 361_500; nowMs += INTERVAL) book.echo(nowMs);
   assert.deepEqual([book.judge("seldom", 1), book.judge("never", 1)], ["silent", "silent"]);
 });
 
@@ -78,8 +81,9 @@ test("heard: the number of processes is bounded, silent ones make room", () => {
   const said = { intervalMs: INTERVAL, nowMs: 0 };
   for (let i = 0; i < MAX_HEARD; i++) assert.ok(book.heard(`w${i}`, said));
   assert.equal(book.heard("one more", said), false);
-  for (let nowMs = 0; nowMs <= LIMIT + INTERVAL; nowMs += INTERVAL) book.echo(nowMs);
-  assert.equal(book.heard("one more", { ...said, nowMs: LIMIT }), true);
+  const silentMs = RETURN_GRACE_MS + LIMIT + INTERVAL;
+  for (let nowMs = 0; nowMs <= silentMs; nowMs += INTERVAL) book.echo(nowMs);
+  assert.equal(book.heard("one more", { ...said, nowMs: silentMs }), true);
   assert.deepEqual(book.alive(), ["one more"]);
 });
 
@@ -205,7 +209,7 @@ const strikes = fc.array(
     at: fc.nat(60),
     worker: fc.nat(5),
     kind: fc.constantFrom("kill", "stop", "go on", "read late"),
-  }) as fc.Arbitrary<Strike>,
+  }),
   { maxLength: 12 },
 );
 

@@ -7,6 +7,8 @@
 export const SILENT_INTERVALS = 6;
 /** Own intervals without the echo of an own heartbeat, after which nothing heard before counts as silence. */
 const DEAF_INTERVALS = 3;
+/** After such a gap the others have this long, beyond the limit, to come back as well. */
+export const RETURN_GRACE_MS = 1000;
 /** Processes remembered; more are not listened to. */
 export const MAX_HEARD = 1024;
 export const HEARTBEAT_INTERVAL_MS = { default: 500, least: 50, most: 60_000 } as const;
@@ -40,7 +42,8 @@ interface Heard {
 
 /**
  * What one process hears. It judges at the moment of its own last heartbeat that came back: when NATS is lost or slow,
- * or this process stood still, nothing comes back and nobody is judged; afterwards everybody has the whole time again.
+ * or this process stood still, nothing comes back and nobody is judged; afterwards everybody has the whole time again,
+ * and some more.
  */
 export class HeartbeatBook {
   private readonly heardOf = new Map<string, Heard>();
@@ -61,7 +64,8 @@ export class HeartbeatBook {
   /** An own heartbeat came back. */
   echo(nowMs: number): void {
     const deafMs = DEAF_INTERVALS * this.ownIntervalMs;
-    if (this.echoMs === undefined || nowMs - this.echoMs > deafMs) this.listeningSinceMs = nowMs;
+    if (this.echoMs === undefined || nowMs - this.echoMs > deafMs)
+      this.listeningSinceMs = nowMs + RETURN_GRACE_MS;
     this.echoMs = nowMs;
   }
 

@@ -62,7 +62,8 @@ function addWorker(program: Command): void {
       `
 Examples:
   tessera worker --model models/nvlm-d-tiny --listen 127.0.0.1:4001
-  tessera worker --model DIR --listen 0.0.0.0:4001 --advertise 10.0.0.7:4001 --nats nats://10.0.0.2:4222
+  tessera worker --model DIR --listen 0.0.0.0:4001 --advertise 10.0.0.7:4001 \\
+      --nats nats://10.0.0.2:4222
 
 With --nats the worker takes a free rank of its group, or waits as a spare (${MEMBERSHIP_PAGE}).
 `,
@@ -103,9 +104,11 @@ function addCoordinator(program: Command): void {
       `
 Examples:
   tessera coordinator --model DIR --listen 127.0.0.1:4000 --workers 127.0.0.1:4001,127.0.0.1:4002
-  tessera coordinator --model DIR --listen 0.0.0.0:4000 --nats nats://10.0.0.2:4222 --tensor-parallel 2
+  tessera coordinator --model DIR --listen 0.0.0.0:4000 \\
+      --nats nats://10.0.0.2:4222 --tensor-parallel 2
 
-With --nats the workers are found by their leases, and a spare takes the place of a lost one (${MEMBERSHIP_PAGE}).
+With --nats the workers are found by their leases; a spare takes the place of a lost one
+(${MEMBERSHIP_PAGE}).
 `,
     )
     .action(async (flags: CoordinatorFlags) => {

@@ -188,10 +188,12 @@ test("nats-server stops mid-stream: the stream ends whole, new requests are serv
   const whole = await group.client.generateOnce(long(400));
   assert.equal(texts.join(""), whole.choices[0]?.text);
   await unheard();
-  assert.equal((await group.formed()).epoch, epoch);
   assert.deepEqual(await answers(group.client), expected);
+  await unheard();
+  assert.equal((await group.formed()).epoch, epoch);
   await nats.restart();
-  await until("the observer is connected", () => (observer.connected ? true : undefined));
+  await heardAgain();
+  assert.equal((await group.formed()).epoch, epoch);
   (await group.workerOf(0)).signal("SIGKILL");
   const fresh = await group.addWorker();
   const { ranks } = await group.formed(epoch);
@@ -226,7 +228,9 @@ test("a second coordinator stands by, and leads when the first falls silent", as
     "its word",
     () => /coordinator [0-9a-f-]{36} leads it/.exec(standby.coordinator.log) ?? undefined,
   );
-  const refusal = await standby.client.generateOnce(short ?? {}).catch(TesseraError.from);
+  const refusal = await standby.client
+    .generateOnce(short ?? {})
+    .catch((error: unknown) => TesseraError.from(error));
   assert.equal(refusal instanceof TesseraError && refusal.code, "NOT_READY");
   group.coordinator.signal("SIGKILL");
   assert.ok((await formed(standby.client)).epoch > epoch);
