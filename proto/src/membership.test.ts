@@ -204,7 +204,7 @@ function tick(workers: SimulatedWorker[], bucket: Bucket, size: number, nowMs: n
       if (id !== listener.id) listener.book.heard(id, { intervalMs: INTERVAL, nowMs });
 }
 
-const strikes = fc.array(
+const strikes: fc.Arbitrary<Strike[]> = fc.array(
   fc.record({
     at: fc.nat(60),
     worker: fc.nat(5),
