@@ -181,7 +181,7 @@ export class NatsMembership implements Membership {
       }
     }
     if (missing.length === 0) return { kind: "whole", members, aboveEpoch };
-    return short(`${missing.join(", ")}; ${this.liveWorkers()} workers are heard`);
+    return short(`${missing.join(", ")}; workers heard: ${this.liveWorkers()}`);
   }
 
   private liveWorkers(): number {

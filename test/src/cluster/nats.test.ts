@@ -170,7 +170,7 @@ test("a worker that is stopped in order gives its lease to the spare at once", a
   const spare = await group.addWorker();
   const { epoch } = await group.formed();
   const leaving = await group.workerOf(1);
-  await leaving.stop();
+  assert.equal(await leaving.stop(), 0);
   const { ranks } = await group.formed(epoch);
   assert.equal(ranks[1]?.address, spare.address);
   assert.ok(events.some(({ kind }) => kind.case === "drained"));

@@ -30,13 +30,15 @@ export async function until<T>(
   throw new Error(`not within ${deadlineMs} ms: ${what}`);
 }
 
-async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
-  if (child.exitCode !== null || child.signalCode !== null) return;
+/** Resolves to the exit status; null when a signal ended it. */
+async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<number | null> {
+  if (child.exitCode !== null || child.signalCode !== null) return child.exitCode;
   const gone = new Promise((resolve) => child.once("exit", resolve));
   child.kill(signal);
   const timer = setTimeout(() => child.kill("SIGKILL"), STOP_DEADLINE_MS);
   await gone;
   clearTimeout(timer);
+  return child.exitCode;
 }
 
 export class NatsServer {
@@ -128,7 +130,8 @@ export class Process {
     this.child.kill(signal);
   }
 
-  stop(): Promise<void> {
+  /** Resolves to the exit status. */
+  stop(): Promise<number | null> {
     return end(this.child, "SIGTERM");
   }
 }
@@ -175,7 +178,7 @@ const FREE = "127.0.0.1:0";
 
 class Group implements GroupOnNats {
   readonly workers: Process[] = [];
-  private readonly others: (() => Promise<void>)[] = [];
+  private readonly others: (() => Promise<unknown>)[] = [];
   private front: { coordinator: Process; client: TesseraClient } | undefined;
   private readonly shared: string[];
 
