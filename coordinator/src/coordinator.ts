@@ -64,7 +64,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
     ready: serving.keepFormed(),
     async close() {
       await serving.drain(1000);
-      serving.close();
+      await serving.close();
       server.forceShutdown();
       await probes?.close();
     },

@@ -23,6 +23,9 @@ export const MAY_INCLUDE = {
   binding: ["engine", "image", "program", "cache", "collective", "ops", "core"],
 };
 
+/** Packages that one file alone may import. */
+export const ONE_DOOR = { nats: "proto/src/nats.ts" };
+
 export const LIMITS = { fileLines: 500, functionLines: 70, codeColumns: 100, proseColumns: 120 };
 
 const BANNED = [
@@ -44,6 +47,12 @@ export function checkImports({ path, text }) {
   return names
     .filter((name) => !allowed.some((prefix) => name === prefix || name.startsWith(`${prefix}/`)))
     .map((name) => `${path}: may not import @tessera/${name}`);
+}
+
+export function checkDoors({ path, text }) {
+  return Object.entries(ONE_DOOR)
+    .filter(([name, door]) => path !== door && new RegExp(`(from |import\\()"${name}"`).test(text))
+    .map(([name, door]) => `${path}: may not import ${name}, ${door} does`);
 }
 
 export function checkIncludes({ path, text }) {

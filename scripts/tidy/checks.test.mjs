@@ -4,6 +4,7 @@ import {
   checkBanned,
   checkCppFunctions,
   checkDependencies,
+  checkDoors,
   checkImports,
   checkIncludes,
   checkLicences,
@@ -23,6 +24,14 @@ test("imports: the coordinator sees the image door of native, not the engine", (
     'import { x } from "@tessera/native/engine";\nimport { y } from "@tessera/native/image";';
   assert.deepEqual(checkImports({ path: "coordinator/src/a.ts", text }), [
     "coordinator/src/a.ts: may not import @tessera/native/engine",
+  ]);
+});
+
+test("doors: the package nats is imported by one file", () => {
+  const text = ["import { connect } from ", '"nats";'].join("");
+  assert.deepEqual(checkDoors({ path: "proto/src/nats.ts", text }), []);
+  assert.deepEqual(checkDoors({ path: "coordinator/src/a.ts", text }), [
+    "coordinator/src/a.ts: may not import nats, proto/src/nats.ts does",
   ]);
 });
 

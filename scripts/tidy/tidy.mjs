@@ -59,6 +59,7 @@ const problems = [
     .flatMap((file) => [
       ...checks.checkSizes(file),
       ...checks.checkImports(file),
+      ...checks.checkDoors(file),
       ...checks.checkIncludes(file),
       ...checks.checkCppFunctions(file),
       ...checks.checkBanned(file),

@@ -1,1 +1,2 @@
-export { startWorker, type RunningWorker, type WorkerOptions } from "./worker.js";
+export { startWorker, type RunningWorker } from "./worker.js";
+export type { WorkerOptions } from "./options.js";

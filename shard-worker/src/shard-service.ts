@@ -1,5 +1,4 @@
 /** The Shard service: what the coordinator asks of this rank. */
-import { randomUUID } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
 import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall } from "@grpc/grpc-js";
 import { cpuKind } from "@tessera/native/engine";
@@ -26,6 +25,8 @@ type Methods = typeof Shard extends { method: infer M extends GenServiceMethods 
 export interface ShardContext {
   state: RankState;
   metrics: WorkerMetrics;
+  /** Of this process; another process has another one. */
+  workerId: string;
   threads: number;
   memoryBytes: number;
   idleBytes: number;
@@ -123,11 +124,10 @@ function joinStream(state: RankState, call: Parameters<ServiceHandlers<Methods>[
 
 export function shardService(context: ShardContext): ServiceHandlers<Methods> {
   const { state, metrics } = context;
-  const workerId = randomUUID();
   return {
     getInfo: unary(() =>
       create(GetInfoResponseSchema, {
-        workerId,
+        workerId: context.workerId,
         build: BUILD,
         cpu: cpuKind(),
         threads: context.threads,

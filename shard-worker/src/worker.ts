@@ -1,42 +1,28 @@
 /** A worker process: Shard, health and metrics around one rank. */
+import { randomUUID } from "node:crypto";
 import { totalmem } from "node:os";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
 import { HealthImplementation } from "grpc-health-check";
-import { pino } from "pino";
-import { ServeError, serviceDefinition } from "@tessera/proto";
+import { pino, type Logger } from "pino";
+import { serviceDefinition } from "@tessera/proto";
 import { Shard } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { SHARD_CHANNEL } from "./channel.js";
 import { startHealthServer, type HealthServer } from "./health-server.js";
+import type { LeaseKeeper } from "./lease-keeper.js";
 import { WorkerMetrics } from "./metrics.js";
-import { RankState } from "./rank.js";
+import {
+  checkWorkerOptions,
+  type Address,
+  type CheckedWorkerOptions,
+  type WorkerOptions,
+} from "./options.js";
+import { BUILD, RankState } from "./rank.js";
 import { shardService } from "./shard-service.js";
-
-export interface WorkerOptions {
-  modelDir: string;
-  /** host:port; port 0 takes a free one. */
-  listen: string;
-  /** The host peers reach this worker under; default: the host of `listen`. */
-  advertise?: string | undefined;
-  threads: number;
-  /** host:port of /metrics and the probes; absent: none. */
-  healthListen?: string | undefined;
-  /** What this worker may use; default: the machine's. */
-  memoryBytes?: number | undefined;
-  logLevel: string;
-}
 
 export interface RunningWorker {
   address: string;
   healthAddress: string | undefined;
   close(): Promise<void>;
-}
-
-export function parseAddress(text: string, field: string): { host: string; port: number } {
-  const at = text.lastIndexOf(":");
-  const port = Number(text.slice(at + 1));
-  if (at < 1 || !Number.isInteger(port) || port < 0 || port > 65535)
-    throw new ServeError("CONFIGURATION", `${field}: ${JSON.stringify(text)} is no host:port`);
-  return { host: text.slice(0, at), port };
 }
 
 function bind(server: Server, address: string): Promise<number> {
@@ -47,17 +33,58 @@ function bind(server: Server, address: string): Promise<number> {
   });
 }
 
+async function startProbes(
+  listen: Address | undefined,
+  metrics: WorkerMetrics,
+  state: RankState,
+): Promise<HealthServer | undefined> {
+  if (listen === undefined) return undefined;
+  return startHealthServer(listen, metrics.registry, {
+    live: () => true,
+    ready: () => state.ready,
+    started: () => true,
+    refresh() {
+      const stats = state.stats();
+      metrics.sequences.set(stats.sequences);
+      metrics.embeddings.set(stats.embeddings);
+      metrics.resident.set(process.memoryUsage.rss());
+    },
+  });
+}
+
+/** @throws ServeError CONFIGURATION, BAD_MODEL */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
+  const checked = checkWorkerOptions(options);
   const log = pino({ level: options.logLevel, name: "worker" }, pino.destination(2));
-  const { host } = parseAddress(options.listen, "listen");
-  const advertised =
-    options.advertise === undefined ? host : parseAddress(options.advertise, "advertise").host;
-  const metrics = new WorkerMetrics();
   const idleBytes = process.memoryUsage.rss();
+  const workerId = randomUUID();
+  if (checked.nats === undefined)
+    return startRank(options, { ...checked, log, idleBytes, workerId, keeper: undefined });
+  const keeper = await (
+    await import("./lease-keeper.js")
+  ).LeaseKeeper.connect({ ...checked.nats, workerId, log });
+  try {
+    return await startRank(options, { ...checked, log, idleBytes, workerId, keeper });
+  } catch (error) {
+    await keeper.close();
+    throw error;
+  }
+}
+
+interface RankParts extends CheckedWorkerOptions {
+  log: Logger;
+  idleBytes: number;
+  workerId: string;
+  keeper: LeaseKeeper | undefined;
+}
+
+async function startRank(options: WorkerOptions, parts: RankParts): Promise<RunningWorker> {
+  const { listen, advertise, healthListen, log, idleBytes, workerId, keeper } = parts;
+  const metrics = new WorkerMetrics();
   const state = await RankState.open(
     options.modelDir,
     options.threads,
-    host,
+    listen.host,
     metrics,
     (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
@@ -66,37 +93,30 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
   const context = {
     state,
     metrics,
+    workerId,
     threads: options.threads,
     memoryBytes: options.memoryBytes ?? totalmem(),
     idleBytes,
-    exchangeAddress: `${advertised}:${state.exchange.port}`,
+    exchangeAddress: `${advertise.host}:${state.exchange.port}`,
     onProgress: () => undefined,
   };
   server.addService(serviceDefinition(Shard), shardService(context));
   health.addToServer(server);
   const port = await bind(server, options.listen);
-  let probes: HealthServer | undefined;
-  if (options.healthListen !== undefined)
-    probes = await startHealthServer(
-      parseAddress(options.healthListen, "health-listen"),
-      metrics.registry,
-      {
-        live: () => true,
-        ready: () => state.ready,
-        started: () => true,
-        refresh() {
-          const stats = state.stats();
-          metrics.sequences.set(stats.sequences);
-          metrics.embeddings.set(stats.embeddings);
-          metrics.resident.set(process.memoryUsage.rss());
-        },
-      },
-    );
-  log.info({ address: `${host}:${port}` }, "worker listens");
+  const probes = await startProbes(healthListen, metrics, state);
+  const address = `${listen.host}:${port}`;
+  log.info({ address }, "worker listens");
+  keeper?.start({
+    address: `${advertise.host}:${options.advertise === undefined ? port : advertise.port || port}`,
+    modelHash: state.modelHash,
+    build: BUILD,
+    rank: () => state,
+  });
   return {
-    address: `${host}:${port}`,
+    address,
     healthAddress: probes?.address,
     async close() {
+      await keeper?.close();
       server.forceShutdown();
       await probes?.close();
       await state.close();

@@ -20,10 +20,22 @@ function announce(
   if (withStdin) process.stdin.once("end", end).resume();
 }
 
+const MEMBERSHIP_PAGE = "docs/membership.md";
+
+function addNats(command: Command): Command {
+  return command
+    .option("--nats <url>", "nats://[user:password@]host[:port]; several with commas between")
+    .option("--group <name>", 'of those that belong together on one NATS (default: "default")')
+    .option("--heartbeat-ms <ms>", "between two heartbeats on NATS (default: 500)", whole);
+}
+
 interface WorkerFlags {
   model: string;
   listen: string;
   advertise?: string;
+  nats?: string;
+  group?: string;
+  heartbeatMs?: number;
   threads: number;
   memory?: number;
   healthListen?: string;
@@ -32,12 +44,14 @@ interface WorkerFlags {
 }
 
 function addWorker(program: Command): void {
-  program
-    .command("worker")
+  addNats(program.command("worker"))
     .description("one rank: holds its cut of the weights and computes")
     .requiredOption("--model <dir>")
     .requiredOption("--listen <host:port>", "for the coordinator; port 0 takes a free one")
-    .option("--advertise <host:port>", "what the peers reach this worker under")
+    .option(
+      "--advertise <host:port>",
+      "what coordinator and peers reach this worker under; port 0 is that of --listen",
+    )
     .option("--threads <count>", "of the kernels", whole, cpus().length)
     .option("--memory <bytes>", "what this worker may use", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
@@ -45,7 +59,14 @@ function addWorker(program: Command): void {
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
-      "\nExample:\n  tessera worker --model models/nvlm-d-tiny --listen 127.0.0.1:4001\n",
+      `
+Examples:
+  tessera worker --model models/nvlm-d-tiny --listen 127.0.0.1:4001
+  tessera worker --model DIR --listen 0.0.0.0:4001 --advertise 10.0.0.7:4001 \\
+      --nats nats://10.0.0.2:4222
+
+With --nats the worker takes a free rank of its group, or waits as a spare (${MEMBERSHIP_PAGE}).
+`,
     )
     .action(async (flags: WorkerFlags) => {
       const { startWorker } = await import("@tessera/shard-worker");
@@ -57,7 +78,11 @@ function addWorker(program: Command): void {
 interface CoordinatorFlags extends PlacementFlags {
   model: string;
   listen: string;
-  workers: string;
+  workers?: string;
+  nats?: string;
+  group?: string;
+  tensorParallel?: number;
+  heartbeatMs?: number;
   healthListen?: string;
   maxRequests: number;
   reflection?: boolean;
@@ -65,17 +90,26 @@ interface CoordinatorFlags extends PlacementFlags {
 }
 
 function addCoordinator(program: Command): void {
-  addPlacement(program.command("coordinator"))
+  addNats(addPlacement(program.command("coordinator")))
     .description("the front: takes requests, schedules, streams answers")
     .requiredOption("--model <dir>")
     .requiredOption("--listen <host:port>", "for clients")
-    .requiredOption("--workers <addresses>", "host:port,… by rank")
+    .option("--workers <addresses>", "host:port,… by rank; or --nats")
+    .option("--tensor-parallel <size>", "ranks of the group; with --nats", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--max-requests <count>", "accepted and not ended", whole, 1024)
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
-      "\nExample:\n  tessera coordinator --model DIR --workers 127.0.0.1:4001,127.0.0.1:4002 --listen 127.0.0.1:4000\n",
+      `
+Examples:
+  tessera coordinator --model DIR --listen 127.0.0.1:4000 --workers 127.0.0.1:4001,127.0.0.1:4002
+  tessera coordinator --model DIR --listen 0.0.0.0:4000 \\
+      --nats nats://10.0.0.2:4222 --tensor-parallel 2
+
+With --nats the workers are found by their leases; a spare takes the place of a lost one
+(${MEMBERSHIP_PAGE}).
+`,
     )
     .action(async (flags: CoordinatorFlags) => {
       const { startCoordinator } = await import("@tessera/coordinator");
@@ -83,7 +117,11 @@ function addCoordinator(program: Command): void {
         modelDir: flags.model,
         listen: flags.listen,
         healthListen: flags.healthListen,
-        workers: flags.workers.split(","),
+        workers: flags.workers?.split(","),
+        nats: flags.nats,
+        group: flags.group,
+        tensorParallel: flags.tensorParallel,
+        heartbeatMs: flags.heartbeatMs,
         maxModelLen: flags.maxModelLen,
         cacheMemoryBytes: flags.cacheMemory,
         kvType: flags.kv,

@@ -15,10 +15,10 @@ import {
   type StepResponse,
   type Tile,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type { Member } from "./membership.js";
 import { fromCall, ShardClient, type StepStream } from "./shard-client.js";
 
 export interface GroupSettings {
-  addresses: string[];
   placement: Omit<Placement, "$typeName">;
   /** Of the coordinator's own view of the plan. */
   planHash: string;
@@ -30,7 +30,18 @@ export interface GroupSettings {
 export interface RankInfo extends JoinReady {
   info: GetInfoResponse;
   address: string;
+  /** Last sign of life, by this process's monotonic clock. */
   heardAtMs: number;
+}
+
+export interface FormOptions {
+  /** The new epoch is above this one, and above all that the workers saw. */
+  above: bigint;
+  /** Called once, when the epoch ends by itself. */
+  onLost: (error: ServeError) => void;
+  onProgress: (rank: number, part: number) => void;
+  /** The rank's address did not answer, or (`gone`) another process answers there. */
+  onUnreachable: (rank: number, gone: boolean) => void;
 }
 
 interface Pending {
@@ -63,32 +74,30 @@ export class Group {
     streams.forEach((stream, rank) => {
       stream.on("data", (response: StepResponse) => this.take(rank, response));
       stream.on("error", (error: ServiceError) =>
-        this.lose(fromCall(error, rank, settings.addresses[rank] ?? "")),
+        this.lose(fromCall(error, rank, this.addressOf(rank))),
       );
       stream.on("end", () =>
         this.lose(
           new ServeError(
             "RANK_LOST",
-            `rank ${rank} (${settings.addresses[rank]}): its step stream ended`,
+            `rank ${rank} (${this.addressOf(rank)}): its step stream ended`,
+            { metadata: { rank: String(rank) } },
           ),
         ),
       );
     });
   }
 
-  /** One attempt. `onLost` is called once, when the epoch ends by itself. */
+  /** One attempt with these members, by rank. */
   static async form(
     settings: GroupSettings,
-    options: {
-      above: bigint;
-      onLost: (error: ServeError) => void;
-      onProgress: (rank: number, part: number) => void;
-    },
+    members: Member[],
+    options: FormOptions,
   ): Promise<Group> {
-    const clients = settings.addresses.map((address, rank) => new ShardClient(address, rank));
+    const clients = members.map(({ address }, rank) => new ShardClient(address, rank));
     try {
-      const infos = await Promise.all(clients.map((client) => client.getInfo(PROBE_DEADLINE_MS)));
-      checkModels(infos, settings);
+      const infos = await probe(clients, members, options.onUnreachable);
+      checkModels(infos, members, settings.modelHash);
       const epoch =
         infos.reduce((most, info) => (info.epoch > most ? info.epoch : most), options.above) + 1n;
       const peers = infos.map((info) => info.exchangeAddress);
@@ -113,8 +122,8 @@ export class Group {
       const ranks = ready.map((rank, i) => ({
         ...rank,
         info: infos[i] as GetInfoResponse,
-        address: settings.addresses[i] ?? "",
-        heardAtMs: Date.now(),
+        address: members[i]?.address ?? "",
+        heardAtMs: performance.now(),
       }));
       const streams = clients.map((client) => client.openSteps());
       return new Group(epoch, ranks, clients, streams, settings, options.onLost);
@@ -128,9 +137,19 @@ export class Group {
     return this.clients.length;
   }
 
+  private addressOf(rank: number): string {
+    return this.ranks[rank]?.address ?? "";
+  }
+
+  /** Ends the epoch because of what is known of a rank by other ways than its stream. */
+  expel(rank: number, reason: string): void {
+    const message = `rank ${rank} (${this.addressOf(rank)}): ${reason}`;
+    this.lose(new ServeError("RANK_LOST", message, { metadata: { rank: String(rank) } }));
+  }
+
   private take(rank: number, response: StepResponse): void {
     const info = this.ranks[rank];
-    if (info !== undefined) info.heardAtMs = Date.now();
+    if (info !== undefined) info.heardAtMs = performance.now();
     const { pending } = this;
     if (pending === undefined || response.stepId !== pending.stepId) return;
     pending.answers[rank] = response;
@@ -156,8 +175,7 @@ export class Group {
 
   private late(pending: Pending): void {
     const rank = pending.answers.findIndex((answer) => answer === undefined);
-    const address = this.settings.addresses[rank] ?? "";
-    const message = `rank ${rank} (${address}): step ${pending.stepId} took more than ${this.settings.stepDeadlineMs} ms`;
+    const message = `rank ${rank} (${this.addressOf(rank)}): step ${pending.stepId} took more than ${this.settings.stepDeadlineMs} ms`;
     this.lose(new ServeError("STEP_TIMEOUT", message, { metadata: { rank: String(rank) } }));
   }
 
@@ -229,13 +247,36 @@ export class Group {
   }
 }
 
-function checkModels(infos: GetInfoResponse[], settings: GroupSettings): void {
+/** What every member is. @throws ServeError RANK_LOST, STEP_TIMEOUT */
+function probe(
+  clients: ShardClient[],
+  members: Member[],
+  onUnreachable: FormOptions["onUnreachable"],
+): Promise<GetInfoResponse[]> {
+  return Promise.all(
+    clients.map(async (client, rank) => {
+      const info = await client.getInfo(PROBE_DEADLINE_MS).catch((error: unknown) => {
+        onUnreachable(rank, false);
+        throw error;
+      });
+      const expected = members[rank]?.workerId;
+      if (expected === undefined || info.workerId === expected) return info;
+      onUnreachable(rank, true);
+      throw new ServeError(
+        "RANK_LOST",
+        `rank ${rank} (${client.address}): is worker ${info.workerId}, the lease is of worker ${expected}`,
+      );
+    }),
+  );
+}
+
+function checkModels(infos: GetInfoResponse[], members: Member[], modelHash: string): void {
   infos.forEach((info, rank) => {
-    if (info.modelHash === settings.modelHash) return;
-    const [theirs, ours] = [info.modelHash, settings.modelHash].map((hash) => hash.slice(0, 12));
+    if (info.modelHash === modelHash) return;
+    const [theirs, ours] = [info.modelHash, modelHash].map((hash) => hash.slice(0, 12));
     throw new ServeError(
       "PLAN_MISMATCH",
-      `rank ${rank} (${settings.addresses[rank]}) has model ${theirs}, the coordinator ${ours}`,
+      `rank ${rank} (${members[rank]?.address}) has model ${theirs}, the coordinator ${ours}`,
     );
   });
 }

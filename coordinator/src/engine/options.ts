@@ -1,5 +1,7 @@
 /** Settings of a coordinator; checked at start, all problems reported at once. */
 import { ServeError } from "@tessera/proto";
+import { groupNameProblem, heartbeatIntervalProblem } from "@tessera/proto/membership";
+import { parseNatsUrl } from "@tessera/proto/nats-server";
 import type { ChatTemplate } from "../request/prompt.js";
 
 export interface CoordinatorOptions {
@@ -7,8 +9,16 @@ export interface CoordinatorOptions {
   /** host:port; port 0 takes a free one. */
   listen: string;
   healthListen?: string | undefined;
-  /** Addresses by rank. */
-  workers: string[];
+  /** Addresses by rank; or `nats`. */
+  workers?: string[] | undefined;
+  /** nats://host:port: ranks are the leases of a group there; or `workers`. */
+  nats?: string | undefined;
+  /** Of the workers and the coordinator that belong together on one NATS; default `default`. */
+  group?: string | undefined;
+  /** Ranks of the group; with `nats` only, where it cannot be counted. */
+  tensorParallel?: number | undefined;
+  /** Between two heartbeats on NATS; default 500. */
+  heartbeatMs?: number | undefined;
   maxModelLen?: number | undefined;
   /** Of each rank. */
   cacheMemoryBytes?: number | undefined;
@@ -24,6 +34,14 @@ export interface CoordinatorOptions {
   logLevel: string;
 }
 
+const WORKERS_OR_NATS =
+  "give either workers (host:port,… by rank) or nats with tensor-parallel (workers found through NATS)";
+
+/** Ranks of the group. */
+export function tensorParallelSize(options: CoordinatorOptions): number {
+  return options.workers?.length ?? options.tensorParallel ?? 0;
+}
+
 export function parseAddress(text: string, field: string): { host: string; port: number } {
   const at = text.lastIndexOf(":");
   const port = Number(text.slice(at + 1));
@@ -32,9 +50,28 @@ export function parseAddress(text: string, field: string): { host: string; port:
   return { host: text.slice(0, at), port };
 }
 
+function membershipProblems(options: CoordinatorOptions): string[] {
+  const { workers, nats, group, tensorParallel, heartbeatMs } = options;
+  if (workers !== undefined && nats !== undefined)
+    return [`workers and nats exclude each other: ${WORKERS_OR_NATS}`];
+  if (workers === undefined && nats === undefined)
+    return [`workers and nats are both missing: ${WORKERS_OR_NATS}`];
+  if (nats === undefined)
+    return Object.entries({ group, "tensor-parallel": tensorParallel, "heartbeat-ms": heartbeatMs })
+      .filter(([, value]) => value !== undefined)
+      .map(([name]) => `${name}: needs nats`);
+  const problems = [
+    tensorParallel === undefined ? "tensor-parallel: is missing, nats needs it" : undefined,
+    group === undefined ? undefined : groupNameProblem(group),
+    heartbeatMs === undefined ? undefined : heartbeatIntervalProblem(heartbeatMs),
+  ];
+  return problems.filter((problem) => problem !== undefined);
+}
+
+/** @throws ServeError CONFIGURATION with every problem */
 export function checkOptions(options: CoordinatorOptions): void {
-  const problems: string[] = [];
-  const attempt = (work: () => void) => {
+  const problems = membershipProblems(options);
+  const attempt = (work: () => unknown) => {
     try {
       work();
     } catch (error) {
@@ -42,8 +79,11 @@ export function checkOptions(options: CoordinatorOptions): void {
     }
   };
   attempt(() => parseAddress(options.listen, "listen"));
-  for (const address of options.workers) attempt(() => parseAddress(address, "workers"));
+  for (const address of options.workers ?? []) attempt(() => parseAddress(address, "workers"));
+  const { nats } = options;
+  if (nats !== undefined) attempt(() => parseNatsUrl(nats));
   const whole = {
+    "tensor-parallel": options.tensorParallel,
     maxBatchedTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
     maxRequests: options.maxRequests,

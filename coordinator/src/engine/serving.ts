@@ -12,6 +12,8 @@ import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb
 import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { Logger } from "pino";
 import { Group, type GroupSettings } from "../cluster/group.js";
+import type { Membership } from "../cluster/membership.js";
+import { openMembership } from "../cluster/open-membership.js";
 import { CoordinatorMetrics } from "../metrics.js";
 import {
   checkRequest,
@@ -24,7 +26,7 @@ import {
 } from "../request/index.js";
 import type { ActiveRequest, RequestSink } from "./active.js";
 import { EngineLoop } from "./engine-loop.js";
-import type { CoordinatorOptions } from "./options.js";
+import { tensorParallelSize, type CoordinatorOptions } from "./options.js";
 
 export const BUILD = "tessera 0.1.0";
 const JOIN_DEADLINE_MS = 10 * 60_000;
@@ -52,7 +54,6 @@ function settingsOf(
     selectableIds,
   };
   return {
-    addresses: options.workers,
     placement,
     planHash: planHash({
       build: BUILD,
@@ -87,13 +88,14 @@ export class Serving {
     readonly loop: EngineLoop,
     readonly metrics: CoordinatorMetrics,
     private readonly options: CoordinatorOptions,
+    private readonly membership: Membership,
     private readonly log: Logger,
   ) {}
 
   static async open(options: CoordinatorOptions, log: Logger): Promise<Serving> {
     const model = await openModel(options.modelDir);
     const tokenizer = await loadTokenizer(model.dir);
-    const size = options.workers.length;
+    const size = tensorParallelSize(options);
     const plan = planPlacement(model.config, {
       size,
       kvType: options.kvType,
@@ -122,7 +124,34 @@ export class Serving {
       nowMs: () => performance.now(),
     });
     const settings = settingsOf(options, await model.hash(), plan, selectable);
-    return new Serving(model, plan, context, settings, loop, metrics, options, log);
+    // A cancel cannot come before the request it ends.
+    let cancel: (requestId: string, tenant: string) => void = () => undefined;
+    const membership = await openMembership(options, {
+      modelHash: settings.modelHash,
+      build: BUILD,
+      log,
+      onCancel: (requestId, tenant) => cancel(requestId, tenant),
+    });
+    const parts = [
+      model,
+      plan,
+      context,
+      settings,
+      loop,
+      metrics,
+      options,
+      membership,
+      log,
+    ] as const;
+    const serving = new Serving(...parts);
+    cancel = (requestId, tenant) => serving.cancelled(requestId, tenant);
+    return serving;
+  }
+
+  /** Said on NATS to all coordinators of the group: a request that does not run here is another's. */
+  private cancelled(requestId: string, tenant: string): void {
+    const active = this.running.get(requestId);
+    if (tenant === TENANT && active !== undefined) this.loop.cancel(active, { reason: "aborted" });
   }
 
   private setState(state: ServingState): void {
@@ -134,7 +163,7 @@ export class Serving {
 
   /**
    * Forms the group, again and again until it stands; then after every loss.
-   * @throws ServeError BAD_MODEL, PLAN_MISMATCH when no group ever stood: trying again does not help.
+   * @throws ServeError BAD_MODEL, PLAN_MISMATCH when no group of a fixed list ever stood: trying again does not help.
    */
   async keepFormed(): Promise<void> {
     let said = "";
@@ -143,7 +172,7 @@ export class Serving {
         await this.form();
       } catch (error) {
         const { code, message } = ServeError.from(error);
-        if (this.epoch === 0n && FINAL.has(code)) throw error;
+        if (this.membership.fixed && this.epoch === 0n && FINAL.has(code)) throw error;
         if (message !== said) this.log.warn({ why: message }, "the group is not formed");
         said = message;
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
@@ -152,10 +181,18 @@ export class Serving {
   }
 
   private async form(): Promise<void> {
-    const group = await Group.form(this.settings, {
-      above: this.epoch,
+    const { membership } = this;
+    const composition = membership.compose();
+    if (composition.kind === "short") throw new ServeError("NOT_READY", composition.why);
+    const { members, aboveEpoch } = composition;
+    const group = await Group.form(this.settings, members, {
+      above: aboveEpoch > this.epoch ? aboveEpoch : this.epoch,
       onLost: (error) => this.lost(error),
       onProgress: (rank, part) => this.log.debug({ rank, part }, "loading"),
+      onUnreachable(rank, gone) {
+        const member = members[rank];
+        if (member !== undefined) membership.unreachable(rank, member, gone);
+      },
     });
     if (this.closing) return group.close();
     this.group = group;
@@ -163,6 +200,7 @@ export class Serving {
     this.metrics.epochs.inc();
     this.metrics.epoch.set(Number(group.epoch));
     this.loop.attach(group);
+    membership.formed(group);
     this.log.info({ epoch: String(group.epoch) }, "group formed");
     this.setState("ready");
   }
@@ -172,6 +210,7 @@ export class Serving {
     if (group === undefined || this.closing) return;
     this.log.error({ why: error.message }, "epoch ended");
     this.group = undefined;
+    this.membership.lost(error);
     this.setState("lost");
     this.metrics.lost.inc(this.loop.requestCount);
     this.loop.detach(error);
@@ -283,7 +322,10 @@ export class Serving {
     this.metrics.embeddings.set(load.embeddings);
     this.metrics.preemptions.set(this.loop.preemptions);
     this.group?.ranks.forEach((rank, i) =>
-      this.metrics.heartbeatAge.set({ rank: String(i) }, (Date.now() - rank.heardAtMs) / 1e3),
+      this.metrics.heartbeatAge.set(
+        { rank: String(i) },
+        (performance.now() - rank.heardAtMs) / 1e3,
+      ),
     );
   }
 
@@ -293,9 +335,10 @@ export class Serving {
     return idle || performance.now() - this.loop.lastTurnMs < 2 * this.options.stepDeadlineMs;
   }
 
-  close(): void {
+  async close(): Promise<void> {
     this.closing = true;
     this.group?.close();
     this.loop.detach(new ServeError("DRAINING", "the server stops"));
+    await this.membership.close();
   }
 }

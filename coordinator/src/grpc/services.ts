@@ -179,7 +179,7 @@ function describeCluster(serving: Serving) {
       weightBytes: rank.weightBytes,
       cacheBytes: rank.cacheBytes,
       residentBytes: rank.residentBytes,
-      lastHeard: millisToDuration(Date.now() - rank.heardAtMs),
+      lastHeard: millisToDuration(performance.now() - rank.heardAtMs),
       workerId: rank.info.workerId,
     })),
     load: { ...serving.loop.load(), steps: BigInt(group?.steps ?? 0) },

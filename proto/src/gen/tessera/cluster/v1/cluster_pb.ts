@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tessera/cluster/v1/cluster.proto.
  */
 export const file_tessera_cluster_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("CiB0ZXNzZXJhL2NsdXN0ZXIvdjEvY2x1c3Rlci5wcm90bxISdGVzc2VyYS5jbHVzdGVyLnYxIsIBCglIZWFydGJlYXQSEQoJd29ya2VyX2lkGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSDQoFZXBvY2gYAyABKAQSEAoIc2VxdWVuY2UYBCABKAQSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhIKCm1vZGVsX2hhc2gYBiABKAkSDQoFYnVpbGQYByABKAkSLgoFc3RhdGUYCCABKA4yHy50ZXNzZXJhLmNsdXN0ZXIudjEuV29ya2VyU3RhdGUiSAoFTGVhc2USEQoJd29ya2VyX2lkGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSDAoEcmFuaxgDIAEoDRINCgVlcG9jaBgEIAEoBCIsCgZDYW5jZWwSEgoKcmVxdWVzdF9pZBgBIAEoCRIOCgZ0ZW5hbnQYAiABKAkiwQEKDENsdXN0ZXJFdmVudBINCgVlcG9jaBgBIAEoBBI3CgxlcG9jaF9mb3JtZWQYAiABKAsyHy50ZXNzZXJhLmNsdXN0ZXIudjEuRXBvY2hGb3JtZWRIABIxCglyYW5rX2xvc3QYAyABKAsyHC50ZXNzZXJhLmNsdXN0ZXIudjEuUmFua0xvc3RIABIuCgdkcmFpbmVkGAQgASgLMhsudGVzc2VyYS5jbHVzdGVyLnYxLkRyYWluZWRIAEIGCgRraW5kIiEKC0Vwb2NoRm9ybWVkEhIKCndvcmtlcl9pZHMYASADKAkiOwoIUmFua0xvc3QSDAoEcmFuaxgBIAEoDRIRCgl3b3JrZXJfaWQYAiABKAkSDgoGcmVhc29uGAMgASgJIhwKB0RyYWluZWQSEQoJd29ya2VyX2lkGAEgASgJKpIBCgtXb3JrZXJTdGF0ZRIcChhXT1JLRVJfU1RBVEVfVU5TUEVDSUZJRUQQABIWChJXT1JLRVJfU1RBVEVfU1BBUkUQARIYChRXT1JLRVJfU1RBVEVfTE9BRElORxACEhgKFFdPUktFUl9TVEFURV9TRVJWSU5HEAMSGQoVV09SS0VSX1NUQVRFX0RSQUlOSU5HEARiBnByb3RvMw");
+  fileDesc("CiB0ZXNzZXJhL2NsdXN0ZXIvdjEvY2x1c3Rlci5wcm90bxISdGVzc2VyYS5jbHVzdGVyLnYxIsIBCglIZWFydGJlYXQSEQoJd29ya2VyX2lkGAEgASgJEg8KB2FkZHJlc3MYAiABKAkSDQoFZXBvY2gYAyABKAQSEAoIc2VxdWVuY2UYBCABKAQSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNEhIKCm1vZGVsX2hhc2gYBiABKAkSDQoFYnVpbGQYByABKAkSLgoFc3RhdGUYCCABKA4yHy50ZXNzZXJhLmNsdXN0ZXIudjEuV29ya2VyU3RhdGUibgoUQ29vcmRpbmF0b3JIZWFydGJlYXQSFgoOY29vcmRpbmF0b3JfaWQYASABKAkSDQoFZXBvY2gYAiABKAQSEAoIc2VxdWVuY2UYAyABKAQSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAQgASgNImcKBUxlYXNlEhEKCXdvcmtlcl9pZBgBIAEoCRIPCgdhZGRyZXNzGAIgASgJEgwKBHJhbmsYAyABKA0SDQoFZXBvY2gYBCABKAQSHQoVaGVhcnRiZWF0X2ludGVydmFsX21zGAUgASgNIoMBCglHcm91cFNwZWMSFgoOY29vcmRpbmF0b3JfaWQYASABKAkSHAoUdGVuc29yX3BhcmFsbGVsX3NpemUYAiABKA0SEgoKbW9kZWxfaGFzaBgDIAEoCRINCgVidWlsZBgEIAEoCRIdChVoZWFydGJlYXRfaW50ZXJ2YWxfbXMYBSABKA0iLAoGQ2FuY2VsEhIKCnJlcXVlc3RfaWQYASABKAkSDgoGdGVuYW50GAIgASgJIsEBCgxDbHVzdGVyRXZlbnQSDQoFZXBvY2gYASABKAQSNwoMZXBvY2hfZm9ybWVkGAIgASgLMh8udGVzc2VyYS5jbHVzdGVyLnYxLkVwb2NoRm9ybWVkSAASMQoJcmFua19sb3N0GAMgASgLMhwudGVzc2VyYS5jbHVzdGVyLnYxLlJhbmtMb3N0SAASLgoHZHJhaW5lZBgEIAEoCzIbLnRlc3NlcmEuY2x1c3Rlci52MS5EcmFpbmVkSABCBgoEa2luZCIhCgtFcG9jaEZvcm1lZBISCgp3b3JrZXJfaWRzGAEgAygJIjsKCFJhbmtMb3N0EgwKBHJhbmsYASABKA0SEQoJd29ya2VyX2lkGAIgASgJEg4KBnJlYXNvbhgDIAEoCSIcCgdEcmFpbmVkEhEKCXdvcmtlcl9pZBgBIAEoCSqSAQoLV29ya2VyU3RhdGUSHAoYV09SS0VSX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSV09SS0VSX1NUQVRFX1NQQVJFEAESGAoUV09SS0VSX1NUQVRFX0xPQURJTkcQAhIYChRXT1JLRVJfU1RBVEVfU0VSVklORxADEhkKFVdPUktFUl9TVEFURV9EUkFJTklORxAEYgZwcm90bzM");
 
 /**
  * tessera.<group>.heartbeat.<worker_id>, every heartbeat_interval_ms.
@@ -24,7 +24,7 @@ export type Heartbeat = Message<"tessera.cluster.v1.Heartbeat"> & {
   workerId: string;
 
   /**
-   * advertised host:port of Shard and Exchange
+   * advertised host:port of Shard
    *
    * @generated from field: string address = 2;
    */
@@ -71,7 +71,44 @@ export const HeartbeatSchema: GenMessage<Heartbeat> = /*@__PURE__*/
   messageDesc(file_tessera_cluster_v1_cluster, 0);
 
 /**
- * Key lease.<rank> of the KV bucket tessera_<group>; taken by compare-and-set on the revision.
+ * tessera.<group>.coordinator.<coordinator_id>, every heartbeat_interval_ms.
+ *
+ * @generated from message tessera.cluster.v1.CoordinatorHeartbeat
+ */
+export type CoordinatorHeartbeat = Message<"tessera.cluster.v1.CoordinatorHeartbeat"> & {
+  /**
+   * @generated from field: string coordinator_id = 1;
+   */
+  coordinatorId: string;
+
+  /**
+   * @generated from field: uint64 epoch = 2;
+   */
+  epoch: bigint;
+
+  /**
+   * rises by one
+   *
+   * @generated from field: uint64 sequence = 3;
+   */
+  sequence: bigint;
+
+  /**
+   * @generated from field: uint32 heartbeat_interval_ms = 4;
+   */
+  heartbeatIntervalMs: number;
+};
+
+/**
+ * Describes the message tessera.cluster.v1.CoordinatorHeartbeat.
+ * Use `create(CoordinatorHeartbeatSchema)` to create a new message.
+ */
+export const CoordinatorHeartbeatSchema: GenMessage<CoordinatorHeartbeat> = /*@__PURE__*/
+  messageDesc(file_tessera_cluster_v1_cluster, 1);
+
+/**
+ * Key lease.<rank>: the right to a rank in the next epoch. Taken, renewed and released by compare-and-set on the
+ * revision; one whose holder is silent may be taken over.
  *
  * @generated from message tessera.cluster.v1.Lease
  */
@@ -82,6 +119,8 @@ export type Lease = Message<"tessera.cluster.v1.Lease"> & {
   workerId: string;
 
   /**
+   * advertised host:port of Shard
+   *
    * @generated from field: string address = 2;
    */
   address: string;
@@ -92,9 +131,18 @@ export type Lease = Message<"tessera.cluster.v1.Lease"> & {
   rank: number;
 
   /**
+   * the last one that the holder joined
+   *
    * @generated from field: uint64 epoch = 4;
    */
   epoch: bigint;
+
+  /**
+   * of the holder
+   *
+   * @generated from field: uint32 heartbeat_interval_ms = 5;
+   */
+  heartbeatIntervalMs: number;
 };
 
 /**
@@ -102,7 +150,54 @@ export type Lease = Message<"tessera.cluster.v1.Lease"> & {
  * Use `create(LeaseSchema)` to create a new message.
  */
 export const LeaseSchema: GenMessage<Lease> = /*@__PURE__*/
-  messageDesc(file_tessera_cluster_v1_cluster, 1);
+  messageDesc(file_tessera_cluster_v1_cluster, 2);
+
+/**
+ * Key group: what the group is, said by the coordinator that leads it; taken by compare-and-set on the revision.
+ *
+ * @generated from message tessera.cluster.v1.GroupSpec
+ */
+export type GroupSpec = Message<"tessera.cluster.v1.GroupSpec"> & {
+  /**
+   * empty: nobody leads
+   *
+   * @generated from field: string coordinator_id = 1;
+   */
+  coordinatorId: string;
+
+  /**
+   * @generated from field: uint32 tensor_parallel_size = 2;
+   */
+  tensorParallelSize: number;
+
+  /**
+   * a worker that has another one takes no lease
+   *
+   * @generated from field: string model_hash = 3;
+   */
+  modelHash: string;
+
+  /**
+   * a worker of another one takes no lease
+   *
+   * @generated from field: string build = 4;
+   */
+  build: string;
+
+  /**
+   * of the coordinator
+   *
+   * @generated from field: uint32 heartbeat_interval_ms = 5;
+   */
+  heartbeatIntervalMs: number;
+};
+
+/**
+ * Describes the message tessera.cluster.v1.GroupSpec.
+ * Use `create(GroupSpecSchema)` to create a new message.
+ */
+export const GroupSpecSchema: GenMessage<GroupSpec> = /*@__PURE__*/
+  messageDesc(file_tessera_cluster_v1_cluster, 3);
 
 /**
  * tessera.<group>.cancel
@@ -126,7 +221,7 @@ export type Cancel = Message<"tessera.cluster.v1.Cancel"> & {
  * Use `create(CancelSchema)` to create a new message.
  */
 export const CancelSchema: GenMessage<Cancel> = /*@__PURE__*/
-  messageDesc(file_tessera_cluster_v1_cluster, 2);
+  messageDesc(file_tessera_cluster_v1_cluster, 4);
 
 /**
  * tessera.<group>.event
@@ -168,7 +263,7 @@ export type ClusterEvent = Message<"tessera.cluster.v1.ClusterEvent"> & {
  * Use `create(ClusterEventSchema)` to create a new message.
  */
 export const ClusterEventSchema: GenMessage<ClusterEvent> = /*@__PURE__*/
-  messageDesc(file_tessera_cluster_v1_cluster, 3);
+  messageDesc(file_tessera_cluster_v1_cluster, 5);
 
 /**
  * @generated from message tessera.cluster.v1.EpochFormed
@@ -187,7 +282,7 @@ export type EpochFormed = Message<"tessera.cluster.v1.EpochFormed"> & {
  * Use `create(EpochFormedSchema)` to create a new message.
  */
 export const EpochFormedSchema: GenMessage<EpochFormed> = /*@__PURE__*/
-  messageDesc(file_tessera_cluster_v1_cluster, 4);
+  messageDesc(file_tessera_cluster_v1_cluster, 6);
 
 /**
  * @generated from message tessera.cluster.v1.RankLost
@@ -214,7 +309,7 @@ export type RankLost = Message<"tessera.cluster.v1.RankLost"> & {
  * Use `create(RankLostSchema)` to create a new message.
  */
 export const RankLostSchema: GenMessage<RankLost> = /*@__PURE__*/
-  messageDesc(file_tessera_cluster_v1_cluster, 5);
+  messageDesc(file_tessera_cluster_v1_cluster, 7);
 
 /**
  * @generated from message tessera.cluster.v1.Drained
@@ -231,7 +326,7 @@ export type Drained = Message<"tessera.cluster.v1.Drained"> & {
  * Use `create(DrainedSchema)` to create a new message.
  */
 export const DrainedSchema: GenMessage<Drained> = /*@__PURE__*/
-  messageDesc(file_tessera_cluster_v1_cluster, 6);
+  messageDesc(file_tessera_cluster_v1_cluster, 8);
 
 /**
  * @generated from enum tessera.cluster.v1.WorkerState

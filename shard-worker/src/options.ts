@@ -1,0 +1,101 @@
+/** Settings of a worker; checked at start, all problems reported at once. */
+import { ServeError } from "@tessera/proto";
+import {
+  groupNameProblem,
+  HEARTBEAT_INTERVAL_MS,
+  heartbeatIntervalProblem,
+} from "@tessera/proto/membership";
+import { parseNatsUrl } from "@tessera/proto/nats-server";
+
+export interface WorkerOptions {
+  modelDir: string;
+  /** host:port; port 0 takes a free one. */
+  listen: string;
+  /**
+   * host:port others reach this worker under (its host for the peers too); port 0 stands for the port it listens on.
+   * Default: the address it listens on.
+   */
+  advertise?: string | undefined;
+  /** nats://host:port: the rank is taken by a lease there; absent: the coordinator was given this worker's address. */
+  nats?: string | undefined;
+  /** Of the workers and the coordinator that belong together on one NATS; default `default`. */
+  group?: string | undefined;
+  /** Between two heartbeats on NATS; default 500. */
+  heartbeatMs?: number | undefined;
+  threads: number;
+  /** host:port of /metrics and the probes; absent: none. */
+  healthListen?: string | undefined;
+  /** What this worker may use; default: the machine's. */
+  memoryBytes?: number | undefined;
+  logLevel: string;
+}
+
+export interface Address {
+  host: string;
+  port: number;
+}
+
+export interface CheckedWorkerOptions {
+  listen: Address;
+  advertise: Address;
+  healthListen: Address | undefined;
+  nats: { url: string; group: string; heartbeatIntervalMs: number } | undefined;
+}
+
+const EVERYWHERE = new Set(["0.0.0.0", "::", "[::]"]);
+
+export function parseAddress(text: string, field: string): Address {
+  const at = text.lastIndexOf(":");
+  const port = Number(text.slice(at + 1));
+  if (at < 1 || !/^\d+$/.test(text.slice(at + 1)) || port > 65535)
+    throw new ServeError("CONFIGURATION", `${field}: ${JSON.stringify(text)} is no host:port`);
+  return { host: text.slice(0, at), port };
+}
+
+function natsProblems(options: WorkerOptions): (string | undefined)[] {
+  const { nats, group, heartbeatMs } = options;
+  if (nats === undefined)
+    return [
+      group === undefined ? undefined : "group: needs nats",
+      heartbeatMs === undefined ? undefined : "heartbeat-ms: needs nats",
+    ];
+  return [
+    group === undefined ? undefined : groupNameProblem(group),
+    heartbeatMs === undefined ? undefined : heartbeatIntervalProblem(heartbeatMs),
+  ];
+}
+
+/** @throws ServeError CONFIGURATION with every problem */
+export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions {
+  const problems = natsProblems(options).filter((problem) => problem !== undefined);
+  const attempt = <T>(work: () => T): T | undefined => {
+    try {
+      return work();
+    } catch (error) {
+      problems.push(ServeError.from(error).message);
+      return undefined;
+    }
+  };
+  const { nats: url, advertise: said, healthListen: health } = options;
+  const listen = attempt(() => parseAddress(options.listen, "listen"));
+  const advertise = said === undefined ? listen : attempt(() => parseAddress(said, "advertise"));
+  const healthListen =
+    health === undefined ? undefined : attempt(() => parseAddress(health, "health-listen"));
+  if (url !== undefined) attempt(() => parseNatsUrl(url));
+  if (url !== undefined && advertise !== undefined && EVERYWHERE.has(advertise.host))
+    problems.push(
+      `advertise: ${advertise.host} is no address to be told, give one that others reach`,
+    );
+  if (problems.length > 0 || listen === undefined || advertise === undefined)
+    throw new ServeError("CONFIGURATION", problems.join("; "));
+  const heartbeatIntervalMs = options.heartbeatMs ?? HEARTBEAT_INTERVAL_MS.default;
+  return {
+    listen,
+    advertise,
+    healthListen,
+    nats:
+      url === undefined
+        ? undefined
+        : { url, group: options.group ?? "default", heartbeatIntervalMs },
+  };
+}
