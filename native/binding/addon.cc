@@ -43,15 +43,21 @@ using SendFunction = Napi::TypedThreadSafeFunction<std::nullptr_t, OutFrame, run
 // Sends through the function the exchange thread attached.
 class AttachedExchange : public Exchange {
  public:
-  void attach(SendFunction send) {
+  void attach(SendFunction send, napi_env env) {
     std::lock_guard lock(mutex_);
+    if (attached_) throw Error("INVALID_ARGUMENT", "the exchange is attached already");
     send_ = send;
+    env_ = env;
     attached_ = true;
+  }
+  // When `env` is what attached it: its functions end with it.
+  void detach_from(napi_env env) {
+    std::lock_guard lock(mutex_);
+    if (attached_ && env_ == env) release();
   }
   void detach() {
     std::lock_guard lock(mutex_);
-    if (attached_) send_.Release();
-    attached_ = false;
+    if (attached_) release();
   }
   void send(OutFrame frame) override {
     std::lock_guard lock(mutex_);
@@ -63,8 +69,14 @@ class AttachedExchange : public Exchange {
   }
 
  private:
+  void release() {
+    send_.Release();
+    attached_ = false;
+  }
+
   std::mutex mutex_;
   SendFunction send_;
+  napi_env env_ = nullptr;
   bool attached_ = false;
 };
 
@@ -104,13 +116,15 @@ std::shared_ptr<Held> remove(uint32_t handle) {
   return node.empty() ? nullptr : std::move(node.mapped());
 }
 
-// The thread that opened them ends: its engines stop before its functions are gone.
-void end_engines_of(napi_env env) {
+// A thread of JavaScript ends: before its functions are gone, exchanges it attached let go of them,
+// and engines it opened stop.
+void end_with(napi_env env) {
   std::vector<std::shared_ptr<Held>> left;
   {
     std::lock_guard lock(registry_mutex);
     for (auto at = registry.begin(); at != registry.end();) {
       const auto here = at++;
+      here->second->exchange.detach_from(env);
       if (here->second->env != env) continue;
       left.push_back(std::move(here->second));
       registry.erase(here);
@@ -353,18 +367,27 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
   });
 }
 
+void detach_exchange(uint32_t handle) {
+  std::lock_guard lock(registry_mutex);
+  const auto found = registry.find(handle);
+  if (found != registry.end()) found->second->exchange.detach();
+}
+
 Napi::Value attach_exchange(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const uint32_t handle = info[0].As<Napi::Number>().Uint32Value();
     const auto held = find(handle);
-    held->exchange.attach(
-        SendFunction::New(info.Env(), info[1].As<Napi::Function>(), "tessera exchange", 0, 1));
+    SendFunction send =
+        SendFunction::New(info.Env(), info[1].As<Napi::Function>(), "tessera exchange", 0, 1);
+    try {
+      held->exchange.attach(send, info.Env());
+    } catch (...) {
+      send.Release();
+      throw;
+    }
     // By handle: JavaScript may keep the function longer than the engine lives.
-    return Napi::Function::New(info.Env(), [handle](const Napi::CallbackInfo&) {
-      std::lock_guard lock(registry_mutex);
-      const auto found = registry.find(handle);
-      if (found != registry.end()) found->second->exchange.detach();
-    });
+    return Napi::Function::New(info.Env(),
+                               [handle](const Napi::CallbackInfo&) { detach_exchange(handle); });
   });
 }
 
@@ -390,7 +413,7 @@ Napi::Value cpu_kind(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  env.AddCleanupHook([env = napi_env{env}] { end_engines_of(env); });
+  env.AddCleanupHook([env = napi_env{env}] { end_with(env); });
   env.SetInstanceData(new Napi::FunctionReference(Napi::Persistent(EngineObject::define(env))));
   exports.Set("openEngine", Napi::Function::New(env, open_engine));
   exports.Set("attachExchange", Napi::Function::New(env, attach_exchange));
