@@ -9,7 +9,11 @@ import { tensorShapes } from "./tensors.js";
 
 export const BLOCK_TOKENS = 32;
 /** Resident bytes of a worker process before anything is loaded; measured with Node 20 on x86-64. */
-export const PROCESS_BYTES = 90 << 20;
+export const PROCESS_BYTES = 95 << 20;
+/** Of a coordinator, without its tokenizer; measured likewise. */
+export const COORDINATOR_BYTES = 95 << 20;
+/** The coordinator's tables of one token id. */
+const TOKENIZER_BYTES = 1200;
 
 export type KvType = "f32" | "bf16";
 
@@ -47,6 +51,8 @@ export interface PlacementPlan {
   maxTiles: number;
   maxEmbeddings: number;
   ranks: RankPlan[];
+  /** Of the coordinator's process: it holds a tokenizer, no weights and no cache. */
+  coordinatorBytes: number;
   /** Over all ranks. */
   cacheBytesPerToken: number;
   /** Sent by all ranks for one token, f32 on the wire. */
@@ -209,6 +215,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
       ...rank,
       cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),
     })),
+    coordinatorBytes: COORDINATOR_BYTES + TOKENIZER_BYTES * config.decoder.vocabularySize,
     cacheBytesPerToken: cacheBytesPerToken(config, config.decoder.kvHeads, options.kvType),
     exchangeBytesPerToken: exchangeBytes(config, options.size),
     modelBytes: modelBytes(config),

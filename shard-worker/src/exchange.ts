@@ -1,7 +1,7 @@
 /** The main thread's side of the exchange thread. */
 import { Worker } from "node:worker_threads";
 import { ServeError } from "@tessera/proto";
-import type { FromExchange, ToExchange } from "./exchange-messages.js";
+import type { ExchangeSettings, FromExchange, ToExchange } from "./exchange-messages.js";
 
 export interface ExchangeEvents {
   onLost(epoch: bigint, rank: number, reason: string): void;
@@ -29,8 +29,14 @@ export class Exchange {
     });
   }
 
-  static async start(host: string, events: ExchangeEvents): Promise<Exchange> {
-    const thread = new Worker(new URL("./exchange-thread.js", import.meta.url));
+  static async start(
+    host: string,
+    events: ExchangeEvents,
+    settings: ExchangeSettings,
+  ): Promise<Exchange> {
+    const thread = new Worker(new URL("./exchange-thread.js", import.meta.url), {
+      workerData: settings,
+    });
     const port = await new Promise<number>((resolve, reject) => {
       thread.once("error", reject);
       thread.once("message", (message: FromExchange) => {

@@ -66,12 +66,16 @@ export class RankState {
     const model = await openModel(modelDir);
     const hash = await model.hash();
     let state: RankState | undefined = undefined;
-    const exchange = await Exchange.start(host, {
-      onLost(epoch, rank, reason) {
-        state?.lose(epoch, rank);
-        onLost(rank, reason);
+    const exchange = await Exchange.start(
+      host,
+      {
+        onLost(epoch, rank, reason) {
+          state?.lose(epoch, rank);
+          onLost(rank, reason);
+        },
       },
-    });
+      { spinUs: Number(process.env["SPIN"] ?? 0) },
+    );
     const opened = new RankState(model, hash, threads, exchange, metrics);
     state = opened;
     return opened;
