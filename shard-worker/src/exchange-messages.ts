@@ -1,11 +1,5 @@
 /** What the worker's main thread and its exchange thread say to each other. */
 
-/** Given to the exchange thread at its start. */
-export interface ExchangeSettings {
-  /** How long the thread polls after a frame instead of sleeping, in microseconds; 0: not at all. */
-  spinUs: number;
-}
-
 export type ToExchange =
   | { kind: "listen"; host: string }
   | {
@@ -17,6 +11,8 @@ export type ToExchange =
       planHash: string;
       handle: number;
       deadlineMs: number;
+      /** How long the thread polls after a frame instead of sleeping, in microseconds; 0: not at all. */
+      spinUs: number;
     }
   | { kind: "leave" }
   | { kind: "close" };

@@ -2,7 +2,7 @@
  * The exchange thread: moves frames between the engine and the peers, one bidirectional stream a pair, and does
  * nothing else. The rank with the lower number dials.
  */
-import { parentPort, workerData } from "node:worker_threads";
+import { parentPort } from "node:worker_threads";
 import {
   Client,
   credentials,
@@ -14,7 +14,7 @@ import {
 import { decodeFrame, encodeInPlace, frameHeader, type RawFrame } from "@tessera/proto";
 import { attachExchange, deliver, FRAME_HEADROOM, type OutFrame } from "@tessera/native/engine";
 import { EXCHANGE_CHANNEL } from "./channel.js";
-import type { ExchangeSettings, FromExchange, ToExchange } from "./exchange-messages.js";
+import type { FromExchange, ToExchange } from "./exchange-messages.js";
 import { Spin } from "./exchange-spin.js";
 
 type Stream = ClientDuplexStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>;
@@ -45,13 +45,13 @@ interface Group {
   clients: Client[];
   detach: () => void;
   timer: NodeJS.Timeout;
+  spin: Spin;
 }
 
 if (parentPort === null) throw new Error("exchange-thread runs in a worker thread only");
 const port = parentPort;
 const say = (message: FromExchange) => port.postMessage(message);
 
-const spin = new Spin((workerData as ExchangeSettings).spinUs);
 let group: Group | undefined;
 let server: Server | undefined;
 const waiting = new Map<string, { stream: Stream; hello: RawFrame }>();
@@ -64,7 +64,7 @@ function hello(from: Group): Buffer {
 function send(frame: OutFrame): void {
   const bytes = encodeInPlace({ ...frame, planHash: "" }, frame.buffer, FRAME_HEADROOM);
   for (const peer of frame.peers) group?.streams.get(peer)?.write(bytes);
-  spin.touch();
+  group?.spin.touch();
 }
 
 /** Ends the streams; what ends after this is not reported. */
@@ -110,7 +110,7 @@ function receive(to: Group, peer: number, bytes: Buffer): void {
     const frame = decodeFrame(bytes);
     if (frame.kind === "hello") return;
     deliver(to.handle, { ...frame, kind: frame.kind, peer });
-    spin.touch();
+    to.spin.touch();
   } catch (error) {
     lost(to, peer, `damaged frame: ${String(error)}`);
   }
@@ -189,6 +189,7 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
     clients: [],
     detach,
     timer,
+    spin: new Spin(message.spinUs),
   };
   group = joined;
   if (size === 1) {

@@ -1,7 +1,9 @@
 /** The main thread's side of the exchange thread. */
 import { Worker } from "node:worker_threads";
 import { ServeError } from "@tessera/proto";
-import type { ExchangeSettings, FromExchange, ToExchange } from "./exchange-messages.js";
+import type { FromExchange, ToExchange } from "./exchange-messages.js";
+
+export { chooseSpinUs, SPIN_US } from "./exchange-spin.js";
 
 export interface ExchangeEvents {
   onLost(epoch: bigint, rank: number, reason: string): void;
@@ -29,14 +31,8 @@ export class Exchange {
     });
   }
 
-  static async start(
-    host: string,
-    events: ExchangeEvents,
-    settings: ExchangeSettings,
-  ): Promise<Exchange> {
-    const thread = new Worker(new URL("./exchange-thread.js", import.meta.url), {
-      workerData: settings,
-    });
+  static async start(host: string, events: ExchangeEvents): Promise<Exchange> {
+    const thread = new Worker(new URL("./exchange-thread.js", import.meta.url));
     const port = await new Promise<number>((resolve, reject) => {
       thread.once("error", reject);
       thread.once("message", (message: FromExchange) => {

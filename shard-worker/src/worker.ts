@@ -22,6 +22,8 @@ export interface WorkerOptions {
   healthListen?: string | undefined;
   /** What this worker may use; default: the machine's. */
   memoryBytes?: number | undefined;
+  /** How long the exchange thread polls after a frame instead of sleeping; default: by the machine's cores. */
+  exchangeSpinUs?: number | undefined;
   logLevel: string;
 }
 
@@ -61,6 +63,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     metrics,
     (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
+  state.exchangeSpinUs = options.exchangeSpinUs;
   const health = new HealthImplementation({ "": "SERVING", "tessera.shard.v1.Shard": "SERVING" });
   const server = new Server(SHARD_CHANNEL);
   const context = {

@@ -1,9 +1,16 @@
 /** What the exchange benchmark and its two processes say to each other, by IPC. */
 
 export type ToPeer =
-  | { kind: "start"; spinUs: number }
+  | { kind: "start" }
   /** An engine whose step is one round trip of `bytes`; addresses by rank. */
-  | { kind: "join"; rank: number; bytes: number; exchange: string[]; tcpPort: number }
+  | {
+      kind: "join";
+      rank: number;
+      bytes: number;
+      spinUs: number;
+      exchange: string[];
+      tcpPort: number;
+    }
   | { kind: "exchange"; count: number }
   | { kind: "tcp"; count: number };
 

@@ -16,15 +16,16 @@ class Peer {
 
   private constructor(private readonly echo: TcpEcho) {}
 
-  static async start(spinUs: number): Promise<{ peer: Peer; said: FromPeer }> {
+  static async start(): Promise<{ peer: Peer; said: FromPeer }> {
     const peer = new Peer(await TcpEcho.listen());
     const onLost = (epoch: bigint, rank: number) => peer.engine?.endEpoch(epoch, rank);
-    peer.exchange = await Exchange.start("127.0.0.1", { onLost }, { spinUs });
+    peer.exchange = await Exchange.start("127.0.0.1", { onLost });
     const { port: exchangePort } = peer.exchange;
     return { peer, said: { kind: "started", exchangePort, tcpPort: peer.echo.port } };
   }
 
-  async join({ rank, bytes, exchange, tcpPort }: Extract<ToPeer, { kind: "join" }>): Promise<void> {
+  async join(message: Extract<ToPeer, { kind: "join" }>): Promise<void> {
+    const { rank, bytes, spinUs, exchange, tcpPort } = message;
     const program = roundTripProgram(bytes, rank);
     this.engine = await openEngine({ ...program, tensors: {}, threads: 1 }, () => undefined);
     await this.engine.beginEpoch(EPOCH, PLACEMENT);
@@ -35,6 +36,7 @@ class Peer {
       planHash: `round trip of ${bytes}`,
       handle: this.engine.handle,
       deadlineMs: DEADLINE_MS,
+      spinUs,
     });
     this.echo.setSize(bytes);
     if (rank === 0) this.thrower = await TcpThrower.connect(tcpPort, bytes);
@@ -72,7 +74,7 @@ async function answer(peer: Peer, message: Exclude<ToPeer, { kind: "start" }>): 
 let peer: Peer | undefined;
 async function take(message: ToPeer): Promise<FromPeer> {
   if (message.kind === "start") {
-    const started = await Peer.start(message.spinUs);
+    const started = await Peer.start();
     peer = started.peer;
     return started.said;
   }
