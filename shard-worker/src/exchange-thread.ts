@@ -11,7 +11,13 @@ import {
   type ClientDuplexStream,
   type ServerDuplexStream,
 } from "@grpc/grpc-js";
-import { decodeFrame, encodeInPlace, frameHeader, type RawFrame } from "@tessera/proto";
+// Not the whole of proto: its descriptors are 2 MB of heap that every collection of this thread would walk.
+import {
+  decodeFrame,
+  encodeInPlace,
+  frameHeader,
+  type RawFrame,
+} from "@tessera/proto/exchange-codec";
 import { attachExchange, deliver, FRAME_HEADROOM, type OutFrame } from "@tessera/native/engine";
 import { EXCHANGE_CHANNEL } from "./channel.js";
 import type { FromExchange, ToExchange } from "./exchange-messages.js";

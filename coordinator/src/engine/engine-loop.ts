@@ -3,6 +3,7 @@
  * on as text. A cancel takes effect in the next plan.
  */
 import { ServeError } from "@tessera/proto";
+import type { RowResult, StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { Group } from "../cluster/group.js";
 import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
@@ -28,6 +29,17 @@ export interface LoopOptions {
   metrics: CoordinatorMetrics;
   createText: (request: PreparedRequest) => ChoiceText;
   nowMs: () => number;
+}
+
+/** Rows of all ranks. */
+function rowsBySequence(answers: StepResponse[]): Map<bigint, RowResult[]> {
+  const rows = new Map<bigint, RowResult[]>();
+  for (const row of answers.flatMap((answer) => answer.rows)) {
+    const known = rows.get(row.sequenceId);
+    if (known === undefined) rows.set(row.sequenceId, [row]);
+    else known.push(row);
+  }
+  return rows;
 }
 
 export class EngineLoop {
@@ -185,7 +197,7 @@ export class EngineLoop {
     metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
     if (this.group !== group) return false;
     const sampleStart = performance.now();
-    await this.sample(group, slices, answers.map((answer) => answer.rows).flat());
+    await this.sample(group, slices, answers);
     metrics.coordinatorSeconds.observe((planMs + performance.now() - sampleStart) / 1e3);
     return true;
   }
@@ -256,13 +268,18 @@ export class EngineLoop {
   private async sample(
     group: Group,
     slices: SliceChoice<Sequence>[],
-    rows: Parameters<typeof sampleRow>[1],
+    answers: StepResponse[],
   ): Promise<void> {
     const stepId = group.lastStepId;
+    const rows = rowsBySequence(answers);
     for (const { sequence, start, count } of slices) {
       if (sequence.request.ended || !sequence.request.sequences.includes(sequence)) continue;
       if (start + count !== sequence.tokens.length) continue;
-      const outcome = await sampleRow(group, rows, { sequence, row: count - 1, stepId });
+      const outcome = await sampleRow(group, rows.get(sequence.id) ?? [], {
+        sequence,
+        row: count - 1,
+        stepId,
+      });
       if (outcome instanceof ServeError) {
         this.options.metrics.nonFinite.inc();
         this.fail(sequence.request, outcome);
