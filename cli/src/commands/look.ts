@@ -98,13 +98,14 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   const rows = plan.ranks.map(
     (rank) =>
       `rank ${rank.rank}: weights ${gb(rank.weightBytes)}, cache ${gb(rank.cacheBytes)}, workspace ${gb(rank.workspaceBytes)}, ` +
-      `process ${gb(rank.processBytes)}, ${rank.feedForwardColumns} feed-forward columns, ${rank.kvHeads} key-value heads, encodes`,
+      `process ${gb(rank.processBytes)}, messages ${gb(rank.trafficBytes)}, ${rank.feedForwardColumns} feed-forward columns, ${rank.kvHeads} key-value heads, encodes`,
   );
   process.stdout.write(
     [
       `model: ${gb(plan.modelBytes.stored)} of bf16 weights with dummy heads, ${gb(plan.modelBytes.computed)} without`,
       `cache: ${plan.cacheBytesPerToken} bytes per token (${plan.kvType}), ${plan.blockCount} blocks of 32`,
       `exchange: ${plan.exchangeBytesPerToken} bytes per token over all ranks`,
+      `coordinator: process ${gb(plan.coordinator.processBytes)}, tokenizer ${gb(plan.coordinator.tokenizerBytes)}, messages ${gb(plan.coordinator.trafficBytes)}`,
       ...rows,
       "",
     ].join("\n"),

@@ -91,9 +91,14 @@ async function measure(model: BenchModel, workers: number): Promise<Figure[]> {
   const { config } = await openModel(model.dir);
   const plan = planPlacement(config, { size: workers, kvType: "f32", maxModelLen: MAX_MODEL_LEN });
   const planned = [
-    plan.coordinatorBytes,
+    plan.coordinator.processBytes + plan.coordinator.tokenizerBytes + plan.coordinator.trafficBytes,
     ...plan.ranks.map(
-      (rank) => rank.weightBytes + rank.cacheBytes + rank.workspaceBytes + rank.processBytes,
+      (rank) =>
+        rank.weightBytes +
+        rank.cacheBytes +
+        rank.workspaceBytes +
+        rank.processBytes +
+        rank.trafficBytes,
     ),
   ];
   const bench = await startBench(model, workers);
