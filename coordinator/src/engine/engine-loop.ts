@@ -10,6 +10,7 @@ import { BlockPool } from "../schedule/blocks.js";
 import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
 import type { ChoiceText, FinishCause, PreparedRequest } from "../request/types.js";
 import { ActiveRequest, Sequence, type ActiveTile, type RequestSink } from "./active.js";
+import { Outbox } from "./outbox.js";
 import { buildPlan } from "./plan.js";
 import { sampleRow } from "./sample-row.js";
 
@@ -53,6 +54,7 @@ export class EngineLoop {
   private arrivals = 0;
   private turning = false;
   private encoding = false;
+  private readonly outbox = new Outbox();
   lastTurnMs = 0;
 
   constructor(private readonly options: LoopOptions) {
@@ -117,15 +119,17 @@ export class EngineLoop {
     if (request.ended) return;
     if (request.scheduledMs === undefined)
       for (let choice = 0; choice < request.prepared.choiceCount; choice++)
-        request.sink.piece(choice, { text: "", tokens: [], finish: cause });
+        this.outbox.add(() => request.sink.piece(choice, { text: "", tokens: [], finish: cause }));
     for (const sequence of [...request.sequences]) this.finish(sequence, sequence.text.end(cause));
     if (!request.ended) this.end(request);
+    this.outbox.flush();
   }
 
   private fail(request: ActiveRequest, error: ServeError): void {
     if (request.ended) return;
     this.drop(request);
-    request.sink.failed(error);
+    this.outbox.add(() => request.sink.failed(error));
+    this.outbox.flush();
   }
 
   private drop(request: ActiveRequest): void {
@@ -140,7 +144,8 @@ export class EngineLoop {
 
   private end(request: ActiveRequest): void {
     this.drop(request);
-    request.sink.done(request.timings(this.options.nowMs()));
+    const timings = request.timings(this.options.nowMs());
+    this.outbox.add(() => request.sink.done(timings));
   }
 
   private remove(sequence: Sequence): void {
@@ -152,7 +157,7 @@ export class EngineLoop {
     const { request } = sequence;
     this.remove(sequence);
     request.sequences = request.sequences.filter((other) => other !== sequence);
-    request.sink.piece(sequence.choice, piece);
+    this.outbox.add(() => request.sink.piece(sequence.choice, piece));
     if (request.sequences.length === 0 && !request.ended) this.end(request);
   }
 
@@ -171,6 +176,7 @@ export class EngineLoop {
       if (known.code === "INTERNAL") throw error;
     } finally {
       this.turning = false;
+      this.outbox.flush();
     }
   }
 
@@ -192,13 +198,18 @@ export class EngineLoop {
     });
     const planMs = performance.now() - planStart;
     const stepStart = performance.now();
-    const answers = await group.step(plan);
+    const step = group.step(plan);
+    // The plan's bytes leave before immediates run.
+    setImmediate(() => this.outbox.flush());
+    const answers = await step;
     metrics.stepSeconds.observe((performance.now() - stepStart) / 1e3);
+    this.outbox.flush();
     metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
     if (this.group !== group) return false;
     const sampleStart = performance.now();
     await this.sample(group, slices, answers);
-    metrics.coordinatorSeconds.observe((planMs + performance.now() - sampleStart) / 1e3);
+    const sampleMs = performance.now() - sampleStart;
+    metrics.coordinatorSeconds.observe((planMs + sampleMs + this.outbox.takeSpentMs()) / 1e3);
     return true;
   }
 
@@ -304,6 +315,6 @@ export class EngineLoop {
     const piece = sequence.text.push(token);
     if (piece.finish !== undefined) this.finish(sequence, piece);
     else if (piece.text !== "" || piece.tokens.length > 0)
-      request.sink.piece(sequence.choice, piece);
+      this.outbox.add(() => request.sink.piece(sequence.choice, piece));
   }
 }

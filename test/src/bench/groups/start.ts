@@ -23,12 +23,12 @@ export async function start({ rounds, models, log }: BenchContext): Promise<Figu
     for (const { model, workers, seconds } of cases)
       seconds.push(await startSeconds(model, workers));
   return cases.map(({ model, workers, seconds }) => {
-    log(`${model.name}, ${workers} workers: ${seconds.map((s) => s.toFixed(2)).join(", ")} s`);
+    log(`${model.name}.${workers}w: ${seconds.map((s) => s.toFixed(2)).join(", ")} s`);
     return figure({
       name: `start.${model.name}.${workers}w`,
       value: median(seconds),
       unit: "s",
-      measure: `from spawning coordinator and ${workers} workers to ready; weights are in the page cache`,
+      measure: `from spawning the coordinator and the workers to ready; weights are in the page cache`,
     });
   });
 }

@@ -64,7 +64,7 @@ async function measure(all: Rates[], { rounds, log }: BenchContext): Promise<voi
         rates.decode.get(streams)?.push(await decode(bench, streams, round));
       rates.prefill.push(await prefill(bench, round));
       const line = [...rates.decode.values()].map((list) => list.at(-1)?.toFixed(1)).join(", ");
-      const place = `${bench.model.name}, ${bench.workers} workers, round ${round + 1}`;
+      const place = `${bench.model.name}.${bench.workers}w, round ${round + 1}`;
       log(`${place}: ${line}; prefill ${rates.prefill.at(-1)?.toFixed(0)} tokens/s`);
     }
 }
