@@ -9,7 +9,7 @@ export interface BenchContext {
   /** Of the groups that ran before, in this run. */
   figures: readonly Figure[];
   /** A line of progress. */
-  log(text: string): void;
+  log: (text: string) => void;
 }
 
 export type Group = (context: BenchContext) => Promise<Figure[]>;

@@ -40,7 +40,7 @@ function isFigure(entry: unknown): entry is Figure {
   return texts && Number.isFinite(value) && goals && Object.keys(entry).length === 6;
 }
 
-/** The list as it is read back. @throws RangeError naming the entry that is no figure, or the name that stands twice. */
+/** The list as it is read back. @throws RangeError naming the entry that is no figure, or a name that stands twice. */
 export function checkFigures(json: unknown): Figure[] {
   if (!Array.isArray(json)) throw new RangeError("bench.json: must be a list");
   const names = new Set<string>();

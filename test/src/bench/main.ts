@@ -15,12 +15,13 @@ import { start } from "./groups/start.js";
 import { tokens } from "./groups/tokens.js";
 import { describeMachine, type Machine } from "./machine.js";
 import { MODEL_NAMES } from "./models.js";
-import { machineText, markdown, table } from "./report.js";
+import { machineText, markdown, replaceTable, table } from "./report.js";
 
 /** In this order: `tokens` takes the read ceiling from `kernels`. */
 const GROUPS: Record<string, Group> = { kernels, exchange, coordinator, tokens, start, memory };
 const FIGURES = root("build/bench.json");
 const MACHINE = root("build/bench-machine.json");
+const PAGE = root("docs/benchmarks.md");
 const MAX_ROUNDS = 100;
 
 const HELP = `usage: node test/dist/bench/main.js [options] [group…]
@@ -28,7 +29,7 @@ const HELP = `usage: node test/dist/bench/main.js [options] [group…]
 groups: ${Object.keys(GROUPS).join(", ")} (default: all)
   --rounds <n>     of interleaved measurements, medians are taken over them (default 3)
   --models <list>  of ${MODEL_NAMES.join(",")} (default: all)
-  --markdown       measure nothing: print the figures of the last run as docs/benchmarks.md has them
+  --markdown       measure nothing: put the figures of the last run into docs/benchmarks.md
 `;
 
 interface Wanted {
@@ -79,7 +80,9 @@ async function runGroups({ groups, rounds, models }: Wanted) {
       figures.push(...((await GROUPS[name]?.({ rounds, models, figures, log })) ?? []));
     } catch (error) {
       failed.push(name);
-      process.stderr.write(`${name} FAILED: ${error instanceof Error ? error.stack : error}\n`);
+      process.stderr.write(
+        `${name} FAILED: ${error instanceof Error ? error.stack : String(error)}\n`,
+      );
     }
   }
   return { figures: checkFigures(figures), failed };
@@ -108,7 +111,8 @@ async function main(args: string[]): Promise<number> {
   if (!wanted.markdown) return run(wanted);
   const figures = checkFigures(JSON.parse(await readFile(FIGURES, "utf8")));
   const machine = JSON.parse(await readFile(MACHINE, "utf8")) as Machine;
-  process.stdout.write(markdown(figures, machine));
+  await writeFile(PAGE, replaceTable(await readFile(PAGE, "utf8"), markdown(figures, machine)));
+  process.stdout.write(`${figures.length} figures written to ${PAGE}\n`);
   return 0;
 }
 

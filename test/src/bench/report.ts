@@ -64,3 +64,13 @@ export function markdown(figures: Figure[], machine: Machine): string {
     "",
   ].join("\n");
 }
+
+const MARKS = ["<!-- figures: from here -->", "<!-- figures: to here -->"] as const;
+
+/** The page with its table exchanged. @throws RangeError when the page has no place for it. */
+export function replaceTable(page: string, made: string): string {
+  const [start, end] = MARKS.map((mark) => page.indexOf(mark));
+  if (start === undefined || end === undefined || start < 0 || end < start)
+    throw new RangeError(`the page has no ${MARKS.join(" … ")}`);
+  return `${page.slice(0, start + MARKS[0].length)}\n\n${made}\n${page.slice(end)}`;
+}
