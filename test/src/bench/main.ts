@@ -3,7 +3,6 @@
  * A further group is a file in groups/ that exports a `Group`, and a line in GROUPS.
  */
 import { mkdir, readFile, writeFile } from "node:fs/promises";
-import { parseArgs } from "node:util";
 import { root } from "../harness/paths.js";
 import type { Group } from "./context.js";
 import { checkFigures, type Figure } from "./figure.js";
@@ -15,6 +14,7 @@ import { start } from "./groups/start.js";
 import { tokens } from "./groups/tokens.js";
 import { describeMachine, type Machine } from "./machine.js";
 import { MODEL_NAMES } from "./models.js";
+import { helpText, parseWanted, type Wanted } from "./options.js";
 import { machineText, markdown, replaceTable, table } from "./report.js";
 
 /** In this order: `tokens` takes the read ceiling from `kernels`. */
@@ -22,53 +22,7 @@ const GROUPS: Record<string, Group> = { kernels, exchange, coordinator, tokens, 
 const FIGURES = root("build/bench.json");
 const MACHINE = root("build/bench-machine.json");
 const PAGE = root("docs/benchmarks.md");
-const MAX_ROUNDS = 100;
-
-const HELP = `usage: node test/dist/bench/main.js [options] [group…]
-
-groups: ${Object.keys(GROUPS).join(", ")} (default: all)
-  --rounds <n>     of interleaved measurements, medians are taken over them (default 3)
-  --models <list>  of ${MODEL_NAMES.join(",")} (default: all)
-  --markdown       measure nothing: put the figures of the last run into docs/benchmarks.md
-`;
-
-interface Wanted {
-  groups: string[];
-  rounds: number;
-  models: string[];
-  markdown: boolean;
-}
-
-/** @throws RangeError naming what is unknown, and what there is. */
-function parseWanted(args: string[]): Wanted | undefined {
-  const { values, positionals } = parseArgs({
-    args,
-    allowPositionals: true,
-    options: {
-      rounds: { type: "string", default: "3" },
-      models: { type: "string", default: MODEL_NAMES.join(",") },
-      markdown: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  });
-  if (values.help) return undefined;
-  const known = (what: string, names: string[], all: string[]) => {
-    const bad = names.filter((name) => !all.includes(name));
-    if (bad.length > 0)
-      throw new RangeError(`unknown ${what}: ${bad.join(", ")}; there are ${all.join(", ")}`);
-    return all.filter((name) => names.includes(name));
-  };
-  const rounds = Number(values.rounds);
-  if (!Number.isSafeInteger(rounds) || rounds < 1 || rounds > MAX_ROUNDS)
-    throw new RangeError(`--rounds ${values.rounds}: must be 1…${MAX_ROUNDS}`);
-  const all = Object.keys(GROUPS);
-  return {
-    groups: known("group", positionals.length > 0 ? positionals : all, all),
-    rounds,
-    models: known("model", values.models.split(","), MODEL_NAMES),
-    markdown: values.markdown,
-  };
-}
+const NAMES = { groups: Object.keys(GROUPS), models: MODEL_NAMES };
 
 async function runGroups({ groups, rounds, models }: Wanted) {
   const figures: Figure[] = [];
@@ -77,7 +31,9 @@ async function runGroups({ groups, rounds, models }: Wanted) {
     const log = (text: string) => void process.stderr.write(`  ${text}\n`);
     process.stderr.write(`${name}\n`);
     try {
-      figures.push(...((await GROUPS[name]?.({ rounds, models, figures, log })) ?? []));
+      const made = (await GROUPS[name]?.({ rounds, models, figures, log })) ?? [];
+      checkFigures([...figures, ...made]);
+      figures.push(...made);
     } catch (error) {
       failed.push(name);
       process.stderr.write(
@@ -85,7 +41,7 @@ async function runGroups({ groups, rounds, models }: Wanted) {
       );
     }
   }
-  return { figures: checkFigures(figures), failed };
+  return { figures, failed };
 }
 
 async function run(wanted: Wanted): Promise<number> {
@@ -103,9 +59,9 @@ async function run(wanted: Wanted): Promise<number> {
 }
 
 async function main(args: string[]): Promise<number> {
-  const wanted = parseWanted(args);
+  const wanted = parseWanted(args, NAMES);
   if (wanted === undefined) {
-    process.stdout.write(HELP);
+    process.stdout.write(helpText(NAMES));
     return 0;
   }
   if (!wanted.markdown) return run(wanted);
