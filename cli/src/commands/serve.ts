@@ -44,7 +44,7 @@ function addWorker(program: Command): void {
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option(
       "--exchange-spin-us <us>",
-      "poll so long after a frame instead of sleeping; a round trip of 1 KiB takes 18 instead of " +
+      "poll so long after a frame instead of sleeping; a bare round trip of 1 KiB takes 18 instead of " +
         "61 us where each thread has a core, and longer where it has not (default: 100 with two " +
         "cores a rank of this machine, else 0)",
       whole,
