@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps test-long test-full test-sanitize tidy clean
+.PHONY: help build demo test test-deps test-long test-full test-sanitize tidy bench clean
 GENERATOR := $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
 
 help: ## what can be made
@@ -34,6 +34,9 @@ test-sanitize: ## the native tests with AddressSanitizer and UndefinedBehaviorSa
 
 tidy: node_modules/.package-lock.json ## sizes, imports, formatting, lint, generated code, protos, licences
 	node scripts/tidy/tidy.mjs
+
+bench: build ## figures against their goals; BENCH="--rounds 1 exchange" for a part
+	node test/dist/bench/main.js $(BENCH)
 
 clean: ## removes what was built
 	rm -rf native/build build */dist

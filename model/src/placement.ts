@@ -8,8 +8,17 @@ import type { BufferSpec, Program, WeightSpec } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
 export const BLOCK_TOKENS = 32;
-/** Resident bytes of a worker process before anything is loaded; measured with Node 20 on x86-64. */
-export const PROCESS_BYTES = 90 << 20;
+/** Resident bytes of a worker process that waits, before anything is loaded; measured with Node 20 on x86-64. */
+export const PROCESS_BYTES = 95 << 20;
+/** Of a coordinator that waits, without its tokenizer; measured likewise. */
+export const COORDINATOR_BYTES = 95 << 20;
+/** The coordinator's tables of one token id; measured with 151,646 ids. */
+const TOKENIZER_BYTES = 900;
+/**
+ * What messages take until they are collected, measured under load: plans and results in a worker, frames to and from
+ * peers where there are some (V8 collects when 32 MiB of buffers are new), requests and events in the coordinator.
+ */
+const TRAFFIC_BYTES = { worker: 16 << 20, exchange: 40 << 20, coordinator: 24 << 20 };
 
 export type KvType = "f32" | "bf16";
 
@@ -30,10 +39,20 @@ export interface RankPlan {
   weightBytes: number;
   cacheBytes: number;
   workspaceBytes: number;
+  /** Of the process that waits. */
   processBytes: number;
+  /** Of messages on their way. */
+  trafficBytes: number;
   feedForwardColumns: number;
   kvHeads: number;
   encodes: boolean;
+}
+
+/** The coordinator holds a tokenizer, no weights and no cache. */
+export interface CoordinatorPlan {
+  processBytes: number;
+  tokenizerBytes: number;
+  trafficBytes: number;
 }
 
 export interface PlacementPlan {
@@ -47,6 +66,7 @@ export interface PlacementPlan {
   maxTiles: number;
   maxEmbeddings: number;
   ranks: RankPlan[];
+  coordinator: CoordinatorPlan;
   /** Over all ranks. */
   cacheBytesPerToken: number;
   /** Sent by all ranks for one token, f32 on the wire. */
@@ -152,6 +172,7 @@ function rankPlan(
         workspaceBytes(program.encode, { token: 0, wanted: 0, tile }),
       ),
     processBytes: PROCESS_BYTES,
+    trafficBytes: TRAFFIC_BYTES.worker + (options.size > 1 ? TRAFFIC_BYTES.exchange : 0),
     feedForwardColumns: down?.kind === "linear" ? down.inputs : 0,
     kvHeads: rankRange(headStarts(config.decoder.kvHeads, lanes), cut).count,
     encodes: true,
@@ -168,7 +189,9 @@ function chooseBlocks(
   const perSequence = Math.ceil(limits.maxModelLen / BLOCK_TOKENS);
   const kvHeads = Math.max(...ranks.map((rank) => rank.kvHeads));
   const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
-  const taken = Math.max(...ranks.map((r) => r.weightBytes + r.workspaceBytes + r.processBytes));
+  const taken = Math.max(
+    ...ranks.map((r) => r.weightBytes + r.workspaceBytes + r.processBytes + r.trafficBytes),
+  );
   const free = options.memoryBytes === undefined ? undefined : options.memoryBytes - taken;
   const bytes = options.cacheBytes ?? free;
   const blocks =
@@ -209,6 +232,11 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
       ...rank,
       cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),
     })),
+    coordinator: {
+      processBytes: COORDINATOR_BYTES,
+      tokenizerBytes: TOKENIZER_BYTES * config.decoder.vocabularySize,
+      trafficBytes: TRAFFIC_BYTES.coordinator,
+    },
     cacheBytesPerToken: cacheBytesPerToken(config, config.decoder.kvHeads, options.kvType),
     exchangeBytesPerToken: exchangeBytes(config, options.size),
     modelBytes: modelBytes(config),

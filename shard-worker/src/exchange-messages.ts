@@ -11,6 +11,8 @@ export type ToExchange =
       planHash: string;
       handle: number;
       deadlineMs: number;
+      /** How long the thread polls after a frame instead of sleeping, in microseconds; 0: not at all. */
+      spinUs: number;
     }
   | { kind: "leave" }
   | { kind: "close" };

@@ -11,10 +11,17 @@ import {
   type ClientDuplexStream,
   type ServerDuplexStream,
 } from "@grpc/grpc-js";
-import { decodeFrame, encodeInPlace, frameHeader, type RawFrame } from "@tessera/proto";
+// Not the whole of proto: its descriptors are 2 MB of heap that every collection of this thread would walk.
+import {
+  decodeFrame,
+  encodeInPlace,
+  frameHeader,
+  type RawFrame,
+} from "@tessera/proto/exchange-codec";
 import { attachExchange, deliver, FRAME_HEADROOM, type OutFrame } from "@tessera/native/engine";
 import { EXCHANGE_CHANNEL } from "./channel.js";
 import type { FromExchange, ToExchange } from "./exchange-messages.js";
+import { Spin } from "./exchange-spin.js";
 
 type Stream = ClientDuplexStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>;
 
@@ -44,6 +51,7 @@ interface Group {
   clients: Client[];
   detach: () => void;
   timer: NodeJS.Timeout;
+  spin: Spin;
 }
 
 if (parentPort === null) throw new Error("exchange-thread runs in a worker thread only");
@@ -62,6 +70,7 @@ function hello(from: Group): Buffer {
 function send(frame: OutFrame): void {
   const bytes = encodeInPlace({ ...frame, planHash: "" }, frame.buffer, FRAME_HEADROOM);
   for (const peer of frame.peers) group?.streams.get(peer)?.write(bytes);
+  group?.spin.touch();
 }
 
 /** Ends the streams; what ends after this is not reported. */
@@ -107,6 +116,7 @@ function receive(to: Group, peer: number, bytes: Buffer): void {
     const frame = decodeFrame(bytes);
     if (frame.kind === "hello") return;
     deliver(to.handle, { ...frame, kind: frame.kind, peer });
+    to.spin.touch();
   } catch (error) {
     lost(to, peer, `damaged frame: ${String(error)}`);
   }
@@ -185,6 +195,7 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
     clients: [],
     detach,
     timer,
+    spin: new Spin(message.spinUs),
   };
   group = joined;
   if (size === 1) {

@@ -3,6 +3,8 @@ import { Worker } from "node:worker_threads";
 import { ServeError } from "@tessera/proto";
 import type { FromExchange, ToExchange } from "./exchange-messages.js";
 
+export { chooseSpinUs, SPIN_US } from "./exchange-spin.js";
+
 const CLOSE_DEADLINE_MS = 2000;
 
 export interface ExchangeEvents {

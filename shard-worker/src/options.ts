@@ -27,6 +27,8 @@ export interface WorkerOptions {
   healthListen?: string | undefined;
   /** What this worker may use; default: the machine's. */
   memoryBytes?: number | undefined;
+  /** How long the exchange thread polls after a frame instead of sleeping; default: by the machine's cores. */
+  exchangeSpinUs?: number | undefined;
   logLevel: string;
 }
 

@@ -1,10 +1,12 @@
 /** One rank: the engine with its cut, the exchange, and the epoch it serves. */
+import { availableParallelism } from "node:os";
 import { openEngine, type Engine, type EngineInfo, type NativeError } from "@tessera/native/engine";
 import { openModel, planHash, rankProgram, ModelError, type ModelFolder } from "@tessera/model";
 import { ServeError } from "@tessera/proto";
 import type { JoinRequest, Placement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { toPlacementSpec } from "./convert.js";
 import { Exchange } from "./exchange.js";
+import { chooseSpinUs } from "./exchange-spin.js";
 import type { WorkerMetrics } from "./metrics.js";
 
 /** Raised whenever what two parts of a group must agree on changes. */
@@ -47,6 +49,8 @@ export class RankState {
   epoch = 0n;
   rank = -1;
   ready = false;
+  /** Asked for; undefined: chosen at each join. */
+  exchangeSpinUs: number | undefined;
 
   private constructor(
     readonly model: ModelFolder,
@@ -135,6 +139,7 @@ export class RankState {
       planHash: request.planHash,
       handle: engine.handle,
       deadlineMs: CONNECT_DEADLINE_MS,
+      spinUs: chooseSpinUs(this.exchangeSpinUs, { peers, rank, cores: availableParallelism() }),
     });
     this.check(epoch);
     this.rank = rank;

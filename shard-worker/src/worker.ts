@@ -88,6 +88,7 @@ async function startRank(options: WorkerOptions, parts: RankParts): Promise<Runn
     metrics,
     (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
+  state.exchangeSpinUs = options.exchangeSpinUs;
   const health = new HealthImplementation({ "": "SERVING", "tessera.shard.v1.Shard": "SERVING" });
   const server = new Server(SHARD_CHANNEL);
   const context = {

@@ -97,14 +97,21 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   const gb = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
   const rows = plan.ranks.map(
     (rank) =>
-      `rank ${rank.rank}: weights ${gb(rank.weightBytes)}, cache ${gb(rank.cacheBytes)}, workspace ${gb(rank.workspaceBytes)}, ` +
-      `process ${gb(rank.processBytes)}, ${rank.feedForwardColumns} feed-forward columns, ${rank.kvHeads} key-value heads, encodes`,
+      `rank ${rank.rank}: weights ${gb(rank.weightBytes)}, cache ${gb(rank.cacheBytes)}, ` +
+      `workspace ${gb(rank.workspaceBytes)}, process ${gb(rank.processBytes)}, ` +
+      `messages ${gb(rank.trafficBytes)}, ${rank.feedForwardColumns} feed-forward columns, ` +
+      `${rank.kvHeads} key-value heads, encodes`,
   );
+  const { processBytes, tokenizerBytes, trafficBytes } = plan.coordinator;
+  const front =
+    `coordinator: process ${gb(processBytes)}, tokenizer ${gb(tokenizerBytes)}, ` +
+    `messages ${gb(trafficBytes)}`;
   process.stdout.write(
     [
       `model: ${gb(plan.modelBytes.stored)} of bf16 weights with dummy heads, ${gb(plan.modelBytes.computed)} without`,
       `cache: ${plan.cacheBytesPerToken} bytes per token (${plan.kvType}), ${plan.blockCount} blocks of 32`,
       `exchange: ${plan.exchangeBytesPerToken} bytes per token over all ranks`,
+      front,
       ...rows,
       "",
     ].join("\n"),

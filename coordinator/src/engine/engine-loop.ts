@@ -3,12 +3,14 @@
  * on as text. A cancel takes effect in the next plan.
  */
 import { ServeError } from "@tessera/proto";
+import type { RowResult, StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { Group } from "../cluster/group.js";
 import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
 import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
 import type { ChoiceText, FinishCause, PreparedRequest } from "../request/types.js";
 import { ActiveRequest, Sequence, type ActiveTile, type RequestSink } from "./active.js";
+import { Outbox } from "./outbox.js";
 import { buildPlan } from "./plan.js";
 import { sampleRow } from "./sample-row.js";
 
@@ -30,6 +32,17 @@ export interface LoopOptions {
   nowMs: () => number;
 }
 
+/** Rows of all ranks. */
+function rowsBySequence(answers: StepResponse[]): Map<bigint, RowResult[]> {
+  const rows = new Map<bigint, RowResult[]>();
+  for (const row of answers.flatMap((answer) => answer.rows)) {
+    const known = rows.get(row.sequenceId);
+    if (known === undefined) rows.set(row.sequenceId, [row]);
+    else known.push(row);
+  }
+  return rows;
+}
+
 export class EngineLoop {
   private group: Group | undefined;
   private scheduler: Scheduler<Sequence>;
@@ -41,6 +54,7 @@ export class EngineLoop {
   private arrivals = 0;
   private turning = false;
   private encoding = false;
+  private readonly outbox = new Outbox();
   lastTurnMs = 0;
 
   constructor(private readonly options: LoopOptions) {
@@ -105,15 +119,17 @@ export class EngineLoop {
     if (request.ended) return;
     if (request.scheduledMs === undefined)
       for (let choice = 0; choice < request.prepared.choiceCount; choice++)
-        request.sink.piece(choice, { text: "", tokens: [], finish: cause });
+        this.outbox.add(() => request.sink.piece(choice, { text: "", tokens: [], finish: cause }));
     for (const sequence of [...request.sequences]) this.finish(sequence, sequence.text.end(cause));
     if (!request.ended) this.end(request);
+    this.outbox.flush();
   }
 
   private fail(request: ActiveRequest, error: ServeError): void {
     if (request.ended) return;
     this.drop(request);
-    request.sink.failed(error);
+    this.outbox.add(() => request.sink.failed(error));
+    this.outbox.flush();
   }
 
   private drop(request: ActiveRequest): void {
@@ -128,7 +144,8 @@ export class EngineLoop {
 
   private end(request: ActiveRequest): void {
     this.drop(request);
-    request.sink.done(request.timings(this.options.nowMs()));
+    const timings = request.timings(this.options.nowMs());
+    this.outbox.add(() => request.sink.done(timings));
   }
 
   private remove(sequence: Sequence): void {
@@ -140,7 +157,7 @@ export class EngineLoop {
     const { request } = sequence;
     this.remove(sequence);
     request.sequences = request.sequences.filter((other) => other !== sequence);
-    request.sink.piece(sequence.choice, piece);
+    this.outbox.add(() => request.sink.piece(sequence.choice, piece));
     if (request.sequences.length === 0 && !request.ended) this.end(request);
   }
 
@@ -159,6 +176,7 @@ export class EngineLoop {
       if (known.code === "INTERNAL") throw error;
     } finally {
       this.turning = false;
+      this.outbox.flush();
     }
   }
 
@@ -180,13 +198,18 @@ export class EngineLoop {
     });
     const planMs = performance.now() - planStart;
     const stepStart = performance.now();
-    const answers = await group.step(plan);
+    const step = group.step(plan);
+    // The plan's bytes leave before immediates run.
+    setImmediate(() => this.outbox.flush());
+    const answers = await step;
     metrics.stepSeconds.observe((performance.now() - stepStart) / 1e3);
+    this.outbox.flush();
     metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
     if (this.group !== group) return false;
     const sampleStart = performance.now();
-    await this.sample(group, slices, answers.map((answer) => answer.rows).flat());
-    metrics.coordinatorSeconds.observe((planMs + performance.now() - sampleStart) / 1e3);
+    await this.sample(group, slices, answers);
+    const sampleMs = performance.now() - sampleStart;
+    metrics.coordinatorSeconds.observe((planMs + sampleMs + this.outbox.takeSpentMs()) / 1e3);
     return true;
   }
 
@@ -256,13 +279,18 @@ export class EngineLoop {
   private async sample(
     group: Group,
     slices: SliceChoice<Sequence>[],
-    rows: Parameters<typeof sampleRow>[1],
+    answers: StepResponse[],
   ): Promise<void> {
     const stepId = group.lastStepId;
+    const rows = rowsBySequence(answers);
     for (const { sequence, start, count } of slices) {
       if (sequence.request.ended || !sequence.request.sequences.includes(sequence)) continue;
       if (start + count !== sequence.tokens.length) continue;
-      const outcome = await sampleRow(group, rows, { sequence, row: count - 1, stepId });
+      const outcome = await sampleRow(group, rows.get(sequence.id) ?? [], {
+        sequence,
+        row: count - 1,
+        stepId,
+      });
       if (outcome instanceof ServeError) {
         this.options.metrics.nonFinite.inc();
         this.fail(sequence.request, outcome);
@@ -287,6 +315,6 @@ export class EngineLoop {
     const piece = sequence.text.push(token);
     if (piece.finish !== undefined) this.finish(sequence, piece);
     else if (piece.text !== "" || piece.tokens.length > 0)
-      request.sink.piece(sequence.choice, piece);
+      this.outbox.add(() => request.sink.piece(sequence.choice, piece));
   }
 }

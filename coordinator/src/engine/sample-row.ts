@@ -13,7 +13,7 @@ import {
   hasFilters,
 } from "./sampler.js";
 
-/** A ServeError is this request's own failure. */
+/** `rows` are of this sequence. A ServeError is this request's own failure. */
 export async function sampleRow(
   group: Group,
   rows: RowResult[],
@@ -22,7 +22,7 @@ export async function sampleRow(
   const { sequence, row, stepId } = at;
   const { sampling, topLogprobs } = sequence.request.prepared;
   const lanes = rows
-    .filter((result) => result.sequenceId === sequence.id && result.row === row)
+    .filter((result) => result.row === row)
     .flatMap((result) => result.lanes)
     .sort((a, b) => a.lane - b.lane);
   if (lanes.some((lane) => lane.nonFinite))

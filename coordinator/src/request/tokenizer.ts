@@ -138,9 +138,11 @@ function build(parts: Parts): Bpe {
 }
 
 class BpeTokenizer implements Tokenizer {
-  private readonly byId = new Map<number, Uint8Array>();
-  private readonly names = new Map<number, string>();
+  /** Texts of the vocabulary by id, in letters; those of added tokens as they are. */
+  private readonly names: string[] = [];
+  private readonly letters = byteOfLetter();
   private readonly added: Map<string, AddedToken>;
+  private readonly addedIds: Set<number>;
   private readonly special: Set<number>;
   private readonly splitter: RegExp | undefined;
   private readonly bpe: Bpe;
@@ -148,23 +150,15 @@ class BpeTokenizer implements Tokenizer {
 
   constructor(parts: Parts) {
     this.bpe = build(parts);
-    const letters = byteOfLetter();
-    for (const [token, id] of Object.entries(parts.vocab)) {
-      this.names.set(id, token);
-      this.byId.set(id, Uint8Array.from([...token].map((letter) => letters.get(letter) ?? 0x3f)));
-    }
-    for (const { id, content } of parts.added) {
-      this.names.set(id, content);
-      this.byId.set(id, Buffer.from(content, "utf8"));
-    }
+    for (const [token, id] of Object.entries(parts.vocab)) this.names[id] = token;
+    for (const { id, content } of parts.added) this.names[id] = content;
+    this.addedIds = new Set(parts.added.map(({ id }) => id));
     this.added = new Map(parts.added.map((token) => [token.content, token]));
     this.special = new Set(parts.added.filter((token) => token.special).map((token) => token.id));
     const texts = [...this.added.keys()].sort((a, b) => b.length - a.length);
     const escaped = texts.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, "\\$&"));
     this.splitter = texts.length === 0 ? undefined : new RegExp(`(${escaped.join("|")})`, "g");
-    let last = -1;
-    for (const id of this.names.keys()) last = Math.max(last, id);
-    this.size = last + 1;
+    this.size = this.names.length;
   }
 
   encode(text: string, { special }: { special: boolean }): number[] {
@@ -181,13 +175,15 @@ class BpeTokenizer implements Tokenizer {
   }
 
   tokenBytes(id: number): Uint8Array {
-    return this.byId.get(id) ?? new Uint8Array(0);
+    const name = this.names[id] ?? "";
+    if (this.addedIds.has(id)) return Buffer.from(name, "utf8");
+    return Uint8Array.from(name, (letter) => this.letters.get(letter) ?? 0x3f);
   }
   isSpecial(id: number): boolean {
     return this.special.has(id);
   }
   token(id: number): string | undefined {
-    return this.names.get(id);
+    return this.names[id];
   }
   specialId(text: string): number {
     const token = this.added.get(text);

@@ -17,3 +17,12 @@ export function rssBytes(pid: number): Promise<number> {
 export function peakBytes(pid: number): Promise<number> {
   return statusBytes(pid, "VmHWM");
 }
+
+/** Resident pages that other processes hold too (the program's text, a mapped file), counted as theirs in part: what
+ * the sum of several processes' resident memory counts more than once. */
+export async function sharedBytes(pid: number): Promise<number> {
+  const text = await readFile(`/proc/${pid}/smaps_rollup`, "utf8");
+  const kib = (name: string) =>
+    Number(new RegExp(`^${name}:\\s+(\\d+) kB$`, "m").exec(text)?.[1] ?? NaN);
+  return (kib("Rss") - kib("Pss")) * 1024;
+}

@@ -1,0 +1,88 @@
+/** The coordinator's own time of a step while 16 sequences decode. */
+import { readFile } from "node:fs/promises";
+import type { BenchContext } from "../context.js";
+import { figure, type Figure } from "../figure.js";
+import { benchModels } from "../models.js";
+import { scrape, startBench, stream, type BenchCluster } from "../serve.js";
+import { median } from "../statistics.js";
+
+const SEQUENCES = 16;
+const TOKENS = 220;
+/** Both scrapes fall between these tokens of the first stream: all sequences run. */
+const FROM_TOKEN = 20;
+const TO_TOKEN = 200;
+const WORKERS = 2;
+const METRIC = "tessera_coordinator_step_seconds";
+/** Of /proc/PID/stat: USER_HZ is 100 on Linux. */
+const TICK_MS = 10;
+
+async function cpuMs(pid: number): Promise<number> {
+  const stat = await readFile(`/proc/${pid}/stat`, "utf8");
+  const fields = stat.slice(stat.lastIndexOf(")") + 2).split(" ");
+  return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
+}
+
+interface Sample {
+  sum: number;
+  count: number;
+  cpu: number;
+}
+
+async function sample({ cluster }: BenchCluster): Promise<Sample> {
+  const [sum = NaN, count = NaN] = await scrape(cluster, [`${METRIC}_sum`, `${METRIC}_count`]);
+  return { sum, count, cpu: await cpuMs(cluster.pids()[0] ?? 0) };
+}
+
+async function round(bench: BenchCluster, seed: number) {
+  const samples: Promise<Sample>[] = [];
+  const onToken = (index: number) => {
+    if (index === FROM_TOKEN || index === TO_TOKEN) samples.push(sample(bench));
+  };
+  const request = { promptTokens: 16, maxTokens: TOKENS };
+  await Promise.all(
+    Array.from({ length: SEQUENCES }, (_, i) =>
+      stream(bench.client, {
+        ...request,
+        seed: seed * SEQUENCES + i,
+        ...(i === 0 ? { onToken } : {}),
+      }),
+    ),
+  );
+  const [from, to] = await Promise.all(samples);
+  if (from === undefined || to === undefined) throw new Error("two scrapes are needed");
+  const steps = to.count - from.count;
+  return { stepMs: ((to.sum - from.sum) * 1e3) / steps, cpuMs: (to.cpu - from.cpu) / steps };
+}
+
+export async function coordinator({ rounds, log }: BenchContext): Promise<Figure[]> {
+  const [tiny] = benchModels(["tiny"]);
+  if (tiny === undefined) throw new Error("the tiny model is missing");
+  const bench = await startBench(tiny, WORKERS);
+  try {
+    const results = [];
+    await round(bench, rounds); // warms up
+    for (let i = 0; i < rounds; i++) results.push(await round(bench, i));
+    const stepMs = median(results.map((result) => result.stepMs));
+    log(`coordinator: ${stepMs.toFixed(3)} ms a step`);
+    const load = `${SEQUENCES} sequences decode on nvlm-d-tiny with ${WORKERS} workers`;
+    return [
+      figure(
+        {
+          name: "coordinator.step_ms",
+          value: stepMs,
+          unit: "ms",
+          measure: `${METRIC} (scheduling, plan, sampling, events) a step while ${load}`,
+        },
+        { atMost: 1 },
+      ),
+      figure({
+        name: "coordinator.cpu_ms",
+        value: median(results.map((result) => result.cpuMs)),
+        unit: "ms",
+        measure: `processor time of the whole coordinator process, gRPC included, a step while ${load}`,
+      }),
+    ];
+  } finally {
+    await bench.stop();
+  }
+}

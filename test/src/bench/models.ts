@@ -1,0 +1,39 @@
+/** The models that are measured. */
+import { spawnSync } from "node:child_process";
+import { existsSync } from "node:fs";
+import { root } from "../harness/paths.js";
+
+export interface BenchModel {
+  name: string;
+  dir: string;
+  /** Tokens each stream decodes in a round, by the number of streams. */
+  decodeTokens: Record<1 | 8 | 32, number>;
+}
+
+/** Shorter than the models': the cache is planned for a part of the streams at full length. */
+export const MAX_MODEL_LEN = 2048;
+
+const MODELS: BenchModel[] = [
+  { name: "tiny", dir: root("models/nvlm-d-tiny"), decodeTokens: { 1: 96, 8: 96, 32: 64 } },
+  {
+    name: "0.5b",
+    dir: root("build/models/random-qwen2-0.5b"),
+    decodeTokens: { 1: 16, 8: 12, 32: 8 },
+  },
+];
+export const MODEL_NAMES = MODELS.map(({ name }) => name);
+
+/** Random weights are written once, some seconds; later runs find them. */
+function make(model: BenchModel): void {
+  if (existsSync(`${model.dir}/model.safetensors`)) return;
+  const args = ["--shape", "qwen2-0.5b", "--out", model.dir];
+  const script = root("scripts/make-random-model.mjs");
+  const { status } = spawnSync(process.execPath, [script, ...args], { stdio: "inherit" });
+  if (status !== 0) throw new Error(`${script} ended with ${status}`);
+}
+
+export function benchModels(names: readonly string[]): BenchModel[] {
+  const chosen = MODELS.filter(({ name }) => names.includes(name));
+  chosen.forEach(make);
+  return chosen;
+}

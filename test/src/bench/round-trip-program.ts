@@ -1,0 +1,87 @@
+/** A program that computes nothing: its step is one round trip of a payload over the collectives of a real engine. */
+import type { Program, RankProgram } from "@tessera/model";
+import type { PlacementSpec, StepPlanSpec } from "@tessera/native/engine";
+
+/** A partial sum up to this size goes to every peer at once; a greater one is cut by owner (native, kDirectBytes). */
+const DIRECT_BYTES = 64 << 10;
+const EMPTY: Program = { buffers: [], weights: [], segments: [] };
+
+/**
+ * `bytes` go to the peer and as many come back before anything else is sent. Up to 64 KiB: two all-reduces, one behind
+ * the other. Beyond: one of twice the size, whose halves go to their owners and whose sums come back.
+ */
+export function roundTripProgram(bytes: number, rank: number): RankProgram {
+  const direct = bytes <= DIRECT_BYTES;
+  const width = (direct ? bytes : 2 * bytes) / 4;
+  const segment = { ops: [], collective: { op: "all_reduce_add" as const, buffer: 0 } };
+  return {
+    rank,
+    size: 2,
+    encode: EMPTY,
+    step: {
+      buffers: [{ name: "payload", per: "token", rows: 1, width }],
+      weights: [],
+      segments: direct ? [segment, segment] : [segment],
+    },
+    cache: { layers: 1, kvHeads: 1, headDim: 16 },
+    embedding: { rows: 1, width: 16 },
+    tile: { size: 16 },
+    vocabulary: 16,
+  };
+}
+
+export const DEADLINE_MS = 20_000;
+
+export const PLACEMENT: PlacementSpec = {
+  kvType: "f32",
+  wireType: "f32",
+  blockCount: 1,
+  maxBatchedTokens: 1,
+  maxSequences: 1,
+  maxWantedRows: 1,
+  maxTiles: 1,
+  maxEmbeddings: 1,
+  maxModelLen: 32,
+  maxStepsInFlight: 1,
+  selectableIds: 16,
+  collectiveDeadlineMs: DEADLINE_MS,
+};
+
+const SAMPLING = {
+  temperature: 0,
+  seed: 0n,
+  choice: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  allowedTokenIds: [],
+  badWords: [],
+  minTokens: 0,
+  suppressedTokenIds: [],
+};
+
+/** The same token of the same sequence again and again; the first step opens it. */
+export function roundTripStep(epoch: bigint, stepId: bigint): StepPlanSpec {
+  const first = stepId === 1n;
+  return {
+    epoch,
+    stepId,
+    releasedStep: stepId - 1n,
+    deadlineMs: DEADLINE_MS,
+    opened: first ? [{ sequenceId: 1n, promptLength: 1, tokenIds: [], sampling: SAMPLING }] : [],
+    closedSequenceIds: [],
+    releasedEmbeddingIds: [],
+    slices: [
+      {
+        sequenceId: 1n,
+        startPosition: 0,
+        tokenIds: [0],
+        firstBlock: 0,
+        blockIds: first ? [0] : [],
+        imageRows: [],
+        wanted: [],
+      },
+    ],
+  };
+}
