@@ -1,6 +1,7 @@
 // Linear over bf16 panels. A task is one panel of 64 outputs and up to kChunkRows rows; each lane's
 // sums start at 0 and take k in rising order, whatever the blocking: sums that leave the registers
-// between blocks of K are kept as f32.
+// between blocks of K are kept as f32. Weights are widened in registers, for one row and for many:
+// at 96 rows that is 1.18 times as fast as widening a block to memory first (Zen 5).
 #include <algorithm>
 
 #include "ops/kernels/kernels.h"
@@ -12,8 +13,7 @@ namespace {
 
 constexpr int kVecs = kPanelOutputs / 16;
 constexpr int kChunkRows = 96;
-constexpr int kWidenFrom = 8;  // rows from which a block of weights is widened to f32 once
-constexpr int kBlockInputs = 192;
+constexpr int kBlockInputs = 384;  // a block of a panel is 48 KiB and serves all rows of a chunk
 #if defined(TESSERA_KIND_AVX512)
 constexpr int kTileRows = 6;
 constexpr int kTileVecs = 4;
@@ -26,13 +26,18 @@ constexpr int kTileVecs = 4;
 #endif
 
 struct Scratch {
-  float sums[kMaxLanes][kChunkRows][kPanelOutputs];
-  float widened[kBlockInputs][kPanelOutputs];
+  alignas(64) float sums[kMaxLanes][kChunkRows][kPanelOutputs];
 };
 
+// Not inlined: the address of a thread's own memory is looked up once a task.
+[[gnu::noinline]] Scratch& own_scratch() {
+  static thread_local Scratch scratch;
+  return scratch;
+}
+
 // sums[r][first …] += x[r][k] · w[k][…] for `inputs` rising k.
-template <int kRows, int kCount, typename Weight>
-void tile(float* sums, const float* x, size_t x_stride, const Weight* w, int inputs) {
+template <int kRows, int kCount>
+void tile(float* sums, const float* x, size_t x_stride, const uint16_t* w, int inputs) {
   V16 acc[kRows][kCount];
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kCount; ++v) acc[r][v] = load(sums + r * kPanelOutputs + v * 16);
@@ -48,15 +53,14 @@ void tile(float* sums, const float* x, size_t x_stride, const Weight* w, int inp
     for (int v = 0; v < kCount; ++v) store(sums + r * kPanelOutputs + v * 16, acc[r][v]);
 }
 
-template <int kRows, typename Weight>
-void tile_columns(float* sums, const float* x, size_t x_stride, const Weight* w, int inputs) {
+template <int kRows>
+void tile_columns(float* sums, const float* x, size_t x_stride, const uint16_t* w, int inputs) {
   constexpr int kCount = kRows == 1 ? kVecs : kTileVecs;
   for (int v = 0; v < kVecs; v += kCount)
     tile<kRows, kCount>(sums + v * 16, x, x_stride, w + v * 16, inputs);
 }
 
-template <typename Weight>
-void block_rows(float* sums, const float* x, size_t x_stride, int rows, const Weight* w,
+void block_rows(float* sums, const float* x, size_t x_stride, int rows, const uint16_t* w,
                 int inputs) {
   int r = 0;
   for (; r + kTileRows <= rows; r += kTileRows)
@@ -79,10 +83,6 @@ void block_rows(float* sums, const float* x, size_t x_stride, int rows, const We
   }
 }
 
-void widen_block(float* widened, const uint16_t* w, int inputs) {
-  for (int i = 0; i < inputs * kPanelOutputs; i += 16) store(widened + i, load(w + i));
-}
-
 void lane_sums(Scratch& scratch, int lane, const LinearArgs& args, int panel, int first_row,
                int rows) {
   const Panels& panels = args.lanes[lane];
@@ -90,12 +90,9 @@ void lane_sums(Scratch& scratch, int lane, const LinearArgs& args, int panel, in
   const float* x = args.x + first_row * args.x_stride + args.lane_starts[lane];
   float* sums = scratch.sums[lane][0];
   std::fill_n(sums, static_cast<size_t>(rows) * kPanelOutputs, 0.0f);
-  if (rows < kWidenFrom) return block_rows(sums, x, args.x_stride, rows, w, panels.inputs);
-  for (int k = 0; k < panels.inputs; k += kBlockInputs) {
-    const int inputs = std::min(kBlockInputs, panels.inputs - k);
-    widen_block(scratch.widened[0], w + static_cast<size_t>(k) * kPanelOutputs, inputs);
-    block_rows<float>(sums, x + k, args.x_stride, rows, scratch.widened[0], inputs);
-  }
+  for (int k = 0; k < panels.inputs; k += kBlockInputs)
+    block_rows(sums, x + k, args.x_stride, rows, w + static_cast<size_t>(k) * kPanelOutputs,
+               std::min(kBlockInputs, panels.inputs - k));
 }
 
 // Adds lane b to lane a for the tree (0+1)+(2+3) …; the result is in lane 0.
@@ -136,7 +133,7 @@ void linear(const Context& context, const LinearArgs& args) {
   const int chunks = (args.rows + kChunkRows - 1) / kChunkRows;
   const int lanes = static_cast<int>(args.lanes.size());
   context.pool->parallel_for(panels * chunks, [&](int task) {
-    static thread_local Scratch scratch;
+    Scratch& scratch = own_scratch();
     const int panel = task / chunks;
     const int first_row = task % chunks * kChunkRows;
     const int rows = std::min(kChunkRows, args.rows - first_row);
