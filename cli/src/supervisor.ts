@@ -13,6 +13,8 @@ export interface ClusterSettings {
   /** 0 takes a free one. */
   port: number;
   healthPort?: number | undefined;
+  /** grpc.reflection on every process. */
+  reflection?: boolean | undefined;
   flags: PlacementFlags;
   /** More environment for one rank; tests force kinds of kernels with it. */
   environment?: (rank: number) => Record<string, string>;
@@ -21,6 +23,8 @@ export interface ClusterSettings {
 export interface Cluster {
   address: string;
   health: string | undefined;
+  /** Where the workers' metrics and probes are, by rank; without `healthPort` none. */
+  workerHealth(): (string | undefined)[];
   workerPids(): number[];
   /** Of the coordinator, then of the workers by rank. */
   pids(): number[];
@@ -107,6 +111,7 @@ class Supervisor {
       ...level,
     ];
     if (settings.healthPort !== undefined) args.push("--health-listen", "127.0.0.1:0");
+    if (settings.reflection === true) args.push("--reflection");
     const child = await Child.start(args, settings.environment?.(rank));
     this.workers[rank] = child;
     child.process.once("exit", () => void this.restart(rank, child.said.address));
@@ -161,6 +166,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
     args.push("--listen", `127.0.0.1:${settings.port}`, ...placementArgs(settings.flags));
     if (settings.healthPort !== undefined)
       args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
+    if (settings.reflection === true) args.push("--reflection");
     coordinator = await Child.start(args);
     await Promise.race([untilReady(coordinator.said.address), coordinator.ended()]);
   } catch (error) {
@@ -171,6 +177,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
   return {
     address: front.said.address,
     health: front.said.health,
+    workerHealth: () => supervisor.workers.map(({ said }) => said.health),
     workerPids: () => supervisor.workers.map((worker) => worker.process.pid ?? 0),
     pids: () =>
       [front.process, ...supervisor.workers.map(({ process }) => process)].map(

@@ -1,15 +1,23 @@
 /** A worker process: Shard, health and metrics around one rank. */
 import { totalmem } from "node:os";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import { HealthImplementation } from "grpc-health-check";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation, service as healthService } from "grpc-health-check";
 import { pino } from "pino";
-import { ServeError, serviceDefinition } from "@tessera/proto";
+import {
+  followLiveness,
+  parseAddress,
+  type Probes,
+  Progress,
+  reflectedPackage,
+  serviceDefinition,
+  startProbes,
+} from "@tessera/proto";
 import { Shard } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { SHARD_CHANNEL } from "./channel.js";
-import { startHealthServer, type HealthServer } from "./health-server.js";
 import { WorkerMetrics } from "./metrics.js";
 import { RankState } from "./rank.js";
-import { shardService } from "./shard-service.js";
+import { shardService, type ShardContext } from "./shard-service.js";
 
 export interface WorkerOptions {
   modelDir: string;
@@ -22,6 +30,8 @@ export interface WorkerOptions {
   healthListen?: string | undefined;
   /** What this worker may use; default: the machine's. */
   memoryBytes?: number | undefined;
+  /** grpc.reflection beside the services. */
+  reflection: boolean;
   logLevel: string;
 }
 
@@ -31,19 +41,40 @@ export interface RunningWorker {
   close(): Promise<void>;
 }
 
-export function parseAddress(text: string, field: string): { host: string; port: number } {
-  const at = text.lastIndexOf(":");
-  const port = Number(text.slice(at + 1));
-  if (at < 1 || !Number.isInteger(port) || port < 0 || port > 65535)
-    throw new ServeError("CONFIGURATION", `${field}: ${JSON.stringify(text)} is no host:port`);
-  return { host: text.slice(0, at), port };
-}
-
 function bind(server: Server, address: string): Promise<number> {
   return new Promise((resolve, reject) => {
     server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) =>
       error === null ? resolve(port) : reject(error),
     );
+  });
+}
+
+/** Of the service coordinators call, from its generated descriptor. */
+function reflection(): ReflectionService {
+  const health = healthService["Check"]?.requestType;
+  const packages = reflectedPackage([Shard]);
+  return new ReflectionService(health === undefined ? packages : { ...packages, health });
+}
+
+async function probesOf(
+  options: WorkerOptions,
+  { state, metrics, progress }: ShardContext,
+): Promise<Probes | undefined> {
+  if (options.healthListen === undefined) return undefined;
+  const probes = {
+    live: () => progress.moving,
+    ready: () => state.ready,
+    started: () => state.started,
+  };
+  return startProbes(parseAddress(options.healthListen, "health-listen"), probes, {
+    contentType: metrics.registry.contentType,
+    text() {
+      const stats = state.stats();
+      metrics.sequences.set(stats.sequences);
+      metrics.embeddings.set(stats.embeddings);
+      metrics.resident.set(process.memoryUsage.rss());
+      return metrics.registry.metrics();
+    },
   });
 }
 
@@ -61,7 +92,14 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     metrics,
     (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
-  const health = new HealthImplementation({ "": "SERVING", "tessera.shard.v1.Shard": "SERVING" });
+  const health = new HealthImplementation({
+    "": "SERVING",
+    "tessera.shard.v1.Shard": "NOT_SERVING",
+  });
+  state.onReady = (ready) =>
+    health.setStatus("tessera.shard.v1.Shard", ready ? "SERVING" : "NOT_SERVING");
+  const progress = new Progress();
+  const unfollow = followLiveness(health, () => progress.moving);
   const server = new Server(SHARD_CHANNEL);
   const context = {
     state,
@@ -70,36 +108,26 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     memoryBytes: options.memoryBytes ?? totalmem(),
     idleBytes,
     exchangeAddress: `${advertised}:${state.exchange.port}`,
-    onProgress: () => undefined,
+    progress,
   };
   server.addService(serviceDefinition(Shard), shardService(context));
   health.addToServer(server);
-  const port = await bind(server, options.listen);
-  let probes: HealthServer | undefined;
-  if (options.healthListen !== undefined)
-    probes = await startHealthServer(
-      parseAddress(options.healthListen, "health-listen"),
-      metrics.registry,
-      {
-        live: () => true,
-        ready: () => state.ready,
-        started: () => true,
-        refresh() {
-          const stats = state.stats();
-          metrics.sequences.set(stats.sequences);
-          metrics.embeddings.set(stats.embeddings);
-          metrics.resident.set(process.memoryUsage.rss());
-        },
-      },
-    );
-  log.info({ address: `${host}:${port}` }, "worker listens");
-  return {
-    address: `${host}:${port}`,
-    healthAddress: probes?.address,
-    async close() {
-      server.forceShutdown();
-      await probes?.close();
-      await state.close();
-    },
+  if (options.reflection) reflection().addToServer(server);
+  let probes: Probes | undefined;
+  const close = async () => {
+    unfollow();
+    server.forceShutdown();
+    await probes?.close();
+    await state.close();
   };
+  try {
+    const port = await bind(server, options.listen);
+    probes = await probesOf(options, context);
+    const address = `${host}:${port}`;
+    log.info({ address }, "worker listens");
+    return { address, healthAddress: probes?.address, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
 }

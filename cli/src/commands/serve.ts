@@ -28,6 +28,7 @@ interface WorkerFlags {
   memory?: number;
   healthListen?: string;
   logLevel: string;
+  reflection: boolean;
   endWithStdin?: boolean;
 }
 
@@ -41,7 +42,8 @@ function addWorker(program: Command): void {
     .option("--threads <count>", "of the kernels", whole, cpus().length)
     .option("--memory <bytes>", "what this worker may use", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
-    .option("--log-level <level>", "", "info")
+    .option("--log-level <level>", "trace, debug, info, warn, error", "info")
+    .option("--reflection", "grpc.reflection, for tools as grpcurl", false)
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
@@ -60,7 +62,7 @@ interface CoordinatorFlags extends PlacementFlags {
   workers: string;
   healthListen?: string;
   maxRequests: number;
-  reflection?: boolean;
+  reflection: boolean;
   endWithStdin?: boolean;
 }
 
@@ -72,6 +74,7 @@ function addCoordinator(program: Command): void {
     .requiredOption("--workers <addresses>", "host:port,… by rank")
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--max-requests <count>", "accepted and not ended", whole, 1024)
+    .option("--reflection", "grpc.reflection, for tools as grpcurl", false)
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
@@ -94,7 +97,7 @@ function addCoordinator(program: Command): void {
         maxSequences: flags.maxSequences,
         maxRequests: flags.maxRequests,
         stepDeadlineMs: flags.stepDeadlineMs,
-        reflection: false,
+        reflection: flags.reflection,
         logLevel: flags.logLevel,
       });
       announce(running, flags.endWithStdin === true);
@@ -108,6 +111,7 @@ interface UpFlags extends PlacementFlags {
   threads?: number;
   port: number;
   healthPort?: number;
+  reflection: boolean;
 }
 
 function addUp(program: Command): void {
@@ -118,6 +122,7 @@ function addUp(program: Command): void {
     .option("--threads <count>", "of each worker", whole)
     .option("--port <port>", "for clients", whole, 4000)
     .option("--health-port <port>", "/metrics and the probes", whole)
+    .option("--reflection", "grpc.reflection, for tools as grpcurl", false)
     .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
     .action(async (flags: UpFlags) => {
       const { openModel, checkTensorParallelSize } = await import("@tessera/model");

@@ -1,5 +1,5 @@
 /** Settings of a coordinator; checked at start, all problems reported at once. */
-import { ServeError } from "@tessera/proto";
+import { parseAddress, ServeError } from "@tessera/proto";
 import type { ChatTemplate } from "../request/prompt.js";
 
 export interface CoordinatorOptions {
@@ -20,16 +20,9 @@ export interface CoordinatorOptions {
   maxSequences?: number | undefined;
   maxRequests: number;
   stepDeadlineMs: number;
+  /** grpc.reflection beside the services. */
   reflection: boolean;
   logLevel: string;
-}
-
-export function parseAddress(text: string, field: string): { host: string; port: number } {
-  const at = text.lastIndexOf(":");
-  const port = Number(text.slice(at + 1));
-  if (at < 1 || !Number.isInteger(port) || port < 0 || port > 65535)
-    throw new ServeError("CONFIGURATION", `${field}: ${JSON.stringify(text)} is no host:port`);
-  return { host: text.slice(0, at), port };
 }
 
 export function checkOptions(options: CoordinatorOptions): void {
@@ -41,7 +34,9 @@ export function checkOptions(options: CoordinatorOptions): void {
       problems.push(ServeError.from(error).message);
     }
   };
-  attempt(() => parseAddress(options.listen, "listen"));
+  const { listen, healthListen } = options;
+  attempt(() => parseAddress(listen, "listen"));
+  if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
   for (const address of options.workers) attempt(() => parseAddress(address, "workers"));
   const whole = {
     maxBatchedTokens: options.maxBatchedTokens,
