@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { spawnSync } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
+import { Role } from "@tessera/client";
 import { GRPC_STATUS } from "@tessera/proto";
 import { readGoldens, requestOf, serve } from "../harness/cluster.js";
 import { eventually } from "../harness/eventually.js";
@@ -11,14 +12,14 @@ import { root } from "../harness/paths.js";
 import { program } from "../harness/programs.js";
 import { families, valueOf, type Family } from "../harness/prometheus.js";
 
-/** 24 blocks: three long answers at once do not fit. */
-const CACHE_BYTES = 24 * 32 * 5120;
+/** One sequence of the longest fits, of 2048 bytes a token on a rank; four long answers at once do not. */
+const FLAGS = { maxModelLen: 1024, cacheMemory: 1024 * 2048 };
 
 const goldens = await readGoldens();
 const request = await requestOf(goldens[0] ?? assert.fail());
 const { cluster, client, stop } = await serve(2, {
   healthPort: 0,
-  flags: { cacheMemory: CACHE_BYTES },
+  flags: FLAGS,
 });
 after(stop);
 const scrape = async (address: string | undefined) => (await get(address, "/metrics")).text;
@@ -117,14 +118,22 @@ test("a request of two choices is counted: tokens, first token, time between tok
 
 test("the same picture twice in a request: its tiles count as reused", async () => {
   const before = valueOf(await front(), "tessera_image_tiles_reused_total");
-  const [message] = request.messages ?? [];
-  const parts = [...(message?.parts ?? []), ...(message?.parts ?? [])];
-  const answer = await client.generateOnce({ messages: [{ ...message, parts }], maxTokens: 1 });
+  const value = { data: await readFile(root("models/documents/document-02.png")) };
+  const image = { content: { case: "image" as const, value } };
+  const messages = [{ role: Role.USER, parts: [image, image] }];
+  const answer = await client.generateOnce({ messages, maxTokens: 1 });
   const reused = valueOf(await front(), "tessera_image_tiles_reused_total") - before;
   assert.equal(reused, (answer.usage?.tiles ?? NaN) / 2);
 });
 
 test("per rank: step, compute, collective and wait times and bytes; the worker says the same", async () => {
+  const stepsOf = async (rank: number) => valueOf(await worker(rank), "tessera_worker_steps_total");
+  await eventually("both sides have heard of the last step", async () => {
+    const text = await front();
+    const heard = ["0", "1"].map((rank) => valueOf(text, "tessera_rank_step_seconds", { rank }));
+    const idle = valueOf(text, "tessera_kv_cache_usage_ratio") === 0;
+    return idle && heard[0] === (await stepsOf(0)) && heard[1] === (await stepsOf(1));
+  });
   const ours = await front();
   for (const rank of [0, 1]) {
     const theirs = await worker(rank);
