@@ -39,6 +39,7 @@ interface Announcement {
 
 const START_DEADLINE_MS = 60_000;
 const READY_DEADLINE_MS = 10 * 60_000;
+/** Beyond the coordinator's own drain of 1 s when it is told to end. */
 const STOP_DEADLINE_MS = 5000;
 const RESTART_DELAY_MS = 300;
 const BIN = fileURLToPath(new URL("../bin/tessera.js", import.meta.url));

@@ -11,6 +11,9 @@ const OWN_CODES: Partial<Record<status, TesseraErrorCode>> = {
   [status.DEADLINE_EXCEEDED]: "DEADLINE",
 };
 
+/** What grpc-js puts behind a connection's failure when name resolution had nothing to say. */
+const EMPTY_NOTE = /\.? Resolution note: $/;
+
 interface Facts {
   code: TesseraErrorCode;
   grpcStatus: status;
@@ -42,7 +45,7 @@ export class TesseraError extends Error {
     const said = service === undefined ? undefined : ServeError.fromStatus(service);
     const grpcStatus = service?.code ?? status.UNKNOWN;
     const text = service?.details ?? (error instanceof Error ? error.message : String(error));
-    return new TesseraError(said?.message ?? text, {
+    return new TesseraError(said?.message ?? text.replace(EMPTY_NOTE, ""), {
       code: said?.code ?? OWN_CODES[grpcStatus] ?? "TRANSPORT",
       grpcStatus,
       violations: said?.violations ?? [],

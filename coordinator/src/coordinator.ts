@@ -18,6 +18,7 @@ import { Serving } from "./engine/serving.js";
 import { clusterService, inferenceService } from "./grpc/services.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
+const FLUSH_MS = 500;
 
 export interface RunningCoordinator {
   address: string;
@@ -33,6 +34,13 @@ function bind(server: Server, address: string): Promise<number> {
       error === null ? resolve(port) : reject(error),
     );
   });
+}
+
+/** Lets streams bring out their last events; what is open after that, as a health watch, is cut. */
+async function shutDown(server: Server): Promise<void> {
+  const timer = setTimeout(() => server.forceShutdown(), FLUSH_MS);
+  await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+  clearTimeout(timer);
 }
 
 /** Of the services users call, from their generated descriptors. */
@@ -86,7 +94,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
     await serving.drain(1000);
     serving.close();
     unfollow();
-    server.forceShutdown();
+    await shutDown(server);
     await probes?.close();
   };
   try {

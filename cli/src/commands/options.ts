@@ -38,7 +38,9 @@ export function addPlacement(command: Command): Command {
     )
     .option("--served-model-name <name>", "default: the folder's name")
     .addOption(
-      new Option("--chat-template <name>").choices(["nvlm", "qwen", "raw"]).default("nvlm"),
+      new Option("--chat-template <name>", "nvlm: the reference's; qwen: the tokenizer's own")
+        .choices(["nvlm", "qwen", "raw"])
+        .default("nvlm"),
     )
     .option("--max-batched-tokens <tokens>", "of one step", whole)
     .option("--max-sequences <count>", "run together", whole)

@@ -36,7 +36,7 @@ function addWorker(program: Command): void {
   program
     .command("worker")
     .description("one rank: holds its cut of the weights and computes")
-    .requiredOption("--model <dir>")
+    .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .requiredOption("--listen <host:port>", "for the coordinator; port 0 takes a free one")
     .option("--advertise <host:port>", "what the peers reach this worker under")
     .option("--threads <count>", "of the kernels", whole, cpus().length)
@@ -69,7 +69,7 @@ interface CoordinatorFlags extends PlacementFlags {
 function addCoordinator(program: Command): void {
   addPlacement(program.command("coordinator"))
     .description("the front: takes requests, schedules, streams answers")
-    .requiredOption("--model <dir>")
+    .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .requiredOption("--listen <host:port>", "for clients")
     .requiredOption("--workers <addresses>", "host:port,… by rank")
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
@@ -117,7 +117,7 @@ interface UpFlags extends PlacementFlags {
 function addUp(program: Command): void {
   addPlacement(program.command("up"))
     .description("coordinator and workers on this machine")
-    .requiredOption("--model <dir>")
+    .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
     .option("--threads <count>", "of each worker", whole)
     .option("--port <port>", "for clients", whole, 4000)
@@ -132,9 +132,8 @@ function addUp(program: Command): void {
       const { startCluster } = await import("../supervisor.js");
       const cluster = await startCluster({ ...flags, flags });
       process.stdout.write(`serving on ${cluster.address}\n`);
-      const stop = () => void cluster.stop().finally(() => process.exit(0));
-      process.once("SIGINT", stop);
-      process.once("SIGTERM", stop);
+      const { drainOnSignal } = await import("../drain.js");
+      drainOnSignal(cluster);
     });
 }
 

@@ -41,8 +41,18 @@ const rowOf = ({ name, type, labels, help }: Family): string[] => {
 };
 
 test("docs/metrics.md has what both processes export, and nothing else", async () => {
-  assert.deepEqual(await tableOf("coordinator"), families(await front()).map(rowOf).sort());
-  assert.deepEqual(await tableOf("worker"), families(await worker(1)).map(rowOf).sort());
+  assert.deepEqual(
+    await tableOf("coordinator"),
+    families(await front())
+      .map(rowOf)
+      .sort(),
+  );
+  assert.deepEqual(
+    await tableOf("worker"),
+    families(await worker(1))
+      .map(rowOf)
+      .sort(),
+  );
 });
 
 test("promtool check metrics: no word about either process", async () => {
