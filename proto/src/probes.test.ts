@@ -10,7 +10,7 @@ const probes = await startProbes(
   { live: () => state.live, ready: () => state.ready, started: () => state.started },
   metrics,
 );
-after(probes.close);
+after(() => probes.close());
 
 const page = (path: string) =>
   fetch(`http://${probes.address}${path}`, { signal: AbortSignal.timeout(10_000) });

@@ -17,7 +17,6 @@ const HELP = [
 ].join("\n");
 
 /** What could move a terminal's cursor or change its state; a tab and a new line are let be. */
-// eslint-disable-next-line no-control-regex
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f]/g;
 
 export class TerminalChat {

@@ -15,7 +15,7 @@ interface ChatFlags extends PlacementFlags, ChatSettings {
   workers: number;
   threads?: number;
   server?: string;
-  image: string[];
+  image?: string[];
   prompt?: string;
   json?: boolean;
 }
@@ -69,7 +69,7 @@ async function runChat(flags: ChatFlags): Promise<void> {
   if ((server === undefined) === (model === undefined))
     throw new Error("chat: give --model or --server");
   const pictures: Uint8Array[] = [];
-  for (const file of flags.image) pictures.push(await readPicture(file));
+  for (const file of flags.image ?? []) pictures.push(await readPicture(file));
   const cluster = model === undefined ? undefined : await ownCluster(model, flags);
   const address = server ?? cluster?.address ?? "";
   const client = new TesseraClient({ addresses: [address] });
@@ -86,7 +86,8 @@ async function runChat(flags: ChatFlags): Promise<void> {
 }
 
 export function addChat(program: Command): void {
-  addPlacement(program.command("chat"))
+  const chat = program
+    .command("chat")
     .description("a conversation in the terminal, or one answer with --prompt")
     .option("--server <host:port>", "a running coordinator")
     .option("--model <dir>", "starts a cluster for this conversation instead")
@@ -95,17 +96,21 @@ export function addChat(program: Command): void {
     .option(
       "--image <file>",
       "shown with the first question; may be given several times",
-      (file: string, before: string[]) => [...before, file],
-      [],
+      (file: string, before?: string[]) => [...(before ?? []), file],
     )
     .option("--prompt <text>", "one question; stdout has the answer alone")
     .option("--json", "with --prompt: one line of JSON")
     .option("--system <text>", "the system message")
     .option("--max-tokens <count>", "of an answer (default: what the context leaves)", whole)
-    .option("--temperature <number>", "0: always the likeliest token (default: 0)", decimal)
+    .option("--temperature <number>", "0: always the likeliest token (default: 0)", decimal);
+  addPlacement(chat)
     .addHelpText(
       "after",
-      '\nExamples:\n  tessera chat --model models/nvlm-d-tiny\n  tessera chat --server 127.0.0.1:4000 --image page.png --prompt "What is the total?"\n',
+      [
+        "\nExamples:",
+        "  tessera chat --model models/nvlm-d-tiny",
+        '  tessera chat --server 127.0.0.1:4000 --image page.png --prompt "What is the total?"\n',
+      ].join("\n"),
     )
     .action(runChat);
 }

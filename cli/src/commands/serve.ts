@@ -28,7 +28,7 @@ interface WorkerFlags {
   memory?: number;
   healthListen?: string;
   logLevel: string;
-  reflection: boolean;
+  reflection?: boolean;
   endWithStdin?: boolean;
 }
 
@@ -43,7 +43,7 @@ function addWorker(program: Command): void {
     .option("--memory <bytes>", "what this worker may use", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--log-level <level>", "trace, debug, info, warn, error", "info")
-    .option("--reflection", "grpc.reflection, for tools as grpcurl", false)
+    .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
@@ -52,7 +52,9 @@ function addWorker(program: Command): void {
     .action(async (flags: WorkerFlags) => {
       const { startWorker } = await import("@tessera/shard-worker");
       const { model: modelDir, memory: memoryBytes, endWithStdin, ...rest } = flags;
-      announce(await startWorker({ modelDir, memoryBytes, ...rest }), endWithStdin === true);
+      const reflection = flags.reflection === true;
+      const worker = await startWorker({ ...rest, modelDir, memoryBytes, reflection });
+      announce(worker, endWithStdin === true);
     });
 }
 
@@ -62,7 +64,7 @@ interface CoordinatorFlags extends PlacementFlags {
   workers: string;
   healthListen?: string;
   maxRequests: number;
-  reflection: boolean;
+  reflection?: boolean;
   endWithStdin?: boolean;
 }
 
@@ -74,7 +76,7 @@ function addCoordinator(program: Command): void {
     .requiredOption("--workers <addresses>", "host:port,… by rank")
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--max-requests <count>", "accepted and not ended", whole, 1024)
-    .option("--reflection", "grpc.reflection, for tools as grpcurl", false)
+    .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
@@ -97,7 +99,7 @@ function addCoordinator(program: Command): void {
         maxSequences: flags.maxSequences,
         maxRequests: flags.maxRequests,
         stepDeadlineMs: flags.stepDeadlineMs,
-        reflection: flags.reflection,
+        reflection: flags.reflection === true,
         logLevel: flags.logLevel,
       });
       announce(running, flags.endWithStdin === true);
@@ -111,7 +113,7 @@ interface UpFlags extends PlacementFlags {
   threads?: number;
   port: number;
   healthPort?: number;
-  reflection: boolean;
+  reflection?: boolean;
 }
 
 function addUp(program: Command): void {
@@ -122,7 +124,7 @@ function addUp(program: Command): void {
     .option("--threads <count>", "of each worker", whole)
     .option("--port <port>", "for clients", whole, 4000)
     .option("--health-port <port>", "/metrics and the probes", whole)
-    .option("--reflection", "grpc.reflection, for tools as grpcurl", false)
+    .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
     .action(async (flags: UpFlags) => {
       const { openModel, checkTensorParallelSize } = await import("@tessera/model");

@@ -17,18 +17,28 @@ async function outputOf(name: string): Promise<string> {
   return (await run(process.execPath, args, { timeout: 60_000 })).stdout;
 }
 
-const expected: Record<string, RegExp> = {
-  "abort.mjs": /^ABORTED after 3 pieces\nleft\n$/,
-  "count-tokens.mjs": /^3 tiles of 16 tokens\n\d+ prompt tokens of 4096\n$/,
-  "errors.mjs":
-    /^INVALID_ARGUMENT false sampling.top_p\nMODEL_NOT_FOUND false model\nDEADLINE false \nTRANSPORT true \nnvlm-d-tiny\n$/,
-  "generate-once.mjs": /^74.48 STOP \d+\ntrue\n3 choices with seed 7\n$/,
-  "generate.mjs": /^\d+ prompt tokens\nDAY 03-18\nSUM 74.48\nBUY map\n\d+ tokens made\n$/,
+/** How long prompts and answers are is not looked at here. */
+const withoutCounts = (line: string) =>
+  line.replace(/\d+(?= prompt tokens| tokens made)|(?<=prompt tokens of )\d+/g, "N");
+
+const expected: Record<string, string[]> = {
+  "abort.mjs": ["ABORTED after 3 pieces", "left"],
+  "count-tokens.mjs": ["3 tiles of 16 tokens", "N prompt tokens of N"],
+  "errors.mjs": [
+    "INVALID_ARGUMENT false sampling.top_p",
+    "MODEL_NOT_FOUND false model",
+    "DEADLINE false ",
+    "TRANSPORT true ",
+    "nvlm-d-tiny",
+  ],
+  "generate-once.mjs": ["74.48 STOP 6", "true", "3 choices with seed 7"],
+  "generate.mjs": ["N prompt tokens", "DAY 03-18", "SUM 74.48", "BUY map", "N tokens made"],
 };
 
 for (const [name, output] of Object.entries(expected))
   test(`examples/${name} says what it should`, async () => {
-    assert.match(await outputOf(name), output);
+    const lines = (await outputOf(name)).trimEnd().split("\n");
+    assert.deepEqual(lines.map(withoutCounts), output);
   });
 
 test("docs/client.md shows every example as it is", async () => {

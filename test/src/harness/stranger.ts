@@ -75,7 +75,7 @@ export function checkHealth(address: string, service: string): Promise<string> {
   const client = load(protoPath, "grpc.health.v1.Health", address) as HealthClient;
   return new Promise<string>((resolve, reject) => {
     client.check({ service }, { deadline: Date.now() + DEADLINE_MS }, (error, answer) =>
-      answer === undefined ? reject(error as Error) : resolve(answer.status),
+      error === null ? resolve(answer?.status ?? "") : reject(error),
     );
   }).finally(() => client.close());
 }

@@ -71,14 +71,14 @@ const common = {
 
 test("before the first group: alive, neither started nor ready, on both processes", async () => {
   const worker = await startWorker({ ...common, threads: 1 });
-  after(worker.close);
+  after(() => worker.close());
   assert.deepEqual(await statuses(worker.healthAddress), [200, 503, 503]);
   assert.equal(await checkHealth(worker.address, SHARD), "NOT_SERVING");
   const { kv: kvType, wire: wireType, chatTemplate, stepDeadlineMs } = FLAGS;
   const placement = { kvType, wireType, chatTemplate, stepDeadlineMs, maxRequests: 4 };
   const nobody = ["127.0.0.1:1"];
   const coordinator = await startCoordinator({ ...common, ...placement, workers: nobody });
-  after(coordinator.close);
+  after(() => coordinator.close());
   assert.deepEqual(await statuses(coordinator.healthAddress), [200, 503, 503]);
   assert.equal(await checkHealth(coordinator.address, INFERENCE), "NOT_SERVING");
   assert.equal(await checkHealth(coordinator.address, ""), "SERVING");

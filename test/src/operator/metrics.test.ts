@@ -57,8 +57,11 @@ test("docs/metrics.md has what both processes export, and nothing else", async (
 
 test("promtool check metrics: no word about either process", async () => {
   for (const input of [await front(), await worker(0)]) {
-    const checked = spawnSync(program("promtool"), ["check", "metrics"], { input });
-    assert.equal(checked.status, 0, checked.stderr.toString());
+    const checked = spawnSync(program("promtool"), ["check", "metrics"], {
+      input,
+      encoding: "utf8",
+    });
+    assert.equal(checked.status, 0, checked.stderr);
     assert.equal(`${checked.stdout}${checked.stderr}`, "");
   }
 });
