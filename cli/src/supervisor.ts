@@ -28,6 +28,7 @@ export interface Cluster {
   workerPids(): number[];
   /** Of the coordinator, then of the workers by rank. */
   pids(): number[];
+  /** May be called again while it runs. */
   stop(): Promise<void>;
 }
 
@@ -39,8 +40,8 @@ interface Announcement {
 
 const START_DEADLINE_MS = 60_000;
 const READY_DEADLINE_MS = 10 * 60_000;
-/** Beyond the coordinator's own drain of 1 s when it is told to end. */
-const STOP_DEADLINE_MS = 5000;
+/** Longer than the 3 s that the coordinator takes at most to end streams when it is told to end. */
+const STOP_DEADLINE_MS = 10_000;
 const RESTART_DELAY_MS = 300;
 const BIN = fileURLToPath(new URL("../bin/tessera.js", import.meta.url));
 
@@ -152,11 +153,13 @@ async function untilReady(address: string): Promise<void> {
 export async function startCluster(settings: ClusterSettings): Promise<Cluster> {
   const supervisor = new Supervisor(settings);
   let coordinator: Child | undefined;
-  const stop = async () => {
+  let stopped: Promise<void> | undefined;
+  const stopAll = async () => {
     supervisor.stopping = true;
     await coordinator?.stop();
     await Promise.all(supervisor.workers.map((worker) => worker.stop()));
   };
+  const stop = () => (stopped ??= stopAll());
   try {
     const ranks = Array.from({ length: settings.workers }, (_, rank) => rank);
     const workers = await Promise.all(

@@ -18,7 +18,7 @@ import { Serving } from "./engine/serving.js";
 import { clusterService, inferenceService } from "./grpc/services.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
-const FLUSH_MS = 500;
+const FLUSH_MS = 2000;
 
 export interface RunningCoordinator {
   address: string;

@@ -16,8 +16,10 @@ function announce(
   process.stdout.write(`${JSON.stringify({ event: "listening", address, health })}\n`);
   const end = () => void running.close().finally(() => process.exit(0));
   process.once("SIGTERM", end);
-  process.once("SIGINT", withStdin ? () => undefined : end);
-  if (withStdin) process.stdin.once("end", end).resume();
+  if (!withStdin) return void process.once("SIGINT", end);
+  // A terminal's Ctrl-C reaches the whole process group; the parent decides when its children end.
+  process.on("SIGINT", () => undefined);
+  process.stdin.once("end", end).resume();
 }
 
 interface WorkerFlags {
@@ -132,10 +134,10 @@ function addUp(program: Command): void {
       checkTensorParallelSize(model.config, flags.workers);
       await model.tensors();
       const { startCluster } = await import("../supervisor.js");
-      const cluster = await startCluster({ ...flags, flags });
-      process.stdout.write(`serving on ${cluster.address}\n`);
       const { drainOnSignal } = await import("../drain.js");
+      const cluster = await startCluster({ ...flags, flags });
       drainOnSignal(cluster);
+      process.stdout.write(`serving on ${cluster.address}\n`);
     });
 }
 
