@@ -144,12 +144,12 @@ export class Serving {
   }
 
   /**
-   * Forms the group, again and again until it stands; then after every loss.
+   * Forms the group, again and again until it stands; then after every loss, but for one while draining.
    * @throws ServeError BAD_MODEL, PLAN_MISMATCH when no group ever stood: trying again does not help.
    */
   async keepFormed(): Promise<void> {
     let said = "";
-    while (!this.closing && this.group === undefined) {
+    while (!this.closing && this.group === undefined && this.state !== "draining") {
       try {
         await this.form();
       } catch (error) {
