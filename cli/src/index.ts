@@ -1,2 +1,5 @@
 export { startCluster, type Cluster, type ClusterSettings } from "./supervisor.js";
 export type { PlacementFlags } from "./commands/options.js";
+export { atLeast, describeFacts, type Fact } from "./doctor/facts.js";
+export { examine, type ExamineOptions } from "./doctor/examine.js";
+export { createProgram } from "./program.js";

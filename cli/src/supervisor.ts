@@ -13,6 +13,8 @@ export interface ClusterSettings {
   /** 0 takes a free one. */
   port: number;
   healthPort?: number | undefined;
+  /** grpc.reflection on every process. */
+  reflection?: boolean | undefined;
   flags: PlacementFlags;
   /** More environment for one rank; tests force kinds of kernels with it. */
   environment?: (rank: number) => Record<string, string>;
@@ -21,9 +23,12 @@ export interface ClusterSettings {
 export interface Cluster {
   address: string;
   health: string | undefined;
+  /** Where the workers' metrics and probes are, by rank; without `healthPort` none. */
+  workerHealth(): (string | undefined)[];
   workerPids(): number[];
   /** Of the coordinator, then of the workers by rank. */
   pids(): number[];
+  /** May be called again while it runs. */
   stop(): Promise<void>;
 }
 
@@ -35,7 +40,8 @@ interface Announcement {
 
 const START_DEADLINE_MS = 60_000;
 const READY_DEADLINE_MS = 10 * 60_000;
-const STOP_DEADLINE_MS = 5000;
+/** Longer than the 3 s that the coordinator takes at most to end streams when it is told to end. */
+const STOP_DEADLINE_MS = 10_000;
 const RESTART_DELAY_MS = 300;
 const BIN = fileURLToPath(new URL("../bin/tessera.js", import.meta.url));
 
@@ -107,6 +113,7 @@ class Supervisor {
       ...level,
     ];
     if (settings.healthPort !== undefined) args.push("--health-listen", "127.0.0.1:0");
+    if (settings.reflection === true) args.push("--reflection");
     const child = await Child.start(args, settings.environment?.(rank));
     this.workers[rank] = child;
     child.process.once("exit", () => void this.restart(rank, child.said.address));
@@ -146,11 +153,13 @@ async function untilReady(address: string): Promise<void> {
 export async function startCluster(settings: ClusterSettings): Promise<Cluster> {
   const supervisor = new Supervisor(settings);
   let coordinator: Child | undefined;
-  const stop = async () => {
+  let stopped: Promise<void> | undefined;
+  const stopAll = async () => {
     supervisor.stopping = true;
     await coordinator?.stop();
     await Promise.all(supervisor.workers.map((worker) => worker.stop()));
   };
+  const stop = () => (stopped ??= stopAll());
   try {
     const ranks = Array.from({ length: settings.workers }, (_, rank) => rank);
     const workers = await Promise.all(
@@ -161,6 +170,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
     args.push("--listen", `127.0.0.1:${settings.port}`, ...placementArgs(settings.flags));
     if (settings.healthPort !== undefined)
       args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
+    if (settings.reflection === true) args.push("--reflection");
     coordinator = await Child.start(args);
     await Promise.race([untilReady(coordinator.said.address), coordinator.ended()]);
   } catch (error) {
@@ -171,6 +181,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
   return {
     address: front.said.address,
     health: front.said.health,
+    workerHealth: () => supervisor.workers.map(({ said }) => said.health),
     workerPids: () => supervisor.workers.map((worker) => worker.process.pid ?? 0),
     pids: () =>
       [front.process, ...supervisor.workers.map(({ process }) => process)].map(

@@ -1,12 +1,7 @@
 /** The SDK: a typed gRPC client of a Tessera cluster. */
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
-import { Client, credentials, status, type CallOptions, type ServiceError } from "@grpc/grpc-js";
-import {
-  ServeError,
-  serviceDefinition,
-  type FieldViolation,
-  type ServeErrorCode,
-} from "@tessera/proto";
+import { Client, credentials, type ChannelCredentials } from "@grpc/grpc-js";
+import { serviceDefinition } from "@tessera/proto";
 import {
   Cluster,
   DrainRequestSchema,
@@ -29,12 +24,13 @@ import {
   type GenerateRequest,
   type GenerateResponse,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { Attempts } from "./attempts.js";
+import { TesseraError } from "./error.js";
 
 const INFERENCE = serviceDefinition(Inference);
 const CLUSTER = serviceDefinition(Cluster);
-const DEFAULT_DEADLINE_MS = 10 * 60_000;
-const MAX_ATTEMPTS = 5;
-const FIRST_BACKOFF_MS = 100;
+/** Of a call that names no deadline. */
+export const DEFAULT_DEADLINE_MS = 10 * 60_000;
 const MAX_MESSAGE_BYTES = 64 << 20;
 
 /** Plain objects of GenerateRequest's fields; all are optional. */
@@ -43,140 +39,147 @@ export type GenerateInput = Exclude<
   GenerateRequest
 >;
 
+/** PEM files. */
+export interface TlsOptions {
+  /** Who signed the server's certificate; absent: the system's authorities. */
+  ca?: Buffer;
+  /** The client's own certificate and key, where the server asks for one. */
+  cert?: Buffer;
+  key?: Buffer;
+  /** The name in the server's certificate, where it is not the address's host. */
+  serverName?: string;
+}
+
 export interface ClientOptions {
-  /** host:port; several are tried in turn, before a request has started. */
+  /** host:port; calls are dealt over them, and a call that fails before it has started tries the next. */
   addresses: string[];
-  /** Of every call that names none; default 10 minutes. */
+  /** Of every call that names none, over all its attempts; default 10 minutes. */
   deadlineMs?: number;
-  /** PEM; absent: plain text. */
-  tls?: { ca: Buffer; cert?: Buffer; key?: Buffer };
+  /** Absent: plain text. */
+  tls?: TlsOptions;
 }
 
 export interface CallSettings {
+  /** Ends the call with code ABORTED, at any time; the server stops computing it. */
   signal?: AbortSignal;
   deadlineMs?: number;
 }
 
-/** A failure of a call: the server's code, or TRANSPORT when none came. */
-export class TesseraError extends Error {
-  readonly code: ServeErrorCode | "TRANSPORT";
-  readonly grpcStatus: status;
-  readonly violations: readonly FieldViolation[];
-  readonly retryDelayMs: number | undefined;
+interface UnaryMethod<I, O> {
+  path: string;
+  requestSerialize: (message: I) => Buffer;
+  responseDeserialize: (bytes: Buffer) => O;
+}
 
-  private constructor(
-    from: ServiceError | undefined,
-    said: ServeError | undefined,
-    message: string,
-    cause: unknown,
-  ) {
-    super(message, { cause });
-    this.name = "TesseraError";
-    this.code = said?.code ?? "TRANSPORT";
-    this.grpcStatus = from?.code ?? status.UNKNOWN;
-    this.violations = said?.violations ?? [];
-    this.retryDelayMs = said?.retryDelayMs;
-  }
-  static from(error: unknown): TesseraError {
-    if (error instanceof TesseraError) return error;
-    const service = error instanceof Error && "code" in error ? (error as ServiceError) : undefined;
-    const said = service === undefined ? undefined : ServeError.fromStatus(service);
-    const text = error instanceof Error ? error.message : String(error);
-    return new TesseraError(service, said, said?.message ?? service?.details ?? text, error);
-  }
-  /** Nothing has started, and the server or the network says that trying again may help. */
-  get retryable(): boolean {
-    if (this.grpcStatus === status.UNAVAILABLE) return this.code !== "DRAINING";
-    return this.grpcStatus === status.RESOURCE_EXHAUSTED && this.retryDelayMs !== undefined;
-  }
+function checkDeadline(deadlineMs: number): void {
+  if (Number.isFinite(deadlineMs) && deadlineMs > 0) return;
+  throw new RangeError(`deadlineMs: ${deadlineMs}, must be above 0`);
+}
+
+function securityOf(tls: TlsOptions | undefined): ChannelCredentials {
+  if (tls === undefined) return credentials.createInsecure();
+  if ((tls.cert === undefined) !== (tls.key === undefined))
+    throw new RangeError("tls: cert and key come together");
+  return credentials.createSsl(tls.ca ?? null, tls.key ?? null, tls.cert ?? null);
+}
+
+function callOnce<I, O>(
+  client: Client,
+  method: UnaryMethod<I, O>,
+  request: I,
+  { deadline, signal }: { deadline: number; signal: AbortSignal | undefined },
+): Promise<O> {
+  return new Promise((resolve, reject) => {
+    const call = client.makeUnaryRequest(
+      method.path,
+      method.requestSerialize,
+      method.responseDeserialize,
+      request,
+      { deadline },
+      (error, response) => {
+        signal?.removeEventListener("abort", cancel);
+        if (error !== null) reject(error);
+        else if (response !== undefined) resolve(response);
+      },
+    );
+    const cancel = () => call.cancel();
+    signal?.addEventListener("abort", cancel, { once: true });
+  });
 }
 
 export class TesseraClient {
   private readonly clients: Client[];
   private next = 0;
 
+  /** @throws RangeError for no address, a deadline that is none, or half a pair of `cert` and `key`. */
   constructor(private readonly options: ClientOptions) {
-    const { tls } = options;
-    const security =
-      tls === undefined
-        ? credentials.createInsecure()
-        : credentials.createSsl(tls.ca, tls.key ?? null, tls.cert ?? null);
-    const limits = {
+    const { addresses, deadlineMs = DEFAULT_DEADLINE_MS } = options;
+    if (addresses.length === 0) throw new RangeError("addresses: at least one is needed");
+    checkDeadline(deadlineMs);
+    const security = securityOf(options.tls);
+    const { serverName } = options.tls ?? {};
+    const channel = {
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+      ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName }),
     };
-    this.clients = options.addresses.map((address) => new Client(address, security, limits));
-    if (this.clients.length === 0) throw new RangeError("addresses: at least one is needed");
+    this.clients = addresses.map((address) => new Client(address, security, channel));
   }
 
-  private pick(): Client {
-    const client = this.clients[this.next++ % this.clients.length];
-    if (client === undefined) throw new RangeError("addresses: at least one is needed");
+  /** The attempts of a call, its deadline over all of them. */
+  private begin(settings: CallSettings): { attempts: Attempts; deadline: number } {
+    const limitMs = settings.deadlineMs ?? this.options.deadlineMs ?? DEFAULT_DEADLINE_MS;
+    checkDeadline(limitMs);
+    const deadline = Date.now() + limitMs;
+    const attempts = new Attempts({
+      firstAddress: this.next++ % this.clients.length,
+      addressCount: this.clients.length,
+      deadlineMs: deadline,
+      signal: settings.signal,
+    });
+    return { attempts, deadline };
+  }
+  private at(index: number): Client {
+    const client = this.clients[index];
+    if (client === undefined) throw new RangeError(`addresses: there is no ${index}`);
     return client;
   }
-  private callOptions(settings: CallSettings): CallOptions {
-    return {
-      deadline:
-        Date.now() + (settings.deadlineMs ?? this.options.deadlineMs ?? DEFAULT_DEADLINE_MS),
-    };
-  }
 
-  /** Runs `attempt` again while its failure is retryable; waits what the server said, or doubling times. */
-  private async retrying<T>(attempt: () => Promise<T>, settings: CallSettings): Promise<T> {
-    for (let tries = 1; ; tries++) {
-      settings.signal?.throwIfAborted();
+  private async unary<I, O>(
+    method: UnaryMethod<I, O>,
+    request: I,
+    settings: CallSettings,
+  ): Promise<O> {
+    const { attempts, deadline } = this.begin(settings);
+    for (;;) {
+      const client = this.at(attempts.next());
       try {
-        return await attempt();
+        return await callOnce(client, method, request, { deadline, signal: settings.signal });
       } catch (error) {
-        const typed = TesseraError.from(error);
-        if (!typed.retryable || tries === MAX_ATTEMPTS) throw typed;
-        const delayMs = typed.retryDelayMs ?? FIRST_BACKOFF_MS * 2 ** (tries - 1);
-        await new Promise((resolve) => setTimeout(resolve, delayMs));
+        await attempts.afterFailure(error);
       }
     }
   }
 
-  private unary<I, O>(
-    method: {
-      path: string;
-      requestSerialize: (m: never) => Buffer;
-      responseDeserialize: (b: Buffer) => unknown;
-    },
-    request: I,
-    settings: CallSettings,
-  ): Promise<O> {
-    const attempt = () =>
-      new Promise<O>((resolve, reject) => {
-        const call = this.pick().makeUnaryRequest(
-          method.path,
-          method.requestSerialize as unknown as (message: I) => Buffer,
-          method.responseDeserialize as (bytes: Buffer) => O,
-          request,
-          this.callOptions(settings),
-          (error, response) => {
-            if (error !== null) reject(error);
-            else if (response !== undefined) resolve(response);
-          },
-        );
-        settings.signal?.addEventListener("abort", () => call.cancel(), { once: true });
-      });
-    return this.retrying(attempt, settings);
-  }
-
-  /** The events of a request, in order. Leaving the loop, or the signal, cancels it. @throws TesseraError */
+  /**
+   * The events of a request, in order. Leaving the loop, or the signal, cancels it. Tried again only while no event has
+   * come. @throws TesseraError
+   */
   async *generate(request: GenerateInput, settings: CallSettings = {}): AsyncGenerator<Event> {
     const message = create(GenerateRequestSchema, request);
-    for (let tries = 1; ; tries++) {
-      settings.signal?.throwIfAborted();
-      const call = this.pick().makeServerStreamRequest(
-        INFERENCE.generate.path,
-        INFERENCE.generate.requestSerialize,
-        INFERENCE.generate.responseDeserialize,
+    const { attempts, deadline } = this.begin(settings);
+    const { signal } = settings;
+    for (;;) {
+      const { path, requestSerialize, responseDeserialize } = INFERENCE.generate;
+      const call = this.at(attempts.next()).makeServerStreamRequest(
+        path,
+        requestSerialize,
+        responseDeserialize,
         message,
-        this.callOptions(settings),
+        { deadline },
       );
       const cancel = () => call.cancel();
-      settings.signal?.addEventListener("abort", cancel, { once: true });
+      signal?.addEventListener("abort", cancel, { once: true });
       let started = false;
       try {
         for await (const { event } of call as AsyncIterable<GenerateResponse>) {
@@ -185,18 +188,17 @@ export class TesseraClient {
         }
         return;
       } catch (error) {
-        const typed = TesseraError.from(error);
-        if (started || !typed.retryable || tries === MAX_ATTEMPTS) throw typed;
-        await new Promise((resolve) =>
-          setTimeout(resolve, typed.retryDelayMs ?? FIRST_BACKOFF_MS * 2 ** (tries - 1)),
-        );
+        if (signal?.aborted === true) throw TesseraError.aborted(signal);
+        if (started) throw TesseraError.from(error);
+        await attempts.afterFailure(error);
       } finally {
-        settings.signal?.removeEventListener("abort", cancel);
+        signal?.removeEventListener("abort", cancel);
         call.cancel();
       }
     }
   }
 
+  /** The whole answer. A call that fails on the way may be computed again. @throws TesseraError */
   generateOnce(request: GenerateInput, settings: CallSettings = {}): Promise<GenerateOnceResponse> {
     return this.unary(
       INFERENCE.generateOnce,
@@ -204,6 +206,7 @@ export class TesseraClient {
       settings,
     );
   }
+  /** Tokens of the prompt, pictures included, without running it. @throws TesseraError */
   countTokens(request: GenerateInput, settings: CallSettings = {}): Promise<CountTokensResponse> {
     return this.unary(
       INFERENCE.countTokens,
@@ -211,18 +214,23 @@ export class TesseraClient {
       settings,
     );
   }
+  /** Ends a running request from elsewhere; its stream finishes with reason ABORTED. @throws TesseraError */
   abort(requestId: string, settings: CallSettings = {}): Promise<AbortResponse> {
     return this.unary(INFERENCE.abort, create(AbortRequestSchema, { requestId }), settings);
   }
+  /** What is served and its limits. @throws TesseraError */
   getModel(settings: CallSettings = {}): Promise<GetModelResponse> {
     return this.unary(CLUSTER.getModel, create(GetModelRequestSchema), settings);
   }
+  /** State, epoch, placement, ranks and load. @throws TesseraError */
   getCluster(settings: CallSettings = {}): Promise<GetClusterResponse> {
     return this.unary(CLUSTER.getCluster, create(GetClusterRequestSchema), settings);
   }
+  /** Takes nothing new; resolves when what runs has ended, at most 30 s later. @throws TesseraError */
   drain(settings: CallSettings = {}): Promise<DrainResponse> {
     return this.unary(CLUSTER.drain, create(DrainRequestSchema), settings);
   }
+  /** Closes the connections; calls under way end. */
   close(): void {
     for (const client of this.clients) client.close();
   }

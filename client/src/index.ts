@@ -1,3 +1,4 @@
+export * from "./error.js";
 export * from "./client.js";
 export * from "./openai/request.js";
 export * from "./openai/response.js";

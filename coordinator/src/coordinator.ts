@@ -1,16 +1,24 @@
 /** A coordinator process: the gRPC front, health and metrics around what serves. */
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import { HealthImplementation } from "grpc-health-check";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation, service as healthService } from "grpc-health-check";
 import { pino } from "pino";
-import { serviceDefinition } from "@tessera/proto";
+import {
+  followLiveness,
+  parseAddress,
+  type Probes,
+  reflectedPackage,
+  serviceDefinition,
+  startProbes,
+} from "@tessera/proto";
 import { Cluster } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
 import { Inference } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { checkOptions, parseAddress, type CoordinatorOptions } from "./engine/options.js";
+import { checkOptions, type CoordinatorOptions } from "./engine/options.js";
 import { Serving } from "./engine/serving.js";
 import { clusterService, inferenceService } from "./grpc/services.js";
-import { startHealthServer, type HealthServer } from "./health-server.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
+const FLUSH_MS = 2000;
 
 export interface RunningCoordinator {
   address: string;
@@ -25,6 +33,40 @@ function bind(server: Server, address: string): Promise<number> {
     server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) =>
       error === null ? resolve(port) : reject(error),
     );
+  });
+}
+
+/** Lets streams bring out their last events; what is open after that, as a health watch, is cut. */
+async function shutDown(server: Server): Promise<void> {
+  const timer = setTimeout(() => server.forceShutdown(), FLUSH_MS);
+  await new Promise<void>((resolve) => server.tryShutdown(() => resolve()));
+  clearTimeout(timer);
+}
+
+/** Of the services users call, from their generated descriptors. */
+function reflection(): ReflectionService {
+  const health = healthService["Check"]?.requestType;
+  const packages = reflectedPackage([Inference, Cluster]);
+  return new ReflectionService(health === undefined ? packages : { ...packages, health });
+}
+
+async function probesOf(
+  options: CoordinatorOptions,
+  serving: Serving,
+): Promise<Probes | undefined> {
+  if (options.healthListen === undefined) return undefined;
+  const { registry } = serving.metrics;
+  const state = {
+    live: () => serving.live(),
+    ready: () => serving.state === "ready",
+    started: () => serving.started,
+  };
+  return startProbes(parseAddress(options.healthListen, "health-listen"), state, {
+    contentType: registry.contentType,
+    text() {
+      serving.refreshMetrics();
+      return registry.metrics();
+    },
   });
 }
 
@@ -44,29 +86,24 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   server.addService(serviceDefinition(Inference), inferenceService(serving));
   server.addService(serviceDefinition(Cluster), clusterService(serving));
   health.addToServer(server);
+  if (options.reflection) reflection().addToServer(server);
   const { host } = parseAddress(options.listen, "listen");
-  const port = await bind(server, options.listen);
-  let probes: HealthServer | undefined;
-  if (options.healthListen !== undefined)
-    probes = await startHealthServer(
-      parseAddress(options.healthListen, "health-listen"),
-      serving.metrics.registry,
-      {
-        live: () => serving.live(),
-        ready: () => serving.state === "ready",
-        started: () => true,
-        refresh: () => serving.refreshMetrics(),
-      },
-    );
-  return {
-    address: `${host}:${port}`,
-    healthAddress: probes?.address,
-    ready: serving.keepFormed(),
-    async close() {
-      await serving.drain(1000);
-      await serving.close();
-      server.forceShutdown();
-      await probes?.close();
-    },
+  const unfollow = followLiveness(health, () => serving.live());
+  let probes: Probes | undefined;
+  const close = async () => {
+    await serving.drain(1000);
+    await serving.close();
+    unfollow();
+    await shutDown(server);
+    await probes?.close();
   };
+  try {
+    const port = await bind(server, options.listen);
+    probes = await probesOf(options, serving);
+    const healthAddress = probes?.address;
+    return { address: `${host}:${port}`, healthAddress, ready: serving.keepFormed(), close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
 }

@@ -1,5 +1,9 @@
-/** Prometheus metrics of the coordinator; names and bucket edges follow vLLM's, with the prefix `tessera_`. */
+/**
+ * Prometheus metrics of the coordinator; names and bucket edges follow vLLM's, with the prefix `tessera_`. Each has its
+ * row in docs/metrics.md, whose text is the help's.
+ */
 import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { StepTimes } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 
 const STEP = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
 const FIRST_TOKEN = [
@@ -16,8 +20,63 @@ const TOKENS = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 const TILES = [1, 2, 4, 8, 16, 32, 64];
 export const FINISH_REASONS = ["stop", "length", "aborted", "error"] as const;
 
+/** 1, 2, 5, 10, 20, 50, … up to `most`. */
+export function oneTwoFive(most: number): number[] {
+  const edges: number[] = [];
+  for (let power = 1; power <= most; power *= 10)
+    edges.push(...[power, 2 * power, 5 * power].filter((edge) => edge <= most));
+  return edges;
+}
+
+const seconds = (ns: bigint) => Number(ns) / 1e9;
+
+/** What a rank says of each of its steps. */
+class RankMetrics {
+  private readonly step: Histogram;
+  private readonly compute: Histogram;
+  private readonly collective: Histogram;
+  private readonly wait: Histogram;
+  private readonly sent: Counter;
+
+  constructor(registry: Registry, ranks: readonly string[]) {
+    const labelNames = ["rank"];
+    const registers = [registry];
+    const histogram = (name: string, help: string) =>
+      new Histogram({ name, help, labelNames, registers, buckets: STEP });
+    this.step = histogram("tessera_rank_step_seconds", "A step on a rank");
+    this.compute = histogram("tessera_rank_compute_seconds", "A rank's step without its waiting");
+    this.collective = histogram(
+      "tessera_rank_collective_seconds",
+      "In a step's collectives, waiting included",
+    );
+    this.wait = histogram("tessera_rank_wait_seconds", "In a step, waiting for peers");
+    this.sent = new Counter({
+      name: "tessera_rank_exchange_sent_bytes_total",
+      help: "Payload sent to peers in steps",
+      labelNames,
+      registers,
+    });
+    for (const rank of ranks) {
+      for (const each of [this.step, this.compute, this.collective, this.wait]) each.zero({ rank });
+      this.sent.inc({ rank }, 0);
+    }
+  }
+
+  observe(index: number, times: StepTimes): void {
+    const rank = { rank: String(index) };
+    this.step.observe(rank, seconds(times.computeNs + times.waitNs));
+    this.compute.observe(rank, seconds(times.computeNs));
+    this.collective.observe(rank, seconds(times.collectiveNs));
+    this.wait.observe(rank, seconds(times.waitNs));
+    this.sent.inc(rank, Number(times.exchangeBytes));
+  }
+}
+
 export class CoordinatorMetrics {
   readonly registry = new Registry();
+  readonly requests = this.counter("tessera_requests_total", "Requests accepted");
+  readonly promptTokens = this.counter("tessera_prompt_tokens_total", "Prompt tokens accepted");
+  readonly generationTokens = this.counter("tessera_generation_tokens_total", "Tokens made");
   readonly timeToFirstToken = this.histogram(
     "tessera_time_to_first_token_seconds",
     "Accepted to first token",
@@ -25,7 +84,7 @@ export class CoordinatorMetrics {
   );
   readonly interTokenLatency = this.histogram(
     "tessera_inter_token_latency_seconds",
-    "Between two tokens of a request",
+    "Between two tokens of a choice",
     INTER_TOKEN,
   );
   readonly requestSeconds = this.histogram(
@@ -35,7 +94,12 @@ export class CoordinatorMetrics {
   );
   readonly queueSeconds = this.histogram(
     "tessera_request_queue_time_seconds",
-    "Accepted to first scheduled",
+    "Accepted to first scheduled, encoding included",
+    LATENCY,
+  );
+  readonly requestEncodeSeconds = this.histogram(
+    "tessera_request_encode_time_seconds",
+    "A request's tiles given out to embeddings ready; requests with pictures only",
     LATENCY,
   );
   readonly encodeSeconds = this.histogram(
@@ -48,6 +112,11 @@ export class CoordinatorMetrics {
     "Tiles of an encode batch",
     TILES,
   );
+  readonly tiles = this.counter("tessera_image_tiles_total", "Tiles of accepted requests");
+  readonly tilesReused = this.counter(
+    "tessera_image_tiles_reused_total",
+    "Tiles not encoded, as an equal one of their request is",
+  );
   readonly stepSeconds = this.histogram(
     "tessera_step_seconds",
     "Plan sent to all ranks' results",
@@ -58,29 +127,35 @@ export class CoordinatorMetrics {
     "The coordinator's own work of a step",
     STEP,
   );
-  readonly batchTokens = this.histogram(
-    "tessera_iteration_tokens_total",
-    "Tokens of a step",
-    TOKENS,
-  );
-  readonly promptTokens = this.counter("tessera_prompt_tokens_total", "Prompt tokens accepted");
-  readonly generationTokens = this.counter("tessera_generation_tokens_total", "Tokens made");
+  readonly batchTokens = this.histogram("tessera_iteration_tokens", "Tokens of a step", TOKENS);
   readonly nonFinite = this.counter(
     "tessera_non_finite_logits_total",
     "Requests failed by a logit that is not finite",
   );
   readonly lost = this.counter("tessera_lost_requests_total", "Requests ended by a lost rank");
-  readonly epochs = this.counter("tessera_epochs_total", "Epochs formed");
-  readonly preemptions = this.gauge("tessera_preemptions", "Preemptions of the current epoch");
+  readonly epochs = this.counter("tessera_epochs_total", "Groups formed");
+  readonly failovers = this.counter("tessera_failovers_total", "Groups formed after a loss");
+  readonly preemptions = this.counter(
+    "tessera_num_preemptions_total",
+    "Sequences whose blocks were taken back",
+  );
   readonly running = this.gauge("tessera_num_requests_running", "Sequences that hold cache blocks");
   readonly waiting = this.gauge(
     "tessera_num_requests_waiting",
     "Requests accepted and not scheduled yet",
   );
   readonly cacheUsage = this.gauge("tessera_kv_cache_usage_ratio", "Cache blocks held, 0 to 1");
+  readonly cacheBlocks = this.gauge("tessera_kv_cache_blocks", "Cache blocks of 32 tokens in all");
   readonly embeddings = this.gauge("tessera_image_embeddings", "Tiles held or on their way");
-  readonly epoch = this.gauge("tessera_epoch", "The current epoch");
+  readonly epoch = this.gauge("tessera_epoch", "The current epoch; 0 before the first");
   readonly ready = this.gauge("tessera_group_ready", "1 when the group serves");
+  readonly resident = this.gauge(
+    "tessera_coordinator_resident_bytes",
+    "Resident memory of the process",
+  );
+  readonly requestPromptTokens: Histogram;
+  readonly requestGenerationTokens: Histogram;
+  readonly ranks: RankMetrics;
   readonly finished = new Counter({
     name: "tessera_request_success_total",
     help: "Choices by finish reason",
@@ -89,21 +164,35 @@ export class CoordinatorMetrics {
   });
   readonly refused = new Counter({
     name: "tessera_request_refused_total",
-    help: "Requests refused or failed, by code",
+    help: "Calls refused or failed, by code",
     labelNames: ["code"],
     registers: [this.registry],
   });
   readonly heartbeatAge = new Gauge({
-    name: "tessera_rank_last_heard_seconds",
+    name: "tessera_rank_heartbeat_age_seconds",
     help: "Since a rank's last sign of life",
     labelNames: ["rank"],
     registers: [this.registry],
   });
 
-  constructor(codes: readonly string[], size: number) {
+  /** `ranks`: how many. */
+  constructor(facts: { codes: readonly string[]; ranks: number; maxModelLen: number }) {
+    const ranks = Array.from({ length: facts.ranks }, (_, rank) => String(rank));
     for (const reason of FINISH_REASONS) this.finished.inc({ finished_reason: reason }, 0);
-    for (const code of codes) this.refused.inc({ code }, 0);
-    for (let rank = 0; rank < size; rank++) this.heartbeatAge.set({ rank: String(rank) }, 0);
+    for (const code of facts.codes) this.refused.inc({ code }, 0);
+    for (const rank of ranks) this.heartbeatAge.set({ rank }, 0);
+    this.ranks = new RankMetrics(this.registry, ranks);
+    const edges = oneTwoFive(facts.maxModelLen);
+    this.requestPromptTokens = this.histogram(
+      "tessera_request_prompt_tokens",
+      "Prompt tokens of a request",
+      edges,
+    );
+    this.requestGenerationTokens = this.histogram(
+      "tessera_request_generation_tokens",
+      "Tokens made for a request, all choices",
+      edges,
+    );
   }
 
   private histogram(name: string, help: string, buckets: number[]): Histogram {

@@ -76,6 +76,7 @@ Napi::Value write_step(Napi::Env env, const StepOutcome& outcome) {
   out.Set("rows", write_list(env, outcome.rows, write_row));
   out.Set("computeNs", Napi::BigInt::New(env, outcome.compute_ns));
   out.Set("waitNs", Napi::BigInt::New(env, outcome.wait_ns));
+  out.Set("collectiveNs", Napi::BigInt::New(env, outcome.collective_ns));
   out.Set("exchangeBytes", Napi::BigInt::New(env, outcome.exchange_bytes));
   out.Set("captured", write_captured(env, outcome.captured));
   return out;

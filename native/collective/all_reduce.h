@@ -29,6 +29,7 @@ struct Group {
 
 struct CollectiveTimes {
   uint64_t wait_ns = 0;
+  uint64_t collective_ns = 0;  // sending, waiting and adding
   uint64_t sent_bytes = 0;
 };
 

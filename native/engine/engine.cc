@@ -182,6 +182,7 @@ StepOutcome Engine::step(const StepPlan& plan) {
   }
   const uint64_t total = std::chrono::nanoseconds(Clock::now() - start).count();
   run.outcome.wait_ns = run.times.wait_ns;
+  run.outcome.collective_ns = run.times.collective_ns;
   run.outcome.compute_ns = total - std::min(total, run.times.wait_ns);
   run.outcome.exchange_bytes = run.times.sent_bytes;
   last_step_ = plan.step_id;

@@ -62,7 +62,7 @@ struct RowResult {
 
 struct StepOutcome {
   std::vector<RowResult> rows;
-  uint64_t compute_ns = 0, wait_ns = 0, exchange_bytes = 0;
+  uint64_t compute_ns = 0, wait_ns = 0, collective_ns = 0, exchange_bytes = 0;
   Captured captured;
 };
 

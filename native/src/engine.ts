@@ -170,8 +170,12 @@ export interface RowResult {
 
 export interface StepOutcome {
   rows: RowResult[];
+  /** The step without the waiting. */
   computeNs: bigint;
+  /** For peers: in collectives, and for embeddings. */
   waitNs: bigint;
+  /** In collectives, waiting included. */
+  collectiveNs: bigint;
   exchangeBytes: bigint;
   /** By label, f32 [rows × width]; only what `capture` asked for. */
   captured: Record<string, Float32Array>;

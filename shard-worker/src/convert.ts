@@ -91,6 +91,7 @@ export function fromStep(
     times: {
       computeNs: outcome.computeNs,
       waitNs: outcome.waitNs,
+      collectiveNs: outcome.collectiveNs,
       exchangeBytes: outcome.exchangeBytes,
     },
   });

@@ -1,5 +1,5 @@
 /** Settings of a worker; checked at start, all problems reported at once. */
-import { ServeError } from "@tessera/proto";
+import { parseAddress, ServeError, type Address } from "@tessera/proto";
 import {
   groupNameProblem,
   HEARTBEAT_INTERVAL_MS,
@@ -29,12 +29,9 @@ export interface WorkerOptions {
   memoryBytes?: number | undefined;
   /** How long the exchange thread polls after a frame instead of sleeping; default: by the machine's cores. */
   exchangeSpinUs?: number | undefined;
+  /** grpc.reflection beside the services. */
+  reflection: boolean;
   logLevel: string;
-}
-
-export interface Address {
-  host: string;
-  port: number;
 }
 
 export interface CheckedWorkerOptions {
@@ -45,14 +42,6 @@ export interface CheckedWorkerOptions {
 }
 
 const EVERYWHERE = new Set(["0.0.0.0", "::", "[::]"]);
-
-export function parseAddress(text: string, field: string): Address {
-  const at = text.lastIndexOf(":");
-  const port = Number(text.slice(at + 1));
-  if (at < 1 || !/^\d+$/.test(text.slice(at + 1)) || port > 65535)
-    throw new ServeError("CONFIGURATION", `${field}: ${JSON.stringify(text)} is no host:port`);
-  return { host: text.slice(0, at), port };
-}
 
 function natsProblems(options: WorkerOptions): (string | undefined)[] {
   const { nats, group, heartbeatMs } = options;

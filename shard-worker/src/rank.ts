@@ -46,11 +46,14 @@ export function placementHash(model: string, size: number, placement: Placement)
 export class RankState {
   private engine: Engine | undefined;
   private cut = "";
+  private serving = false;
   epoch = 0n;
   rank = -1;
-  ready = false;
   /** Asked for; undefined: chosen at each join. */
   exchangeSpinUs: number | undefined;
+  /** Joined once. */
+  started = false;
+  onReady: (ready: boolean) => void = () => undefined;
 
   private constructor(
     readonly model: ModelFolder,
@@ -81,9 +84,19 @@ export class RankState {
     return opened;
   }
 
+  get ready(): boolean {
+    return this.serving;
+  }
+  private setReady(ready: boolean): void {
+    if (ready === this.serving) return;
+    this.serving = ready;
+    this.started ||= ready;
+    this.onReady(ready);
+  }
+
   private lose(epoch: bigint, rank: number): void {
     this.engine?.endEpoch(epoch, rank);
-    if (epoch === this.epoch) this.ready = false;
+    if (epoch === this.epoch) this.setReady(false);
   }
 
   /** Refuses older epochs. */
@@ -109,7 +122,7 @@ export class RankState {
     this.engine?.endEpoch(this.epoch);
     this.exchange.leave();
     this.epoch = epoch;
-    this.ready = false;
+    this.setReady(false);
     this.rank = -1;
     this.metrics.rank.set(-1);
   }
@@ -143,7 +156,7 @@ export class RankState {
     });
     this.check(epoch);
     this.rank = rank;
-    this.ready = true;
+    this.setReady(true);
     this.metrics.rank.set(rank);
     this.metrics.epoch.set(Number(epoch));
     this.metrics.epochs.inc();

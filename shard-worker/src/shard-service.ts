@@ -2,7 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall } from "@grpc/grpc-js";
 import { cpuKind } from "@tessera/native/engine";
-import { ServeError, type ServiceHandlers } from "@tessera/proto";
+import { type Progress, ServeError, type ServiceHandlers } from "@tessera/proto";
 import {
   EncodeResponseSchema,
   FenceResponseSchema,
@@ -31,8 +31,8 @@ export interface ShardContext {
   memoryBytes: number;
   idleBytes: number;
   exchangeAddress: string;
-  /** Called after every step; liveness is judged by it. */
-  onProgress(): void;
+  /** Steps and encodes in flight; liveness is judged by it. */
+  progress: Progress;
 }
 
 /** A unary handler whose failures become statuses. */
@@ -47,14 +47,15 @@ function unary<I, O>(work: (request: I) => Promise<O> | O) {
   };
 }
 
-const seconds = (ns: bigint) => Number(ns) / 1e9;
+/** Beyond the work's own deadline: without its end by then the process is stuck. */
+const STUCK_GRACE_MS = 10_000;
 
 /** Steps run in the order of their plans: the engine's queue keeps it. */
 function stepStream(
   context: ShardContext,
   call: ServerDuplexStream<StepRequest, StepResponse>,
 ): void {
-  const { state, metrics } = context;
+  const { state, metrics, progress } = context;
   let failed = false;
   const fail = (error: unknown) => {
     if (failed) return;
@@ -67,16 +68,11 @@ function stepStream(
     const plan = request.plan;
     try {
       if (plan === undefined) throw ServeError.field("plan", "is missing");
-      state
-        .current(plan.epoch)
-        .step(toStepPlan(plan))
+      const engine = state.current(plan.epoch);
+      progress
+        .track(plan.deadlineMs + STUCK_GRACE_MS, () => engine.step(toStepPlan(plan)))
         .then((outcome) => {
-          metrics.steps.inc();
-          metrics.stepSeconds.observe(seconds(outcome.computeNs + outcome.waitNs));
-          metrics.computeSeconds.observe(seconds(outcome.computeNs));
-          metrics.waitSeconds.observe(seconds(outcome.waitNs));
-          metrics.exchangeBytes.inc(Number(outcome.exchangeBytes));
-          context.onProgress();
+          metrics.observeStep(outcome);
           if (!failed) call.write(fromStep(plan, outcome));
         }, fail);
     } catch (error) {
@@ -123,7 +119,7 @@ function joinStream(state: RankState, call: Parameters<ServiceHandlers<Methods>[
 }
 
 export function shardService(context: ShardContext): ServiceHandlers<Methods> {
-  const { state, metrics } = context;
+  const { state, metrics, progress } = context;
   return {
     getInfo: unary(() =>
       create(GetInfoResponseSchema, {
@@ -146,10 +142,10 @@ export function shardService(context: ShardContext): ServiceHandlers<Methods> {
         encodeId: request.encodeId,
         tiles: request.tiles.map(({ embeddingId, pixels }) => ({ embeddingId, pixels })),
       };
-      const outcome = await state.current(request.epoch).encode(plan);
-      metrics.tiles.inc(request.tiles.length);
-      metrics.encodeSeconds.observe(seconds(outcome.computeNs));
-      context.onProgress();
+      const engine = state.current(request.epoch);
+      const boundMs = request.deadlineMs + STUCK_GRACE_MS;
+      const outcome = await progress.track(boundMs, () => engine.encode(plan));
+      metrics.observeEncode(request.tiles.length, outcome.computeNs);
       return create(EncodeResponseSchema, { computeNs: outcome.computeNs });
     }),
     moreCandidates: unary(async (request) => {

@@ -2,22 +2,25 @@
 import { randomUUID } from "node:crypto";
 import { totalmem } from "node:os";
 import { Server, ServerCredentials } from "@grpc/grpc-js";
-import { HealthImplementation } from "grpc-health-check";
+import { ReflectionService } from "@grpc/reflection";
+import { HealthImplementation, service as healthService } from "grpc-health-check";
 import { pino, type Logger } from "pino";
-import { serviceDefinition } from "@tessera/proto";
+import {
+  followLiveness,
+  type Address,
+  type Probes,
+  Progress,
+  reflectedPackage,
+  serviceDefinition,
+  startProbes,
+} from "@tessera/proto";
 import { Shard } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { SHARD_CHANNEL } from "./channel.js";
-import { startHealthServer, type HealthServer } from "./health-server.js";
 import type { LeaseKeeper } from "./lease-keeper.js";
 import { WorkerMetrics } from "./metrics.js";
-import {
-  checkWorkerOptions,
-  type Address,
-  type CheckedWorkerOptions,
-  type WorkerOptions,
-} from "./options.js";
+import { checkWorkerOptions, type CheckedWorkerOptions, type WorkerOptions } from "./options.js";
 import { BUILD, RankState } from "./rank.js";
-import { shardService } from "./shard-service.js";
+import { shardService, type ShardContext } from "./shard-service.js";
 
 export interface RunningWorker {
   address: string;
@@ -33,21 +36,31 @@ function bind(server: Server, address: string): Promise<number> {
   });
 }
 
-async function startProbes(
+/** Of the service coordinators call, from its generated descriptor. */
+function reflection(): ReflectionService {
+  const health = healthService["Check"]?.requestType;
+  const packages = reflectedPackage([Shard]);
+  return new ReflectionService(health === undefined ? packages : { ...packages, health });
+}
+
+async function probesOf(
   listen: Address | undefined,
-  metrics: WorkerMetrics,
-  state: RankState,
-): Promise<HealthServer | undefined> {
+  { state, metrics, progress }: ShardContext,
+): Promise<Probes | undefined> {
   if (listen === undefined) return undefined;
-  return startHealthServer(listen, metrics.registry, {
-    live: () => true,
+  const probes = {
+    live: () => progress.moving,
     ready: () => state.ready,
-    started: () => true,
-    refresh() {
+    started: () => state.started,
+  };
+  return startProbes(listen, probes, {
+    contentType: metrics.registry.contentType,
+    text() {
       const stats = state.stats();
       metrics.sequences.set(stats.sequences);
       metrics.embeddings.set(stats.embeddings);
       metrics.resident.set(process.memoryUsage.rss());
+      return metrics.registry.metrics();
     },
   });
 }
@@ -89,7 +102,14 @@ async function startRank(options: WorkerOptions, parts: RankParts): Promise<Runn
     (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
   state.exchangeSpinUs = options.exchangeSpinUs;
-  const health = new HealthImplementation({ "": "SERVING", "tessera.shard.v1.Shard": "SERVING" });
+  const health = new HealthImplementation({
+    "": "SERVING",
+    "tessera.shard.v1.Shard": "NOT_SERVING",
+  });
+  state.onReady = (ready) =>
+    health.setStatus("tessera.shard.v1.Shard", ready ? "SERVING" : "NOT_SERVING");
+  const progress = new Progress();
+  const unfollow = followLiveness(health, () => progress.moving);
   const server = new Server(SHARD_CHANNEL);
   const context = {
     state,
@@ -99,28 +119,33 @@ async function startRank(options: WorkerOptions, parts: RankParts): Promise<Runn
     memoryBytes: options.memoryBytes ?? totalmem(),
     idleBytes,
     exchangeAddress: `${advertise.host}:${state.exchange.port}`,
-    onProgress: () => undefined,
+    progress,
   };
   server.addService(serviceDefinition(Shard), shardService(context));
   health.addToServer(server);
-  const port = await bind(server, options.listen);
-  const probes = await startProbes(healthListen, metrics, state);
-  const address = `${listen.host}:${port}`;
-  log.info({ address }, "worker listens");
-  keeper?.start({
-    address: `${advertise.host}:${options.advertise === undefined ? port : advertise.port || port}`,
-    modelHash: state.modelHash,
-    build: BUILD,
-    rank: () => state,
-  });
-  return {
-    address,
-    healthAddress: probes?.address,
-    async close() {
-      await keeper?.close();
-      server.forceShutdown();
-      await probes?.close();
-      await state.close();
-    },
+  if (options.reflection) reflection().addToServer(server);
+  let probes: Probes | undefined;
+  const close = async () => {
+    await keeper?.close();
+    unfollow();
+    server.forceShutdown();
+    await probes?.close();
+    await state.close();
   };
+  try {
+    const port = await bind(server, options.listen);
+    probes = await probesOf(healthListen, context);
+    const address = `${listen.host}:${port}`;
+    log.info({ address }, "worker listens");
+    keeper?.start({
+      address: `${advertise.host}:${options.advertise === undefined ? port : advertise.port || port}`,
+      modelHash: state.modelHash,
+      build: BUILD,
+      rank: () => state,
+    });
+    return { address, healthAddress: probes?.address, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
 }

@@ -176,8 +176,8 @@ export function addBatch(program: Command): void {
     .option("--threads <count>", "of each worker", whole)
     .option("--server <host:port>", "a running coordinator instead")
     .option("--concurrency <count>", "requests under way", whole, 32)
-    .requiredOption("-i, --input <file>")
-    .requiredOption("-o, --output <file>")
+    .requiredOption("-i, --input <file>", "JSON lines of custom_id, method, url, body")
+    .requiredOption("-o, --output <file>", "one line for each, in the same order")
     .addHelpText(
       "after",
       "\nExample:\n  tessera batch --model models/nvlm-d-tiny --workers 2 -i in.jsonl -o out.jsonl\n",

@@ -122,11 +122,13 @@ function addPlan(program: Command): void {
   program
     .command("plan")
     .description("which worker holds what, from config.json alone")
-    .requiredOption("--model <dir>")
+    .requiredOption("--model <dir>", "needs only config.json and the weight index")
     .option("--tensor-parallel <size>", "1, 2, 4 or 8", whole, 1)
     .option("--memory <GiB>", "of each worker", Number)
-    .addOption(new Option("--kv <type>").choices(["f32", "bf16"]).default("f32"))
-    .option("--max-model-len <tokens>", "", whole)
+    .addOption(
+      new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
+    )
+    .option("--max-model-len <tokens>", "prompt and answer (default: the model's)", whole)
     .option("--json", "one line of JSON")
     .addHelpText("after", "\nExample:\n  tessera plan --model DIR --tensor-parallel 8 --kv bf16\n")
     .action(runPlan);

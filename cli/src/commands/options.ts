@@ -38,10 +38,12 @@ export function addPlacement(command: Command): Command {
     )
     .option("--served-model-name <name>", "default: the folder's name")
     .addOption(
-      new Option("--chat-template <name>").choices(["nvlm", "qwen", "raw"]).default("nvlm"),
+      new Option("--chat-template <name>", "nvlm: the reference's; qwen: the tokenizer's own")
+        .choices(["nvlm", "qwen", "raw"])
+        .default("nvlm"),
     )
-    .option("--max-batched-tokens <tokens>", "of one step", whole)
-    .option("--max-sequences <count>", "run together", whole)
+    .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
+    .option("--max-sequences <count>", "sequences that run together at most", whole)
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
     .option("--log-level <level>", "trace, debug, info, warn, error", "warn");
 }

@@ -16,8 +16,10 @@ function announce(
   process.stdout.write(`${JSON.stringify({ event: "listening", address, health })}\n`);
   const end = () => void running.close().finally(() => process.exit(0));
   process.once("SIGTERM", end);
-  process.once("SIGINT", withStdin ? () => undefined : end);
-  if (withStdin) process.stdin.once("end", end).resume();
+  if (!withStdin) return void process.once("SIGINT", end);
+  // A terminal's Ctrl-C reaches the whole process group; the parent decides when its children end.
+  process.on("SIGINT", () => undefined);
+  process.stdin.once("end", end).resume();
 }
 
 const MEMBERSHIP_PAGE = "docs/membership.md";
@@ -41,13 +43,14 @@ interface WorkerFlags {
   healthListen?: string;
   exchangeSpinUs?: number;
   logLevel: string;
+  reflection?: boolean;
   endWithStdin?: boolean;
 }
 
 function addWorker(program: Command): void {
   addNats(program.command("worker"))
     .description("one rank: holds its cut of the weights and computes")
-    .requiredOption("--model <dir>")
+    .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .requiredOption("--listen <host:port>", "for the coordinator; port 0 takes a free one")
     .option(
       "--advertise <host:port>",
@@ -63,7 +66,8 @@ function addWorker(program: Command): void {
         "cores a rank of this machine, else 0)",
       whole,
     )
-    .option("--log-level <level>", "", "info")
+    .option("--log-level <level>", "trace, debug, info, warn, error", "info")
+    .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
@@ -79,7 +83,9 @@ With --nats the worker takes a free rank of its group, or waits as a spare (${ME
     .action(async (flags: WorkerFlags) => {
       const { startWorker } = await import("@tessera/shard-worker");
       const { model: modelDir, memory: memoryBytes, endWithStdin, ...rest } = flags;
-      announce(await startWorker({ modelDir, memoryBytes, ...rest }), endWithStdin === true);
+      const reflection = flags.reflection === true;
+      const worker = await startWorker({ ...rest, modelDir, memoryBytes, reflection });
+      announce(worker, endWithStdin === true);
     });
 }
 
@@ -100,12 +106,13 @@ interface CoordinatorFlags extends PlacementFlags {
 function addCoordinator(program: Command): void {
   addNats(addPlacement(program.command("coordinator")))
     .description("the front: takes requests, schedules, streams answers")
-    .requiredOption("--model <dir>")
+    .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .requiredOption("--listen <host:port>", "for clients")
     .option("--workers <addresses>", "host:port,… by rank; or --nats")
     .option("--tensor-parallel <size>", "ranks of the group; with --nats", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--max-requests <count>", "accepted and not ended", whole, 1024)
+    .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
       "after",
@@ -140,7 +147,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         maxSequences: flags.maxSequences,
         maxRequests: flags.maxRequests,
         stepDeadlineMs: flags.stepDeadlineMs,
-        reflection: false,
+        reflection: flags.reflection === true,
         logLevel: flags.logLevel,
       });
       announce(running, flags.endWithStdin === true);
@@ -154,16 +161,18 @@ interface UpFlags extends PlacementFlags {
   threads?: number;
   port: number;
   healthPort?: number;
+  reflection?: boolean;
 }
 
 function addUp(program: Command): void {
   addPlacement(program.command("up"))
     .description("coordinator and workers on this machine")
-    .requiredOption("--model <dir>")
+    .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
     .option("--threads <count>", "of each worker", whole)
     .option("--port <port>", "for clients", whole, 4000)
     .option("--health-port <port>", "/metrics and the probes", whole)
+    .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
     .action(async (flags: UpFlags) => {
       const { openModel, checkTensorParallelSize } = await import("@tessera/model");
@@ -171,11 +180,10 @@ function addUp(program: Command): void {
       checkTensorParallelSize(model.config, flags.workers);
       await model.tensors();
       const { startCluster } = await import("../supervisor.js");
+      const { drainOnSignal } = await import("../drain.js");
       const cluster = await startCluster({ ...flags, flags });
+      drainOnSignal(cluster);
       process.stdout.write(`serving on ${cluster.address}\n`);
-      const stop = () => void cluster.stop().finally(() => process.exit(0));
-      process.once("SIGINT", stop);
-      process.once("SIGTERM", stop);
     });
 }
 

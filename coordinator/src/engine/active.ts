@@ -38,6 +38,7 @@ export class Sequence implements ScheduledSequence {
   computed = 0;
   blocks: number[] = [];
   opened = false;
+  lastTokenMs: number | undefined;
   readonly tokens: number[];
 
   constructor(
@@ -63,7 +64,6 @@ export class ActiveRequest {
   encodeEndMs: number | undefined;
   scheduledMs: number | undefined;
   firstTokenMs: number | undefined;
-  lastTokenMs: number | undefined;
   completionTokens = 0;
   sequences: Sequence[] = [];
   ended = false;

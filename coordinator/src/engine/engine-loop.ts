@@ -2,7 +2,7 @@
  * The loop: one turn a step. Tiles are given out, slices chosen, a plan sent to every rank, tokens sampled and handed
  * on as text. A cancel takes effect in the next plan.
  */
-import { ServeError } from "@tessera/proto";
+import { type Progress, ServeError } from "@tessera/proto";
 import type { RowResult, StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { Group } from "../cluster/group.js";
 import type { CoordinatorMetrics } from "../metrics.js";
@@ -28,6 +28,9 @@ export interface LoopLimits {
 export interface LoopOptions {
   limits: LoopLimits;
   metrics: CoordinatorMetrics;
+  /** Steps and encodes in flight; `bounds` of each. */
+  progress: Progress;
+  bounds: { stepMs: number; encodeMs: number };
   createText: (request: PreparedRequest) => ChoiceText;
   nowMs: () => number;
 }
@@ -93,9 +96,6 @@ export class EngineLoop {
   }
   get requestCount(): number {
     return this.requests.size;
-  }
-  get preemptions(): number {
-    return this.scheduler.preemptions;
   }
 
   /** @throws ServeError NOT_READY without a group. */
@@ -182,11 +182,13 @@ export class EngineLoop {
 
   /** One step; false when there is nothing to do. */
   private async turn(group: Group): Promise<boolean> {
-    const { nowMs, metrics } = this.options;
+    const { nowMs, metrics, progress, bounds } = this.options;
     this.startEncode(group);
     this.openSequences();
     const planStart = performance.now();
+    const preempted = this.scheduler.preemptions;
     const slices = this.scheduler.next();
+    metrics.preemptions.inc(this.scheduler.preemptions - preempted);
     const idle =
       slices.length === 0 && this.closed.length === 0 && this.releasedEmbeddings.length === 0;
     this.lastTurnMs = nowMs();
@@ -198,13 +200,14 @@ export class EngineLoop {
     });
     const planMs = performance.now() - planStart;
     const stepStart = performance.now();
-    const step = group.step(plan);
+    const step = progress.track(bounds.stepMs, () => group.step(plan));
     // The plan's bytes leave before immediates run.
     setImmediate(() => this.outbox.flush());
     const answers = await step;
     metrics.stepSeconds.observe((performance.now() - stepStart) / 1e3);
     this.outbox.flush();
     metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
+    answers.forEach(({ times }, rank) => times && metrics.ranks.observe(rank, times));
     if (this.group !== group) return false;
     const sampleStart = performance.now();
     await this.sample(group, slices, answers);
@@ -258,11 +261,11 @@ export class EngineLoop {
       [...this.requests].filter((request) => request.tiles.some((tile) => batch.includes(tile)));
     for (const request of involved()) request.encodeStartMs ??= start;
     try {
-      await group.encode(
-        byRank.map((tiles) =>
-          tiles.map(({ embeddingId, tile }) => ({ embeddingId, pixels: tile.pixels })),
-        ),
+      const tiles = byRank.map((list) =>
+        list.map(({ embeddingId, tile }) => ({ embeddingId, pixels: tile.pixels })),
       );
+      const { progress, bounds } = this.options;
+      await progress.track(bounds.encodeMs, () => group.encode(tiles));
       for (const tile of batch) tile.state = "ready";
     } catch (error) {
       for (const request of involved()) this.fail(request, ServeError.from(error));
@@ -306,9 +309,10 @@ export class EngineLoop {
     const now = this.options.nowMs();
     if (request.firstTokenMs === undefined)
       metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3);
-    else metrics.interTokenLatency.observe((now - (request.lastTokenMs ?? now)) / 1e3);
+    if (sequence.lastTokenMs !== undefined)
+      metrics.interTokenLatency.observe((now - sequence.lastTokenMs) / 1e3);
     request.firstTokenMs ??= now;
-    request.lastTokenMs = now;
+    sequence.lastTokenMs = now;
     request.completionTokens++;
     metrics.generationTokens.inc();
     sequence.tokens.push(token.tokenId);

@@ -1,5 +1,5 @@
 /** Settings of a coordinator; checked at start, all problems reported at once. */
-import { ServeError } from "@tessera/proto";
+import { parseAddress, ServeError } from "@tessera/proto";
 import { groupNameProblem, heartbeatIntervalProblem } from "@tessera/proto/membership";
 import { parseNatsUrl } from "@tessera/proto/nats-server";
 import type { ChatTemplate } from "../request/prompt.js";
@@ -30,6 +30,7 @@ export interface CoordinatorOptions {
   maxSequences?: number | undefined;
   maxRequests: number;
   stepDeadlineMs: number;
+  /** grpc.reflection beside the services. */
   reflection: boolean;
   logLevel: string;
 }
@@ -40,14 +41,6 @@ const WORKERS_OR_NATS =
 /** Ranks of the group. */
 export function tensorParallelSize(options: CoordinatorOptions): number {
   return options.workers?.length ?? options.tensorParallel ?? 0;
-}
-
-export function parseAddress(text: string, field: string): { host: string; port: number } {
-  const at = text.lastIndexOf(":");
-  const port = Number(text.slice(at + 1));
-  if (at < 1 || !Number.isInteger(port) || port < 0 || port > 65535)
-    throw new ServeError("CONFIGURATION", `${field}: ${JSON.stringify(text)} is no host:port`);
-  return { host: text.slice(0, at), port };
 }
 
 function membershipProblems(options: CoordinatorOptions): string[] {
@@ -78,9 +71,10 @@ export function checkOptions(options: CoordinatorOptions): void {
       problems.push(ServeError.from(error).message);
     }
   };
-  attempt(() => parseAddress(options.listen, "listen"));
+  const { listen, healthListen, nats } = options;
+  attempt(() => parseAddress(listen, "listen"));
+  if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
   for (const address of options.workers ?? []) attempt(() => parseAddress(address, "workers"));
-  const { nats } = options;
   if (nats !== undefined) attempt(() => parseNatsUrl(nats));
   const whole = {
     "tensor-parallel": options.tensorParallel,

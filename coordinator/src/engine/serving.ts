@@ -7,7 +7,7 @@ import {
   type ModelFolder,
   type PlacementPlan,
 } from "@tessera/model";
-import { GRPC_STATUS, ServeError, type ServeErrorCode } from "@tessera/proto";
+import { GRPC_STATUS, Progress, ServeError, type ServeErrorCode } from "@tessera/proto";
 import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { Logger } from "pino";
@@ -31,6 +31,8 @@ import { tensorParallelSize, type CoordinatorOptions } from "./options.js";
 export const BUILD = "tessera 0.1.0";
 const JOIN_DEADLINE_MS = 10 * 60_000;
 const RETRY_MS = 250;
+/** Beyond a step's or an encode's own deadline: without its end by then the process is stuck. */
+const STUCK_GRACE_MS = 10_000;
 const TENANT = "default";
 
 function settingsOf(
@@ -87,6 +89,7 @@ export class Serving {
     readonly settings: GroupSettings,
     readonly loop: EngineLoop,
     readonly metrics: CoordinatorMetrics,
+    private readonly progress: Progress,
     private readonly options: CoordinatorOptions,
     private readonly membership: Membership,
     private readonly log: Logger,
@@ -116,10 +119,18 @@ export class Serving {
       tile: model.config.tile,
       template: options.chatTemplate,
     };
-    const metrics = new CoordinatorMetrics(Object.keys(GRPC_STATUS), size);
+    const codes = Object.keys(GRPC_STATUS);
+    const metrics = new CoordinatorMetrics({ codes, ranks: size, maxModelLen: plan.maxModelLen });
+    metrics.cacheBlocks.set(plan.blockCount);
+    const progress = new Progress();
     const loop = new EngineLoop({
       limits: { ...plan, maxRequests: options.maxRequests },
       metrics,
+      progress,
+      bounds: {
+        stepMs: options.stepDeadlineMs + STUCK_GRACE_MS,
+        encodeMs: JOIN_DEADLINE_MS + STUCK_GRACE_MS,
+      },
       createText: (request) => createChoiceText(request, tokenizer),
       nowMs: () => performance.now(),
     });
@@ -139,6 +150,7 @@ export class Serving {
       settings,
       loop,
       metrics,
+      progress,
       options,
       membership,
       log,
@@ -162,12 +174,12 @@ export class Serving {
   }
 
   /**
-   * Forms the group, again and again until it stands; then after every loss.
+   * Forms the group, again and again until it stands; then after every loss, but for one while draining.
    * @throws ServeError BAD_MODEL, PLAN_MISMATCH when no group of a fixed list ever stood: trying again does not help.
    */
   async keepFormed(): Promise<void> {
     let said = "";
-    while (!this.closing && this.group === undefined) {
+    while (!this.closing && this.group === undefined && this.state !== "draining") {
       try {
         await this.form();
       } catch (error) {
@@ -195,6 +207,7 @@ export class Serving {
       },
     });
     if (this.closing) return group.close();
+    if (this.epoch > 0n) this.metrics.failovers.inc();
     this.group = group;
     this.epoch = group.epoch;
     this.metrics.epochs.inc();
@@ -261,7 +274,11 @@ export class Serving {
 
   private serve(prepared: PreparedRequest, sink: RequestSink, signal: AbortSignal): Promise<void> {
     const { metrics } = this;
+    metrics.requests.inc();
     metrics.promptTokens.inc(prepared.promptIds.length);
+    metrics.requestPromptTokens.observe(prepared.promptIds.length);
+    metrics.tiles.inc(prepared.tileCount);
+    metrics.tilesReused.inc(prepared.tileCount - prepared.tiles.length);
     return new Promise((resolve, reject) => {
       const active = this.loop.submit(prepared, {
         piece(choice, piece) {
@@ -272,6 +289,8 @@ export class Serving {
         done(timings) {
           metrics.requestSeconds.observe(timings.totalMs / 1e3);
           metrics.queueSeconds.observe(timings.queueMs / 1e3);
+          metrics.requestGenerationTokens.observe(timings.completionTokens);
+          if (prepared.tileCount > 0) metrics.requestEncodeSeconds.observe(timings.encodeMs / 1e3);
           sink.done(timings);
           resolve();
         },
@@ -320,7 +339,7 @@ export class Serving {
     this.metrics.waiting.set(load.waitingRequests);
     this.metrics.cacheUsage.set(load.usedBlocks / this.plan.blockCount);
     this.metrics.embeddings.set(load.embeddings);
-    this.metrics.preemptions.set(this.loop.preemptions);
+    this.metrics.resident.set(process.memoryUsage.rss());
     this.group?.ranks.forEach((rank, i) =>
       this.metrics.heartbeatAge.set(
         { rank: String(i) },
@@ -329,10 +348,16 @@ export class Serving {
     );
   }
 
-  /** Forward progress: with a group and work there was a turn in the last step deadline. */
+  /** A group stood once. */
+  get started(): boolean {
+    return this.epoch > 0n;
+  }
+
+  /** Forward progress: steps and encodes end in time, and requests do not lie about without one. */
   live(): boolean {
-    const idle = this.loop.requestCount === 0 || this.group === undefined;
-    return idle || performance.now() - this.loop.lastTurnMs < 2 * this.options.stepDeadlineMs;
+    if (!this.progress.moving) return false;
+    if (this.progress.busy || this.group === undefined || this.loop.requestCount === 0) return true;
+    return performance.now() - this.loop.lastTurnMs < this.options.stepDeadlineMs;
   }
 
   async close(): Promise<void> {

@@ -76,6 +76,7 @@ export async function serve(
     threads?: number;
     environment?: (rank: number) => Record<string, string>;
     healthPort?: number;
+    reflection?: boolean;
   } = {},
 ): Promise<Served> {
   const { flags, ...rest } = options;

@@ -1,0 +1,77 @@
+/** What a call of the SDK fails with. */
+import { status, type ServiceError } from "@grpc/grpc-js";
+import { ServeError, type FieldViolation, type ServeErrorCode } from "@tessera/proto";
+
+/** The server's code; ABORTED and DEADLINE also when the call ended here; TRANSPORT when the server said none. */
+export type TesseraErrorCode = ServeErrorCode | "TRANSPORT";
+
+/** Codes of the statuses that gRPC makes by itself. */
+const OWN_CODES: Partial<Record<status, TesseraErrorCode>> = {
+  [status.CANCELLED]: "ABORTED",
+  [status.DEADLINE_EXCEEDED]: "DEADLINE",
+};
+
+/** What grpc-js puts behind a connection's failure when name resolution had nothing to say. */
+const EMPTY_NOTE = /\.? Resolution note: $/;
+
+interface Facts {
+  code: TesseraErrorCode;
+  grpcStatus: status;
+  violations?: readonly FieldViolation[];
+  retryDelayMs?: number | undefined;
+  cause: unknown;
+}
+
+export class TesseraError extends Error {
+  readonly code: TesseraErrorCode;
+  readonly grpcStatus: status;
+  /** Fields that are wrong, as `sampling.top_p`. */
+  readonly violations: readonly FieldViolation[];
+  /** When trying again may help. */
+  readonly retryDelayMs: number | undefined;
+
+  private constructor(message: string, facts: Facts) {
+    super(message, { cause: facts.cause });
+    this.name = "TesseraError";
+    this.code = facts.code;
+    this.grpcStatus = facts.grpcStatus;
+    this.violations = facts.violations ?? [];
+    this.retryDelayMs = facts.retryDelayMs;
+  }
+
+  static from(error: unknown): TesseraError {
+    if (error instanceof TesseraError) return error;
+    const service = error instanceof Error && "code" in error ? (error as ServiceError) : undefined;
+    const said = service === undefined ? undefined : ServeError.fromStatus(service);
+    const grpcStatus = service?.code ?? status.UNKNOWN;
+    const text = service?.details ?? (error instanceof Error ? error.message : String(error));
+    return new TesseraError(said?.message ?? text.replace(EMPTY_NOTE, ""), {
+      code: said?.code ?? OWN_CODES[grpcStatus] ?? "TRANSPORT",
+      grpcStatus,
+      violations: said?.violations ?? [],
+      retryDelayMs: said?.retryDelayMs,
+      cause: error,
+    });
+  }
+
+  /** The caller's signal ended the call. */
+  static aborted(signal: AbortSignal): TesseraError {
+    const cause: unknown = signal.reason;
+    return new TesseraError("the call was aborted by its signal", {
+      code: "ABORTED",
+      grpcStatus: status.CANCELLED,
+      cause,
+    });
+  }
+
+  /** The server or the network says that trying again may help, provided nothing has started. */
+  get retryable(): boolean {
+    if (this.grpcStatus === status.UNAVAILABLE) return this.code !== "DRAINING";
+    return this.grpcStatus === status.RESOURCE_EXHAUSTED && this.retryDelayMs !== undefined;
+  }
+
+  /** Another server may take the call that this one did not. */
+  get movable(): boolean {
+    return this.retryable || this.code === "DRAINING";
+  }
+}
