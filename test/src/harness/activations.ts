@@ -24,10 +24,18 @@ export async function readActivations(path: string): Promise<Map<string, Tensor>
   const data = bytes.subarray(8 + length);
   const floats = Object.entries(header).filter(([, entry]) => entry.dtype === "F32");
   return new Map(
-    floats.map(([name, { shape, data_offsets: [begin, end] }]) => {
-      const copy = Uint8Array.from(data.subarray(begin, end));
-      return [name, { shape, values: new Float32Array(copy.buffer) }];
-    }),
+    floats.map(
+      ([
+        name,
+        {
+          shape,
+          data_offsets: [begin, end],
+        },
+      ]) => {
+        const copy = Uint8Array.from(data.subarray(begin, end));
+        return [name, { shape, values: new Float32Array(copy.buffer) }];
+      },
+    ),
   );
 }
 

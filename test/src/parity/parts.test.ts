@@ -8,9 +8,9 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { openModel, planPlacement, rankProgram, type Op, type Program } from "@tessera/model";
-import { openEngine, type EngineSpec } from "@tessera/native/engine";
+import { openModel, rankProgram, type Op, type Program, type TensorSource } from "@tessera/model";
 import { assertNear, readActivations } from "../harness/activations.js";
+import { runProgram } from "../harness/probe.js";
 import { root } from "../harness/paths.js";
 
 const folder = await mkdtemp(join(tmpdir(), "tessera-parts-"));
@@ -63,76 +63,55 @@ function pixelsOf({ grid, width, input }: Probe, patch: number): Float32Array {
   return pixels;
 }
 
-async function run(probe: Probe, label: string, extra: EngineSpec["tensors"] = {}) {
-  const { grid, width, program, ops, inputBuffer } = probe;
+/** The probe's ops behind a patchify and an identity matrix that bring its input in. */
+function behindInput(probe: Probe, patch: number): Program {
+  const { grid, width, program, inputBuffer } = probe;
+  const [patches, weight, pixels] = [
+    program.buffers.length,
+    program.weights.length,
+    3 * patch * patch,
+  ];
+  const piece = { tensor: "identity", rowStart: 0, rowCount: width, colStart: 0, colCount: pixels };
+  const identity = { name: "identity", outputs: width, inputs: pixels, pieces: [piece] };
+  const linear = {
+    x: patches,
+    out: inputBuffer,
+    weight,
+    epilogue: "none",
+    partial: false,
+  } as const;
+  const ops: Op[] = [
+    { op: "patchify", out: patches, tileSize: grid * patch, patchSize: patch },
+    { op: "linear", ...linear, label: "input" },
+    ...probe.ops,
+  ];
+  const buffers = program.buffers.map((buffer) => ({ ...buffer, per: "tile" as const }));
+  return {
+    buffers: [...buffers, { name: "patches", per: "tile", rows: grid * grid, width: pixels }],
+    weights: [
+      ...program.weights,
+      { kind: "linear", ...identity, laneStarts: [0, pixels], zeros: [] },
+    ],
+    segments: [{ ops, collective: null }],
+  };
+}
+
+async function run(probe: Probe, label: string, extra: Record<string, TensorSource> = {}) {
+  const { grid, width } = probe;
   const patch = Math.ceil(Math.sqrt(width / 3));
   const pixels = 3 * patch * patch;
   const identity = await store(`identity-${width}-${grid}`, width, pixels, (at) =>
     Math.floor(at / pixels) === at % pixels ? 1 : 0,
   );
-  const buffers = program.buffers.map((buffer) => ({ ...buffer, per: "tile" as const }));
-  const patches = buffers.length;
-  const weight = program.weights.length;
-  const piece = { tensor: "identity", rowStart: 0, rowCount: width, colStart: 0 };
-  const encode: Program = {
-    buffers: [...buffers, { name: "patches", per: "tile", rows: grid * grid, width: pixels }],
-    weights: [
-      ...program.weights,
-      {
-        kind: "linear",
-        name: "identity",
-        outputs: width,
-        inputs: pixels,
-        pieces: [{ ...piece, colCount: pixels }],
-        laneStarts: [0, pixels],
-        zeros: [],
-      },
-    ],
-    segments: [
-      {
-        ops: [
-          { op: "patchify", out: patches, tileSize: grid * patch, patchSize: patch },
-          {
-            op: "linear",
-            x: patches,
-            out: inputBuffer,
-            weight,
-            epilogue: "none",
-            partial: false,
-            label: "input",
-          },
-          ...ops,
-        ],
-        collective: null,
-      },
-    ],
-  };
-  const step = { buffers: [], weights: [], segments: [] };
-  const spec = { ...full, encode, step, tile: { size: grid * patch }, threads: 1 };
-  const engine = await openEngine(
-    { ...spec, tensors: { ...tensors, identity, ...extra } },
-    () => undefined,
-  );
-  try {
-    await engine.beginEpoch(1n, {
-      ...planPlacement(model.config, { size: 1, kvType: "f32", maxModelLen: 64 }),
-      wireType: "f32",
-      maxStepsInFlight: 1,
-      selectableIds: 512,
-      collectiveDeadlineMs: 20_000,
-    });
-    const tiles = [{ embeddingId: 1n, pixels: pixelsOf(probe, patch) }];
-    const { captured } = await engine.encode({
-      epoch: 1n,
-      encodeId: 1n,
-      tiles,
-      capture: ["input", label],
-    });
-    assert.deepEqual(captured["input"], probe.input, "the input reaches the part unchanged");
-    return captured[label];
-  } finally {
-    await engine.close();
-  }
+  const captured = await runProgram({
+    encode: behindInput(probe, patch),
+    tensors: { ...tensors, identity, ...extra },
+    tileSize: grid * patch,
+    pixels: pixelsOf(probe, patch),
+    capture: ["input", label],
+  });
+  assert.deepEqual(captured["input"], probe.input, "the input reaches the part unchanged");
+  return captured[label];
 }
 
 /** The ops of a program from the one labelled `first` to the one labelled `last`, on 4 rows. */
@@ -176,39 +155,34 @@ const { maps } = JSON.parse(
   await readFile(root("test/goldens/vit-block/pixel-shuffle.json"), "utf8"),
 ) as { maps: ShuffleMap[] };
 
+/** Buffers and weights of assemble_patches and pixel_shuffle; class token and positions are zero. */
+function shuffleProgram(grid: number, width: number): Program {
+  const places = grid * grid + 1;
+  const all = (tensor: string, rowCount: number, colCount: number) => [
+    { tensor, rowStart: 0, rowCount, colStart: 0, colCount },
+  ];
+  const [classRows, positionRows] = [all("class", width, 1), all("position", places, width)];
+  return {
+    buffers: [
+      { name: "rows", per: "tile", rows: grid * grid, width },
+      { name: "places", per: "tile", rows: places, width },
+      { name: "shuffled", per: "tile", rows: (grid * grid) / 4, width: 4 * width },
+    ],
+    weights: [
+      { kind: "vector", name: "class", length: width, pieces: classRows, zeros: [] },
+      { kind: "table", name: "position", rows: places, width, pieces: positionRows },
+    ],
+    segments: [],
+  };
+}
+
 for (const { grid, ps_version: order, sources } of maps)
   test(`pixel shuffle ${order}, grid ${grid}: every output token has the reference's sources`, async () => {
     const width = 16;
     const input = Float32Array.from({ length: grid * grid * width }, (_, i) => i);
     const zeros = await store("zeros", grid * grid + 1, width, () => 0);
     const vector = { ...zeros, bytes: 2 * width, rows: width, cols: 1 };
-    const whole = (tensor: string, rowCount: number, colCount: number) => [
-      { tensor, rowStart: 0, rowCount, colStart: 0, colCount },
-    ];
-    const program: Program = {
-      buffers: [
-        { name: "rows", per: "tile", rows: grid * grid, width },
-        { name: "places", per: "tile", rows: grid * grid + 1, width },
-        { name: "shuffled", per: "tile", rows: (grid * grid) / 4, width: 4 * width },
-      ],
-      weights: [
-        {
-          kind: "vector",
-          name: "class",
-          length: width,
-          pieces: whole("class", width, 1),
-          zeros: [],
-        },
-        {
-          kind: "table",
-          name: "position",
-          rows: grid * grid + 1,
-          width,
-          pieces: whole("position", grid * grid + 1, width),
-        },
-      ],
-      segments: [],
-    };
+    const program = shuffleProgram(grid, width);
     const ops: Op[] = [
       { op: "assemble_patches", x: 0, out: 1, classEmbedding: 0, position: 1 },
       { op: "pixel_shuffle", x: 1, out: 2, grid, order, label: "shuffled" },

@@ -119,7 +119,9 @@ class Pass {
     const first = outcomes[0]?.captured ?? {};
     const logits = outcomes.map(({ captured }) => captured["logits"] ?? new Float32Array(0));
     const rows = Array.from({ length: count }, (_, row) =>
-      logits.map((own) => own.subarray((row * own.length) / count, ((row + 1) * own.length) / count)),
+      logits.map((own) =>
+        own.subarray((row * own.length) / count, ((row + 1) * own.length) / count),
+      ),
     );
     return new Map([...Object.entries(first), ["logits", join(rows.flat())]]);
   }
