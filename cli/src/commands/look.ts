@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { Option, type Command } from "commander";
-import { whole } from "./options.js";
+import { above0, whole } from "./options.js";
 
 /** WTF-8's lone surrogates are three bytes from ED A0 80 on; each becomes one U+FFFD. */
 function decodeInput(bytes: Buffer): string {
@@ -86,7 +86,9 @@ interface PlanFlags {
 
 async function runPlan(flags: PlanFlags): Promise<void> {
   const { openModel, planPlacement } = await import("@tessera/model");
-  const { config } = await openModel(flags.model);
+  const model = await openModel(flags.model);
+  await model.checkIndex();
+  const { config } = model;
   const plan = planPlacement(config, {
     size: flags.tensorParallel,
     kvType: flags.kv,
@@ -98,13 +100,14 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   const rows = plan.ranks.map(
     (rank) =>
       `rank ${rank.rank}: weights ${gb(rank.weightBytes)}, cache ${gb(rank.cacheBytes)}, workspace ${gb(rank.workspaceBytes)}, ` +
-      `process ${gb(rank.processBytes)}, ${rank.feedForwardColumns} feed-forward columns, ${rank.kvHeads} key-value heads, encodes`,
+      `process ${gb(rank.processBytes)}, ${rank.feedForwardColumns} feed-forward columns, ${rank.kvHeads} key-value heads${rank.encodes ? ", encodes" : ""}`,
   );
   process.stdout.write(
     [
       `model: ${gb(plan.modelBytes.stored)} of bf16 weights with dummy heads, ${gb(plan.modelBytes.computed)} without`,
-      `cache: ${plan.cacheBytesPerToken} bytes per token (${plan.kvType}), ${plan.blockCount} blocks of 32`,
-      `exchange: ${plan.exchangeBytesPerToken} bytes per token over all ranks`,
+      `cache: ${plan.cacheBytesPerToken} bytes per token (${plan.kvType}), ${plan.blockCount} blocks of 32 tokens`,
+      `exchange over all ranks: ${plan.exchangeBytesPerToken} bytes per token decoded alone, ` +
+        `${Math.round(plan.exchangeBytesPerPromptToken)} per prompt token in steps of ${plan.maxBatchedTokens}`,
       ...rows,
       "",
     ].join("\n"),
@@ -117,7 +120,7 @@ function addPlan(program: Command): void {
     .description("which worker holds what, from config.json alone")
     .requiredOption("--model <dir>")
     .option("--tensor-parallel <size>", "1, 2, 4 or 8", whole, 1)
-    .option("--memory <GiB>", "of each worker", Number)
+    .option("--memory <GiB>", "of each worker", above0)
     .addOption(new Option("--kv <type>").choices(["f32", "bf16"]).default("f32"))
     .option("--max-model-len <tokens>", "", whole)
     .option("--json", "one line of JSON")

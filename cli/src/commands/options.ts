@@ -8,6 +8,13 @@ export function whole(text: string): number {
   return value;
 }
 
+export function above0(text: string): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value <= 0)
+    throw new InvalidArgumentError("must be a number above 0.");
+  return value;
+}
+
 export interface PlacementFlags {
   maxModelLen?: number;
   cacheMemory?: number;
