@@ -140,6 +140,7 @@ std::vector<Weight> load_weights(const Context& context, const Program& program,
 }
 
 uint64_t weight_bytes(const WeightSpec& spec) {
+  if (spec.kind == WeightKind::kLinear) return panel_bytes(spec.outputs, spec.inputs);
   const uint64_t values = static_cast<uint64_t>(spec.outputs) * spec.inputs;
   return values * (spec.kind == WeightKind::kVector ? sizeof(float) : sizeof(uint16_t));
 }

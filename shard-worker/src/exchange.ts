@@ -3,6 +3,8 @@ import { Worker } from "node:worker_threads";
 import { ServeError } from "@tessera/proto";
 import type { FromExchange, ToExchange } from "./exchange-messages.js";
 
+const CLOSE_DEADLINE_MS = 2000;
+
 export interface ExchangeEvents {
   onLost(epoch: bigint, rank: number, reason: string): void;
 }
@@ -63,8 +65,12 @@ export class Exchange {
     this.thread.postMessage({ kind: "leave" } satisfies ToExchange);
   }
 
+  /** The thread ends by itself, what native code holds of it given back; it is cut off only when that takes long. */
   async close(): Promise<void> {
+    const ended = new Promise<void>((resolve) => this.thread.once("exit", () => resolve()));
     this.thread.postMessage({ kind: "close" } satisfies ToExchange);
-    await this.thread.terminate();
+    const timer = setTimeout(() => void this.thread.terminate(), CLOSE_DEADLINE_MS);
+    await ended;
+    clearTimeout(timer);
   }
 }

@@ -89,10 +89,11 @@ class Pass {
     });
     const open = { sequenceId: 1n, promptLength: one.ids.length, tokenIds: [], sampling: GREEDY };
     const wanted = { candidates: 0, topLogprobs: 0, logprob: false, scoredTokenIds: [] };
+    const stepId = this.step++;
     const plan = {
       epoch: 1n,
-      stepId: this.step++,
-      releasedStep: 0n,
+      stepId,
+      releasedStep: stepId - 1n,
       deadlineMs: 20_000,
       opened: start === 0 ? [open] : [],
       closedSequenceIds: [],
