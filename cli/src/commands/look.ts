@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { Option, type Command } from "commander";
-import { above0, whole } from "./options.js";
+import { above0, from1, whole } from "./options.js";
 
 /** WTF-8's lone surrogates are three bytes from ED A0 80 on; each becomes one U+FFFD. */
 function decodeInput(bytes: Buffer): string {
@@ -29,8 +29,8 @@ function addTokenize(program: Command): void {
         special: flags.special === true,
       });
       const tokens = ids.map((id) => tokenizer.token(id) ?? "");
-      const plain = ids.map((id, i) => `${id}\t${tokens[i]}`).join("\n");
-      process.stdout.write(`${flags.json === true ? JSON.stringify({ ids, tokens }) : plain}\n`);
+      const plain = ids.map((id, i) => `${id}\t${tokens[i]}\n`).join("");
+      process.stdout.write(flags.json === true ? `${JSON.stringify({ ids, tokens })}\n` : plain);
     });
 }
 
@@ -67,8 +67,8 @@ function addTiles(program: Command): void {
   program
     .command("tiles <file>")
     .description("how a picture is cut")
-    .option("--image-size <pixels>", "of a tile", whole, 448)
-    .option("--max-tiles <count>", "without the thumbnail", whole, 6)
+    .option("--image-size <pixels>", "of a tile, 1 to 4096", from1(4096), 448)
+    .option("--max-tiles <count>", "without the thumbnail, 1 to 64", from1(64), 6)
     .option("-o, --output <dir>", "writes the tiles as PNG")
     .option("--json", "one line of JSON")
     .addHelpText("after", "\nExample:\n  tessera tiles page.png --json\n")
