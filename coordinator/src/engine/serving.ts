@@ -106,7 +106,10 @@ export class Serving {
     const context: PrepareContext = {
       servedName: options.servedModelName ?? model.name,
       tokenizer,
-      limits: REQUEST_LIMITS,
+      limits: {
+        ...REQUEST_LIMITS,
+        maxChoices: Math.min(REQUEST_LIMITS.maxChoices, plan.maxSequences),
+      },
       maxModelLen: plan.maxModelLen,
       stopTokenIds: model.stopTokenIds,
       defaultMaxTiles: model.config.tile.maxTiles,
@@ -116,7 +119,11 @@ export class Serving {
     };
     const metrics = new CoordinatorMetrics(Object.keys(GRPC_STATUS), size);
     const loop = new EngineLoop({
-      limits: { ...plan, maxRequests: options.maxRequests },
+      limits: {
+        ...plan,
+        vocabulary: model.config.decoder.vocabularySize,
+        maxRequests: options.maxRequests,
+      },
       metrics,
       createText: (request) => createChoiceText(request, tokenizer),
       nowMs: () => performance.now(),
