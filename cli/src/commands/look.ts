@@ -97,10 +97,16 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   });
   if (flags.json === true) return void process.stdout.write(`${JSON.stringify(plan)}\n`);
   const gb = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
-  const rows = plan.ranks.map(
-    (rank) =>
-      `rank ${rank.rank}: weights ${gb(rank.weightBytes)}, cache ${gb(rank.cacheBytes)}, workspace ${gb(rank.workspaceBytes)}, ` +
-      `process ${gb(rank.processBytes)}, ${rank.feedForwardColumns} feed-forward columns, ${rank.kvHeads} key-value heads${rank.encodes ? ", encodes" : ""}`,
+  const rows = plan.ranks.map((rank) =>
+    [
+      `rank ${rank.rank}: weights ${gb(rank.weightBytes)}`,
+      `cache ${gb(rank.cacheBytes)}`,
+      `workspace ${gb(rank.workspaceBytes)}`,
+      `process ${gb(rank.processBytes)}`,
+      `${rank.feedForwardColumns} feed-forward columns`,
+      `${rank.kvHeads} key-value heads`,
+      ...(rank.encodes ? ["encodes"] : []),
+    ].join(", "),
   );
   process.stdout.write(
     [

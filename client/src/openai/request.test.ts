@@ -11,83 +11,86 @@ const ask = (url: unknown) => [
   { role: "user", content: [{ type: "image_url", image_url: { url } }] },
 ];
 
-test("a body with everything becomes the request", async () => {
-  const got = await toGenerateRequest({
-    model: "m",
-    messages: [
-      { role: "system", content: "Be brief." },
-      { role: "user", content: [...(ask(picture)[0]?.content ?? []), { type: "text", text: "?" }] },
-      { role: "assistant", content: "yes" },
-    ],
-    max_completion_tokens: 7,
-    max_tokens: 9,
-    min_tokens: 2,
-    n: 3,
-    stop: ["a", "b"],
-    stop_token_ids: [5],
-    ignore_eos: true,
-    seed: 42,
-    temperature: 0.5,
-    top_p: 0.9,
-    top_k: 4,
-    min_p: 0.1,
-    repetition_penalty: 1.1,
-    presence_penalty: -1,
-    frequency_penalty: 1,
-    logit_bias: { "7": -3 },
-    logprobs: true,
-    top_logprobs: 2,
-    return_token_ids: true,
-    skip_special_tokens: false,
-    include_stop_str_in_output: true,
-    bad_words: ["x"],
-    allowed_token_ids: [1, 2],
-    priority: -1,
-    user: "someone",
-    metadata: { a: "b" },
-    stream: false,
-  });
-  assert.deepEqual(got, {
-    model: "m",
-    messages: [
-      { role: Role.SYSTEM, parts: [{ content: { case: "text", value: "Be brief." } }] },
-      {
-        role: Role.USER,
-        parts: [
-          {
-            content: {
-              case: "image",
-              value: { data: Buffer.from("bytes"), mediaType: "image/png" },
-            },
+const everything = {
+  model: "m",
+  messages: [
+    { role: "system", content: "Be brief." },
+    { role: "user", content: [...(ask(picture)[0]?.content ?? []), { type: "text", text: "?" }] },
+    { role: "assistant", content: "yes" },
+  ],
+  max_completion_tokens: 7,
+  max_tokens: 9,
+  min_tokens: 2,
+  n: 3,
+  stop: ["a", "b"],
+  stop_token_ids: [5],
+  ignore_eos: true,
+  seed: 42,
+  temperature: 0.5,
+  top_p: 0.9,
+  top_k: 4,
+  min_p: 0.1,
+  repetition_penalty: 1.1,
+  presence_penalty: -1,
+  frequency_penalty: 1,
+  logit_bias: { "7": -3 },
+  logprobs: true,
+  top_logprobs: 2,
+  return_token_ids: true,
+  skip_special_tokens: false,
+  include_stop_str_in_output: true,
+  bad_words: ["x"],
+  allowed_token_ids: [1, 2],
+  priority: -1,
+  user: "someone",
+  metadata: { a: "b" },
+  stream: false,
+};
+
+const asRequest = {
+  model: "m",
+  messages: [
+    { role: Role.SYSTEM, parts: [{ content: { case: "text", value: "Be brief." } }] },
+    {
+      role: Role.USER,
+      parts: [
+        {
+          content: {
+            case: "image",
+            value: { data: Buffer.from("bytes"), mediaType: "image/png" },
           },
-          { content: { case: "text", value: "?" } },
-        ],
-      },
-      { role: Role.ASSISTANT, parts: [{ content: { case: "text", value: "yes" } }] },
-    ],
-    maxTokens: 7,
-    minTokens: 2,
-    n: 3,
-    priority: -1,
-    returnTokenIds: true,
-    skipSpecialTokens: false,
-    includeStopText: true,
-    topLogprobs: 2,
-    stop: { texts: ["a", "b"], tokenIds: [5], ignoreEos: true },
-    sampling: {
-      temperature: 0.5,
-      topP: 0.9,
-      topK: 4,
-      minP: 0.1,
-      seed: 42n,
-      repetitionPenalty: 1.1,
-      presencePenalty: -1,
-      frequencyPenalty: 1,
-      logitBias: { 7: -3 },
-      allowedTokenIds: [1, 2],
-      badWords: ["x"],
+        },
+        { content: { case: "text", value: "?" } },
+      ],
     },
-  });
+    { role: Role.ASSISTANT, parts: [{ content: { case: "text", value: "yes" } }] },
+  ],
+  maxTokens: 7,
+  minTokens: 2,
+  n: 3,
+  priority: -1,
+  returnTokenIds: true,
+  skipSpecialTokens: false,
+  includeStopText: true,
+  topLogprobs: 2,
+  stop: { texts: ["a", "b"], tokenIds: [5], ignoreEos: true },
+  sampling: {
+    temperature: 0.5,
+    topP: 0.9,
+    topK: 4,
+    minP: 0.1,
+    seed: 42n,
+    repetitionPenalty: 1.1,
+    presencePenalty: -1,
+    frequencyPenalty: 1,
+    logitBias: { 7: -3 },
+    allowedTokenIds: [1, 2],
+    badWords: ["x"],
+  },
+};
+
+test("a body with everything becomes the request", async () => {
+  assert.deepEqual(await toGenerateRequest(everything), asRequest);
 });
 
 test("what is absent or null stays unset; a stop may be one text", async () => {

@@ -102,7 +102,7 @@ const refused: [string, string[], RegExp][] = [
   [
     "16 ranks",
     ["--tensor-parallel", "16"],
-    /size 16: the 8 key-value heads give 8 lanes, and a rank holds whole lanes; possible: 1, 2, 4, 8; next: 8/,
+    /size 16: the 8 key-value heads give 8 lanes, .*whole lanes; possible: 1, 2, 4, 8; next: 8/,
   ],
   ["3 ranks", ["--tensor-parallel", "3"], /size 3: .*next: 2/],
   ["0 ranks", ["--tensor-parallel", "0"], /size 0: .*next: 1/],
