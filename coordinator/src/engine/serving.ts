@@ -203,15 +203,7 @@ export class Serving {
         `${JSON.stringify(requestId)} is running`,
         "REQUEST_EXISTS",
       );
-    if (this.running.size >= this.options.maxRequests)
-      throw new ServeError(
-        "OVERLOADED",
-        `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`,
-        {
-          quota: "requests",
-          retryDelayMs: 1000,
-        },
-      );
+    this.checkRoom();
     this.running.set(requestId, undefined);
     try {
       const prepared = await prepareRequest(
@@ -225,6 +217,18 @@ export class Serving {
     } finally {
       this.running.delete(requestId);
     }
+  }
+
+  private checkRoom(): void {
+    if (this.running.size >= this.options.maxRequests)
+      throw new ServeError(
+        "OVERLOADED",
+        `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`,
+        {
+          quota: "requests",
+          retryDelayMs: 1000,
+        },
+      );
   }
 
   private serve(prepared: PreparedRequest, sink: RequestSink, signal: AbortSignal): Promise<void> {
@@ -255,9 +259,17 @@ export class Serving {
     });
   }
 
+  /** Takes an admission slot too: pictures are decoded. */
   async count(message: GenerateRequest, signal: AbortSignal): Promise<PreparedRequest> {
     const checked = checkRequest(message, this.context);
-    return prepareRequest(checked, { requestId: "", tenant: TENANT }, this.context, signal);
+    this.checkRoom();
+    const slot = `count-${randomUUID()}`;
+    this.running.set(slot, undefined);
+    try {
+      return await prepareRequest(checked, { requestId: "", tenant: TENANT }, this.context, signal);
+    } finally {
+      this.running.delete(slot);
+    }
   }
 
   abort(requestId: string): void {
