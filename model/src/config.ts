@@ -37,6 +37,11 @@ export interface ModelConfig {
   tile: { size: number; maxTiles: number; useThumbnail: boolean; rows: number };
 }
 
+/** Of any width or length; native code indexes with 32 bits. */
+const MAX_SIZE = 2 ** 24;
+const MAX_LAYERS = 1024;
+const MAX_HEAD_DIM = 256;
+
 /** Dummy heads behind the real ones in NVLM's vision attention tensors (spec 3.2). */
 export const DUMMY_HEADS = 7;
 /** LayerNorm of the projector: PyTorch's default (spec 1.4). */
@@ -68,9 +73,10 @@ class Keys {
       this.wrong(key, "must be a number above 0");
     return value;
   }
-  whole(key: string, fallback?: number): number {
+  whole(key: string, fallback?: number, limit = MAX_SIZE): number {
     const value = this.number(key, fallback);
-    if (!Number.isSafeInteger(value)) this.wrong(key, "must be a whole number");
+    if (!Number.isInteger(value)) this.wrong(key, "must be a whole number");
+    if (value > limit) this.wrong(key, `limit ${limit}`);
     return value;
   }
   oneOf<T>(key: string, allowed: readonly T[], fallback?: T): T {
@@ -87,24 +93,30 @@ class Keys {
   }
 }
 
+function parseHeadDim(keys: Keys, headDim: number): number {
+  const must = `must leave heads of a multiple of 16 up to ${MAX_HEAD_DIM}, not ${headDim}`;
+  if (headDim % 16 !== 0 || headDim > MAX_HEAD_DIM) keys.wrong("num_attention_heads", must);
+  return headDim;
+}
+
+/** `rope_scaling` is ignored, as in the reference; attention is always full (spec 4.3). */
 function parseDecoder(keys: Keys): DecoderConfig {
   const architectures = keys.raw("architectures");
   if (!Array.isArray(architectures) || architectures[0] !== "Qwen2ForCausalLM")
     keys.wrong("architectures", 'must be ["Qwen2ForCausalLM"]');
   keys.oneOf("hidden_act", ["silu"], "silu");
   keys.oneOf("tie_word_embeddings", [false], false);
+  keys.oneOf("use_sliding_window", [false], false);
   const hiddenSize = keys.whole("hidden_size");
   const heads = keys.whole("num_attention_heads");
   const kvHeads = keys.whole("num_key_value_heads");
   if (hiddenSize % heads !== 0) keys.wrong("num_attention_heads", `must divide ${hiddenSize}`);
   if (heads % kvHeads !== 0) keys.wrong("num_key_value_heads", `must divide ${heads}`);
-  const headDim = hiddenSize / heads;
-  if (headDim % 16 !== 0)
-    keys.wrong("num_attention_heads", `must leave heads of a multiple of 16, not ${headDim}`);
+  const headDim = parseHeadDim(keys, hiddenSize / heads);
   const eos = keys.raw("eos_token_id");
   return {
     hiddenSize,
-    layers: keys.whole("num_hidden_layers"),
+    layers: keys.whole("num_hidden_layers", undefined, MAX_LAYERS),
     heads,
     kvHeads,
     headDim,
@@ -130,12 +142,10 @@ function parseVision(keys: Keys): VisionConfig {
   keys.oneOf("qkv_bias", [false], false);
   const hiddenSize = keys.whole("hidden_size");
   const heads = keys.whole("num_attention_heads");
-  const headDim = hiddenSize / heads;
-  if (headDim % 16 !== 0)
-    keys.wrong("num_attention_heads", `must leave heads of a multiple of 16, not ${headDim}`);
+  const headDim = parseHeadDim(keys, hiddenSize / heads);
   return {
     hiddenSize,
-    layers: keys.whole("num_hidden_layers"),
+    layers: keys.whole("num_hidden_layers", undefined, MAX_LAYERS),
     heads,
     storedHeads: heads + DUMMY_HEADS,
     headDim,

@@ -16,6 +16,8 @@ export interface ModelFolder {
   config: ModelConfig;
   /** generation_config.json's eos_token_id, else llm_config's. */
   stopTokenIds: number[];
+  /** That model.safetensors.index.json, where there is one, names every tensor; no weight file is opened. */
+  checkIndex(): Promise<void>;
   /** Every needed tensor, checked. @throws ModelError BAD_MODEL */
   tensors(): Promise<Record<string, TensorSource>>;
   /** Hex SHA-256 of config.json and of every tensor's name, shape, type and place. */
@@ -43,15 +45,27 @@ async function readJsonIfThere(path: string): Promise<Record<string, unknown> | 
   return there ? ((await readJson(path)) as Record<string, unknown>) : undefined;
 }
 
+const INDEX = "model.safetensors.index.json";
+
+/** Tensor → file, as the index says; undefined without an index. */
+async function readIndex(dir: string): Promise<Record<string, string> | undefined> {
+  const index = await readJsonIfThere(join(dir, INDEX));
+  if (index === undefined) return undefined;
+  const map = index["weight_map"];
+  if (typeof map !== "object" || map === null || Array.isArray(map))
+    throw new ModelError("BAD_MODEL", `${INDEX}: weight_map is no object`);
+  for (const file of Object.values(map) as unknown[])
+    if (typeof file !== "string" || file !== basename(file) || file === "")
+      throw new ModelError("BAD_MODEL", `${INDEX}: file name ${JSON.stringify(file)}`);
+  return map as Record<string, string>;
+}
+
 /** File of each tensor, from the index or the single file. */
 async function readStored(dir: string): Promise<Map<string, StoredTensor>> {
-  const index = await readJsonIfThere(join(dir, "model.safetensors.index.json"));
-  if (index === undefined) return readSafetensors(join(dir, "model.safetensors"));
-  const map = (index["weight_map"] ?? {}) as Record<string, string>;
+  const map = await readIndex(dir);
+  if (map === undefined) return readSafetensors(join(dir, "model.safetensors"));
   const all = new Map<string, StoredTensor>();
   for (const file of new Set(Object.values(map))) {
-    if (typeof file !== "string" || file !== basename(file))
-      throw new ModelError("BAD_MODEL", `model.safetensors.index.json: file name ${String(file)}`);
     for (const [name, tensor] of await readSafetensors(join(dir, file)))
       if (map[name] === file) all.set(name, tensor);
   }
@@ -89,6 +103,14 @@ export async function openModel(path: string): Promise<ModelFolder> {
     name: basename(dir),
     config,
     stopTokenIds: stops.length > 0 ? stops : config.decoder.eosTokenIds,
+    async checkIndex() {
+      const map = await readIndex(dir);
+      const missing = [...tensorShapes(config).keys()].find(
+        (name) => map !== undefined && !Object.hasOwn(map, name),
+      );
+      if (missing !== undefined)
+        throw new ModelError("BAD_MODEL", `${INDEX}: tensor ${missing}: missing`);
+    },
     async tensors() {
       const needed = [...(await stored())].filter(([name]) => tensorShapes(config).has(name));
       return Object.fromEntries(

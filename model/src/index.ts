@@ -1,6 +1,7 @@
 export * from "./architectures/nvlm-d.js";
 export * from "./config.js";
 export * from "./errors.js";
+export { DIRECT_BYTES, exchangeBytes } from "./estimate.js";
 export * from "./folder.js";
 export * from "./lanes.js";
 export * from "./placement.js";

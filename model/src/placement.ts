@@ -3,8 +3,8 @@ import { createHash } from "node:crypto";
 import { rankProgram } from "./architectures/nvlm-d.js";
 import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
-import { laneCount, headStarts, rankRange } from "./lanes.js";
-import type { BufferSpec, Program, WeightSpec } from "./program.js";
+import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
+import { checkTensorParallelSize, laneCount, headStarts, rankRange } from "./lanes.js";
 import { tensorShapes } from "./tensors.js";
 
 export const BLOCK_TOKENS = 32;
@@ -69,49 +69,12 @@ export interface PlacementPlan {
   coordinator: CoordinatorPlan;
   /** Over all ranks. */
   cacheBytesPerToken: number;
-  /** Sent by all ranks for one token, f32 on the wire. */
+  /** Sent by all ranks for a token that is decoded alone, f32 on the wire. */
   exchangeBytesPerToken: number;
+  /** The same for a prompt token, in steps of `maxBatchedTokens`. */
+  exchangeBytesPerPromptToken: number;
   /** bf16 bytes of the checkpoint, with and without dummy heads. */
   modelBytes: { stored: number; computed: number };
-}
-
-function weightBytes(weights: WeightSpec[]): number {
-  return weights.reduce((sum, weight) => {
-    if (weight.kind === "vector") return sum + 4 * weight.length;
-    if (weight.kind === "table") return sum + 2 * weight.rows * weight.width;
-    // Panels hold a multiple of 64 outputs.
-    return sum + 2 * Math.ceil(weight.outputs / 64) * 64 * weight.inputs;
-  }, 0);
-}
-
-type Items = Record<BufferSpec["per"], number>;
-
-/** Bytes of a program's workspace: the greatest sum of buffers that live at one op. */
-function workspaceBytes(program: Program, items: Items): number {
-  const ops = program.segments.flatMap((segment) => [
-    ...segment.ops.map((op) => Object.entries(op) as [string, unknown][]),
-    ...(segment.collective === null
-      ? []
-      : [[["x", segment.collective.buffer] as [string, unknown]]]),
-  ]);
-  const uses = new Set(["x", "out", "h", "y", "qkv", "logits"]);
-  const life = program.buffers.map(() => ({ first: Infinity, last: -1 }));
-  ops.forEach((fields, at) => {
-    for (const [key, value] of fields) {
-      const entry = uses.has(key) && typeof value === "number" ? life[value] : undefined;
-      if (entry === undefined) continue;
-      entry.first = Math.min(entry.first, at);
-      entry.last = Math.max(entry.last, at);
-    }
-  });
-  const peaks = ops.map((_, at) =>
-    program.buffers.reduce((sum, buffer, id) => {
-      const entry = life[id];
-      if (entry === undefined || entry.first > at || entry.last < at) return sum;
-      return sum + 4 * items[buffer.per] * buffer.rows * buffer.width;
-    }, 0),
-  );
-  return Math.max(0, ...peaks);
 }
 
 function cacheBytesPerToken(config: ModelConfig, kvHeads: number, kvType: KvType): number {
@@ -119,10 +82,13 @@ function cacheBytesPerToken(config: ModelConfig, kvHeads: number, kvType: KvType
   return layers * 2 * kvHeads * headDim * (kvType === "bf16" ? 2 : 4);
 }
 
-/** Two all-reduces a layer and the embedding's, each rank's partial to every other. */
-function exchangeBytes(config: ModelConfig, size: number): number {
-  const calls = 2 * config.decoder.layers + 1;
-  return calls * config.decoder.hiddenSize * 4 * size * (size - 1);
+function exchangePerToken(config: ModelConfig, size: number, maxBatchedTokens: number) {
+  const { step } = rankProgram(config, { rank: 0, size });
+  const bytes = (rows: number) => exchangeBytes(step, { size, rows, wireType: "f32" });
+  return {
+    exchangeBytesPerToken: bytes(1),
+    exchangeBytesPerPromptToken: bytes(maxBatchedTokens) / maxBatchedTokens,
+  };
 }
 
 function modelBytes(config: ModelConfig) {
@@ -140,6 +106,11 @@ function checkModelLen(config: ModelConfig, options: PlacementOptions): number {
   if (!Number.isSafeInteger(length) || length < 1 || length > limit)
     throw new ModelError("INVALID_ARGUMENT", `max-model-len ${length}: must be 1…${limit}`);
   return length;
+}
+
+function checkBytes(name: string, bytes: number | undefined): void {
+  if (bytes === undefined || (Number.isFinite(bytes) && bytes > 0)) return;
+  throw new ModelError("INVALID_ARGUMENT", `${name}: ${bytes} bytes, must be above 0`);
 }
 
 interface Limits {
@@ -192,23 +163,29 @@ function chooseBlocks(
   const taken = Math.max(
     ...ranks.map((r) => r.weightBytes + r.workspaceBytes + r.processBytes + r.trafficBytes),
   );
-  const free = options.memoryBytes === undefined ? undefined : options.memoryBytes - taken;
-  const bytes = options.cacheBytes ?? free;
+  const memory = options.memoryBytes;
+  const bytes = options.cacheBytes ?? (memory === undefined ? undefined : memory - taken);
   const blocks =
     bytes === undefined
       ? perSequence * Math.max(1, Math.ceil(limits.maxSequences / 16))
       : Math.floor(bytes / blockBytes);
-  if (blocks < perSequence)
-    throw new ModelError(
-      "INVALID_ARGUMENT",
-      `cache of ${bytes ?? 0} bytes a rank: a sequence of ${limits.maxModelLen} tokens needs ` +
-        `${perSequence * blockBytes}; give more memory, or a smaller max-model-len`,
-    );
-  return blocks;
+  if (blocks >= perSequence) return blocks;
+  const given =
+    options.cacheBytes === undefined
+      ? `memory of ${memory ?? 0} bytes a rank: weights, workspace and process take ${taken}`
+      : `cache of ${options.cacheBytes} bytes a rank`;
+  throw new ModelError(
+    "INVALID_ARGUMENT",
+    `${given}; the cache of one sequence of ${limits.maxModelLen} tokens needs ` +
+      `${perSequence * blockBytes}; give more memory, or a smaller max-model-len`,
+  );
 }
 
 /** @throws ModelError INVALID_ARGUMENT when size, length or memory do not fit the model. */
 export function planPlacement(config: ModelConfig, options: PlacementOptions): PlacementPlan {
+  checkTensorParallelSize(config, options.size);
+  checkBytes("cache-memory", options.cacheBytes);
+  checkBytes("memory", options.memoryBytes);
   const maxModelLen = checkModelLen(config, options);
   const limits: Limits = {
     maxModelLen,
@@ -238,7 +215,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
       trafficBytes: TRAFFIC_BYTES.coordinator,
     },
     cacheBytesPerToken: cacheBytesPerToken(config, config.decoder.kvHeads, options.kvType),
-    exchangeBytesPerToken: exchangeBytes(config, options.size),
+    ...exchangePerToken(config, options.size, limits.maxBatchedTokens),
     modelBytes: modelBytes(config),
   };
 }

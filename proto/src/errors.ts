@@ -65,6 +65,16 @@ export interface ServeErrorOptions {
   cause?: unknown;
 }
 
+/** What a trailer holds of a refusal: HTTP/2 headers have a limit of 64 KiB, texts are up to 4 bytes a character. */
+const MAX_VIOLATIONS = 16;
+const MAX_MESSAGE = 1024;
+const MAX_FIELD_TEXT = 256;
+
+function shorten(text: string, limit: number): string {
+  if (text.length <= limit) return text;
+  return `${text.slice(0, limit).toWellFormed()} … (${text.length} characters)`;
+}
+
 /** A failure of operation: its message names the field, the limit and the value. */
 export class ServeError extends Error {
   readonly code: ServeErrorCode;
@@ -107,6 +117,7 @@ export class ServeError extends Error {
 
   /** What a grpc-js server answers with. */
   toStatus(): Partial<StatusObject> & { code: status; details: string; metadata: Metadata } {
+    const message = shorten(this.message, MAX_MESSAGE);
     const details: Any[] = [
       anyPack(
         ErrorInfoSchema,
@@ -121,7 +132,14 @@ export class ServeError extends Error {
       details.push(
         anyPack(
           BadRequestSchema,
-          create(BadRequestSchema, { fieldViolations: [...this.violations] }),
+          create(BadRequestSchema, {
+            fieldViolations: this.violations
+              .slice(0, MAX_VIOLATIONS)
+              .map(({ field, description }) => ({
+                field: shorten(field, MAX_FIELD_TEXT),
+                description: shorten(description, MAX_FIELD_TEXT),
+              })),
+          }),
         ),
       );
     if (this.retryDelayMs !== undefined)
@@ -136,35 +154,44 @@ export class ServeError extends Error {
         anyPack(
           QuotaFailureSchema,
           create(QuotaFailureSchema, {
-            violations: [{ subject: this.quota, description: this.message }],
+            violations: [{ subject: this.quota, description: message }],
           }),
         ),
       );
-    const body = create(StatusSchema, { code: this.grpcStatus, message: this.message, details });
+    const body = create(StatusSchema, { code: this.grpcStatus, message, details });
     const metadata = new Metadata();
     metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, body)));
-    return { code: this.grpcStatus, details: this.message, metadata };
+    return { code: this.grpcStatus, details: message, metadata };
   }
 
-  /** Reads what a grpc-js client got; undefined when the peer sent no Tessera details. */
+  /** Reads what a grpc-js client got; undefined when the peer sent no Tessera details, or damaged ones. */
   static fromStatus(error: { details?: string; metadata?: Metadata }): ServeError | undefined {
     const raw = error.metadata?.get("grpc-status-details-bin")[0];
     if (!(raw instanceof Uint8Array)) return undefined;
-    const body = fromBinary(StatusSchema, raw);
-    const info = findDetail(body.details, ErrorInfoSchema);
-    if (info === undefined || !(info.reason in GRPC_STATUS)) return undefined;
-    const bad = findDetail(body.details, BadRequestSchema);
-    const retry = findDetail(body.details, RetryInfoSchema)?.retryDelay;
-    const quota = findDetail(body.details, QuotaFailureSchema)?.violations[0];
-    return new ServeError(info.reason as ServeErrorCode, body.message, {
-      metadata: info.metadata,
-      violations:
-        bad?.fieldViolations.map(({ field, description }) => ({ field, description })) ?? [],
-      ...(retry === undefined ? {} : { retryDelayMs: durationToMillis(retry) }),
-      ...(quota === undefined ? {} : { quota: quota.subject }),
-      cause: error,
-    });
+    try {
+      return readStatus(raw, error);
+    } catch {
+      return undefined;
+    }
   }
+}
+
+/** @throws Error on bytes that are no google.rpc.Status. */
+function readStatus(raw: Uint8Array, cause: unknown): ServeError | undefined {
+  const body = fromBinary(StatusSchema, raw);
+  const info = findDetail(body.details, ErrorInfoSchema);
+  if (info === undefined || !Object.hasOwn(GRPC_STATUS, info.reason)) return undefined;
+  const bad = findDetail(body.details, BadRequestSchema);
+  const retry = findDetail(body.details, RetryInfoSchema)?.retryDelay;
+  const quota = findDetail(body.details, QuotaFailureSchema)?.violations[0];
+  return new ServeError(info.reason as ServeErrorCode, body.message, {
+    metadata: info.metadata,
+    violations:
+      bad?.fieldViolations.map(({ field, description }) => ({ field, description })) ?? [],
+    ...(retry === undefined ? {} : { retryDelayMs: durationToMillis(retry) }),
+    ...(quota === undefined ? {} : { quota: quota.subject }),
+    cause,
+  });
 }
 
 function findDetail<D extends DescMessage>(details: Any[], schema: D): MessageShape<D> | undefined {
@@ -176,8 +203,9 @@ function findDetail<D extends DescMessage>(details: Any[], schema: D): MessageSh
 }
 
 export function millisToDuration(millis: number): { seconds: bigint; nanos: number } {
-  const nanos = BigInt(Math.round(millis * 1e6));
-  return { seconds: nanos / 1_000_000_000n, nanos: Number(nanos % 1_000_000_000n) };
+  const nanos = Math.round((millis % 1e3) * 1e6);
+  const seconds = BigInt(Math.trunc(millis / 1e3) + Math.trunc(nanos / 1e9));
+  return { seconds, nanos: nanos % 1e9 };
 }
 
 export function durationToMillis(duration: { seconds: bigint; nanos: number }): number {

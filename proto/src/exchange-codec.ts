@@ -21,6 +21,9 @@ const KEY_TAGS = { hello: 0x0a, collective: 0x12, embedding: 0x1a } as const;
 /** At most this many bytes stand before a payload. */
 export const MAX_HEADER_BYTES = 96;
 
+/** A plan hash is hex SHA-256. */
+const MAX_HASH_BYTES = 64;
+
 function putVarint(out: number[], value: bigint): void {
   let rest = BigInt.asUintN(64, value);
   while (rest >= 0x80n) {
@@ -42,6 +45,8 @@ function keyBytes(frame: Omit<RawFrame, "payload">): number[] {
   putField(key, 2, frame.sequence);
   if (frame.kind === "hello") {
     const hash = Buffer.from(frame.planHash, "utf8");
+    if (hash.length > MAX_HASH_BYTES)
+      throw new RangeError(`plan hash of ${hash.length} bytes, limit ${MAX_HASH_BYTES}`);
     if (hash.length > 0) key.push(0x1a, hash.length, ...hash);
   } else {
     putField(key, 3, frame.item);
@@ -102,9 +107,10 @@ class Reader {
   fields(take: (field: number, value: bigint | Uint8Array) => void): void {
     while (this.at < this.bytes.length) {
       const tag = Number(this.varint());
+      if (tag > 0xffffffff || tag < 8) throw new RangeError(`frame has field number ${tag / 8}`);
       const type = tag & 7;
       if (type !== 0 && type !== 2) throw new RangeError(`frame has a field of wire type ${type}`);
-      take(tag >> 3, type === 0 ? this.varint() : this.block());
+      take(tag >>> 3, type === 0 ? this.varint() : this.block());
     }
   }
 }
@@ -117,6 +123,13 @@ function asNumber(value: bigint | Uint8Array): bigint {
 function asBytes(value: bigint | Uint8Array): Uint8Array {
   if (typeof value === "bigint") throw new RangeError("frame has a number where bytes must be");
   return value;
+}
+
+function asPlace(value: bigint | Uint8Array, name: string): number {
+  const place = Number(asNumber(value));
+  if (!Number.isSafeInteger(place))
+    throw new RangeError(`frame has an ${name} of ${String(value)}`);
+  return place;
 }
 
 function readKey(frame: RawFrame, bytes: Uint8Array): void {
@@ -153,8 +166,8 @@ export function decodeFrame(bytes: Uint8Array): RawFrame {
         frame.kind = kind;
         readKey(frame, asBytes(value));
       }
-      if (field === 4) frame.offset = Number(asNumber(value));
-      if (field === 5) frame.total = Number(asNumber(value));
+      if (field === 4) frame.offset = asPlace(value, "offset");
+      if (field === 5) frame.total = asPlace(value, "total");
       if (field === 6) frame.payload = asBytes(value);
     });
   });

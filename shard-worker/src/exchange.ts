@@ -67,9 +67,9 @@ export class Exchange {
     this.thread.postMessage({ kind: "leave" } satisfies ToExchange);
   }
 
-  /** The thread must have let go of the engine before it ends: the engine calls into it. */
+  /** The thread ends by itself, what native code holds of it given back; it is cut off only when that takes long. */
   async close(): Promise<void> {
-    const ended = new Promise((resolve) => this.thread.once("exit", resolve));
+    const ended = new Promise<void>((resolve) => this.thread.once("exit", () => resolve()));
     this.thread.postMessage({ kind: "close" } satisfies ToExchange);
     const timer = setTimeout(() => void this.thread.terminate(), CLOSE_DEADLINE_MS);
     await ended;

@@ -29,8 +29,8 @@ export interface WorkerOptions {
   memoryBytes?: number | undefined;
   /** How long the exchange thread polls after a frame instead of sleeping; default: by the machine's cores. */
   exchangeSpinUs?: number | undefined;
-  /** grpc.reflection beside the services. */
-  reflection: boolean;
+  /** grpc.reflection beside the services; default: off. */
+  reflection?: boolean | undefined;
   logLevel: string;
 }
 

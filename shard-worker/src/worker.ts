@@ -123,7 +123,7 @@ async function startRank(options: WorkerOptions, parts: RankParts): Promise<Runn
   };
   server.addService(serviceDefinition(Shard), shardService(context));
   health.addToServer(server);
-  if (options.reflection) reflection().addToServer(server);
+  if (options.reflection === true) reflection().addToServer(server);
   let probes: Probes | undefined;
   const close = async () => {
     await keeper?.close();

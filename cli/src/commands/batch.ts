@@ -1,10 +1,10 @@
 /** tessera batch: OpenAI batch lines in and out, in input order. */
-import { open, readFile, rename } from "node:fs/promises";
+import { open, readFile, rename, rm } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
 import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
-import { addPlacement, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, from1, whole, type PlacementFlags } from "./options.js";
 
 interface BatchFlags extends PlacementFlags {
   model?: string;
@@ -28,45 +28,51 @@ function fault(code: string, message: string, param: string | null = null) {
   return { code, message, param };
 }
 
-function parseLine(bytes: Uint8Array, number: number, seen: Set<string>): Line {
+function parseJson(bytes: Uint8Array): Record<string, unknown> {
+  const json: unknown = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  if (typeof json !== "object" || json === null || Array.isArray(json))
+    throw new TypeError("it is no JSON object");
+  return json as Record<string, unknown>;
+}
+
+/** `number` is counted from 1, empty lines included. */
+function parseLine({ bytes, number }: RawLine, seen: Set<string>): Line {
+  const wrong = (customId: string | null, code: string, message: string, param?: string): Line => ({
+    customId,
+    error: fault(code, `line ${number}: ${message}`, param),
+  });
   let json: Record<string, unknown>;
   try {
-    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)) as Record<
-      string,
-      unknown
-    >;
+    json = parseJson(bytes);
   } catch (error) {
-    return { customId: null, error: fault("invalid_json", `line ${number}: ${String(error)}`) };
+    return wrong(null, "invalid_json", error instanceof Error ? error.message : String(error));
   }
-  const customId = typeof json["custom_id"] === "string" ? json["custom_id"] : null;
-  if (customId === null)
-    return {
-      customId,
-      error: fault("invalid_request", `line ${number}: custom_id is missing`, "custom_id"),
-    };
-  if (seen.has(customId))
-    return {
-      customId,
-      error: fault(
-        "duplicate_custom_id",
-        `line ${number}: custom_id ${customId} was there before`,
-        "custom_id",
-      ),
-    };
+  const customId = json["custom_id"];
+  if (typeof customId !== "string")
+    return wrong(null, "invalid_request", "custom_id must be a text", "custom_id");
+  if (seen.has(customId)) {
+    const message = `custom_id ${JSON.stringify(customId)} was there before`;
+    return wrong(customId, "duplicate_custom_id", message, "custom_id");
+  }
   seen.add(customId);
   if (json["method"] !== "POST")
-    return { customId, error: fault("invalid_request", "method must be POST", "method") };
-  if (json["url"] !== URL)
-    return { customId, error: fault("invalid_request", `url must be ${URL}`, "url") };
+    return wrong(customId, "invalid_request", "method must be POST", "method");
+  if (json["url"] !== URL) return wrong(customId, "invalid_request", `url must be ${URL}`, "url");
   return { customId, body: json["body"] };
 }
 
-function* splitLines(bytes: Buffer): Generator<Uint8Array> {
-  for (let start = 0; start < bytes.length;) {
+interface RawLine {
+  bytes: Uint8Array;
+  number: number;
+}
+
+/** Lines that are not blank. */
+function* splitLines(bytes: Buffer): Generator<RawLine> {
+  for (let start = 0, number = 1; start < bytes.length; number++) {
     const end = bytes.indexOf(10, start);
     const stop = end < 0 ? bytes.length : end;
-    if (bytes.subarray(start, stop).toString("latin1").trim() !== "")
-      yield bytes.subarray(start, stop);
+    const line = bytes.subarray(start, stop);
+    if (line.toString("latin1").trim() !== "") yield { bytes: line, number };
     start = stop + 1;
   }
 }
@@ -119,63 +125,94 @@ async function runAll<T>(
   return out;
 }
 
-async function writeLines(path: string, lines: object[]): Promise<void> {
+/** Opens what the answers are written to, before any work is done. */
+async function openOutput(path: string) {
   const partial = `${path}.partial`;
-  const file = await open(partial, "w");
-  for (const line of lines) await file.write(`${JSON.stringify(line)}\n`);
-  await file.close();
-  await rename(partial, path);
+  const file = await open(partial, "w").catch((cause: unknown) => {
+    throw new Error(`batch: output ${path} cannot be written: ${reason(cause)}`, { cause });
+  });
+  return {
+    async write(lines: object[]): Promise<void> {
+      for (const line of lines) await file.write(`${JSON.stringify(line)}\n`);
+      await file.close();
+      await rename(partial, path);
+    },
+    async discard(): Promise<void> {
+      await file.close();
+      await rm(partial);
+    },
+  };
+}
+
+function reason(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}
+
+async function readLines(path: string): Promise<Line[]> {
+  const seen = new Set<string>();
+  const bytes = await readFile(path).catch((cause: unknown) => {
+    throw new Error(`batch: input ${path} cannot be read: ${reason(cause)}`, { cause });
+  });
+  return [...splitLines(bytes)].map((line) => parseLine(line, seen));
+}
+
+async function startOwn(flags: BatchFlags) {
+  const { model, workers, threads } = flags;
+  if (model === undefined) return undefined;
+  const { openModel, checkTensorParallelSize } = await import("@tessera/model");
+  const opened = await openModel(model);
+  checkTensorParallelSize(opened.config, workers);
+  await opened.tensors();
+  const { startCluster } = await import("../supervisor.js");
+  return startCluster({ model, workers, threads, port: 0, flags });
+}
+
+/** Answers in the order of the lines. The bar is on stderr, and only where that is a terminal. */
+async function answerAll(lines: Line[], address: string, flags: BatchFlags): Promise<object[]> {
+  const client = new TesseraClient({ addresses: [address] });
+  const format = "{bar} {value}/{total}";
+  const bar = new SingleBar({ format, noTTYOutput: false, stream: process.stderr });
+  try {
+    bar.start(lines.length, 0);
+    const folder = dirname(resolve(flags.input));
+    const work = (line: Line) => answer(client, line, folder);
+    return await runAll(lines, flags.concurrency, work, () => bar.increment());
+  } finally {
+    bar.stop();
+    client.close();
+  }
 }
 
 async function runBatch(flags: BatchFlags): Promise<void> {
   if ((flags.server === undefined) === (flags.model === undefined))
-    throw new Error("batch: give --model or --server");
-  const seen = new Set<string>();
-  const lines = [...splitLines(await readFile(flags.input))].map((bytes, i) =>
-    parseLine(bytes, i + 1, seen),
-  );
-  const { startCluster } = await import("../supervisor.js");
-  const cluster =
-    flags.model === undefined
-      ? undefined
-      : await startCluster({
-          model: flags.model,
-          workers: flags.workers,
-          threads: flags.threads,
-          port: 0,
-          flags,
-        });
-  const client = new TesseraClient({ addresses: [flags.server ?? cluster?.address ?? ""] });
-  const bar = new SingleBar({
-    format: "{bar} {value}/{total}",
-    noTTYOutput: false,
-    stream: process.stderr,
-  });
+    throw new Error("batch: give --model or --server, and not both");
+  const lines = await readLines(flags.input);
+  const output = await openOutput(flags.output);
   try {
-    bar.start(lines.length, 0);
-    const folder = dirname(resolve(flags.input));
-    const results = await runAll(
-      lines,
-      flags.concurrency,
-      (line) => answer(client, line, folder),
-      () => bar.increment(),
-    );
-    await writeLines(flags.output, results);
-  } finally {
-    bar.stop();
-    client.close();
-    await cluster?.stop();
+    const cluster = await startOwn(flags);
+    try {
+      await output.write(await answerAll(lines, flags.server ?? cluster?.address ?? "", flags));
+    } finally {
+      await cluster?.stop();
+    }
+  } catch (error) {
+    await output.discard().catch(() => undefined);
+    throw error;
   }
 }
 
 export function addBatch(program: Command): void {
-  addPlacement(program.command("batch"))
+  const command = addPlacement(program.command("batch"));
+  // Workers that see each other end are no news here.
+  command.options.find(({ long }) => long === "--log-level")?.default("error");
+  command.setOptionValue("logLevel", "error");
+  command
     .description("a file of OpenAI batch lines, answered in order")
     .option("--model <dir>", "starts a cluster for this batch")
     .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
     .option("--threads <count>", "of each worker", whole)
     .option("--server <host:port>", "a running coordinator instead")
-    .option("--concurrency <count>", "requests under way", whole, 32)
+    .option("--concurrency <count>", "requests under way, 1 to 1024", from1(1024), 32)
     .requiredOption("-i, --input <file>", "JSON lines of custom_id, method, url, body")
     .requiredOption("-o, --output <file>", "one line for each, in the same order")
     .addHelpText(

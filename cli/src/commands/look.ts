@@ -3,7 +3,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { buffer } from "node:stream/consumers";
 import { Option, type Command } from "commander";
-import { whole } from "./options.js";
+import { above0, from1, whole } from "./options.js";
 
 /** WTF-8's lone surrogates are three bytes from ED A0 80 on; each becomes one U+FFFD. */
 function decodeInput(bytes: Buffer): string {
@@ -29,8 +29,8 @@ function addTokenize(program: Command): void {
         special: flags.special === true,
       });
       const tokens = ids.map((id) => tokenizer.token(id) ?? "");
-      const plain = ids.map((id, i) => `${id}\t${tokens[i]}`).join("\n");
-      process.stdout.write(`${flags.json === true ? JSON.stringify({ ids, tokens }) : plain}\n`);
+      const plain = ids.map((id, i) => `${id}\t${tokens[i]}\n`).join("");
+      process.stdout.write(flags.json === true ? `${JSON.stringify({ ids, tokens })}\n` : plain);
     });
 }
 
@@ -67,8 +67,8 @@ function addTiles(program: Command): void {
   program
     .command("tiles <file>")
     .description("how a picture is cut")
-    .option("--image-size <pixels>", "of a tile", whole, 448)
-    .option("--max-tiles <count>", "without the thumbnail", whole, 6)
+    .option("--image-size <pixels>", "of a tile, 1 to 4096", from1(4096), 448)
+    .option("--max-tiles <count>", "without the thumbnail, 1 to 64", from1(64), 6)
     .option("-o, --output <dir>", "writes the tiles as PNG")
     .option("--json", "one line of JSON")
     .addHelpText("after", "\nExample:\n  tessera tiles page.png --json\n")
@@ -86,7 +86,9 @@ interface PlanFlags {
 
 async function runPlan(flags: PlanFlags): Promise<void> {
   const { openModel, planPlacement } = await import("@tessera/model");
-  const { config } = await openModel(flags.model);
+  const model = await openModel(flags.model);
+  await model.checkIndex();
+  const { config } = model;
   const plan = planPlacement(config, {
     size: flags.tensorParallel,
     kvType: flags.kv,
@@ -95,12 +97,17 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   });
   if (flags.json === true) return void process.stdout.write(`${JSON.stringify(plan)}\n`);
   const gb = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
-  const rows = plan.ranks.map(
-    (rank) =>
-      `rank ${rank.rank}: weights ${gb(rank.weightBytes)}, cache ${gb(rank.cacheBytes)}, ` +
-      `workspace ${gb(rank.workspaceBytes)}, process ${gb(rank.processBytes)}, ` +
-      `messages ${gb(rank.trafficBytes)}, ${rank.feedForwardColumns} feed-forward columns, ` +
-      `${rank.kvHeads} key-value heads, encodes`,
+  const rows = plan.ranks.map((rank) =>
+    [
+      `rank ${rank.rank}: weights ${gb(rank.weightBytes)}`,
+      `cache ${gb(rank.cacheBytes)}`,
+      `workspace ${gb(rank.workspaceBytes)}`,
+      `process ${gb(rank.processBytes)}`,
+      `messages ${gb(rank.trafficBytes)}`,
+      `${rank.feedForwardColumns} feed-forward columns`,
+      `${rank.kvHeads} key-value heads`,
+      ...(rank.encodes ? ["encodes"] : []),
+    ].join(", "),
   );
   const { processBytes, tokenizerBytes, trafficBytes } = plan.coordinator;
   const front =
@@ -109,8 +116,9 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   process.stdout.write(
     [
       `model: ${gb(plan.modelBytes.stored)} of bf16 weights with dummy heads, ${gb(plan.modelBytes.computed)} without`,
-      `cache: ${plan.cacheBytesPerToken} bytes per token (${plan.kvType}), ${plan.blockCount} blocks of 32`,
-      `exchange: ${plan.exchangeBytesPerToken} bytes per token over all ranks`,
+      `cache: ${plan.cacheBytesPerToken} bytes per token (${plan.kvType}), ${plan.blockCount} blocks of 32 tokens`,
+      `exchange over all ranks: ${plan.exchangeBytesPerToken} bytes per token decoded alone, ` +
+        `${Math.round(plan.exchangeBytesPerPromptToken)} per prompt token in steps of ${plan.maxBatchedTokens}`,
       front,
       ...rows,
       "",
@@ -124,7 +132,7 @@ function addPlan(program: Command): void {
     .description("which worker holds what, from config.json alone")
     .requiredOption("--model <dir>", "needs only config.json and the weight index")
     .option("--tensor-parallel <size>", "1, 2, 4 or 8", whole, 1)
-    .option("--memory <GiB>", "of each worker", Number)
+    .option("--memory <GiB>", "of each worker", above0)
     .addOption(
       new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
     )

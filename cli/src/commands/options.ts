@@ -8,6 +8,23 @@ export function whole(text: string): number {
   return value;
 }
 
+/** A whole number from 1 to `limit`. */
+export function from1(limit: number): (text: string) => number {
+  return (text) => {
+    const value = Number(text);
+    if (!Number.isSafeInteger(value) || value < 1 || value > limit)
+      throw new InvalidArgumentError(`must be a whole number, 1 to ${limit}.`);
+    return value;
+  };
+}
+
+export function above0(text: string): number {
+  const value = Number(text);
+  if (!Number.isFinite(value) || value <= 0)
+    throw new InvalidArgumentError("must be a number above 0.");
+  return value;
+}
+
 export interface PlacementFlags {
   maxModelLen?: number;
   cacheMemory?: number;

@@ -45,11 +45,26 @@ const KNOWN = new Set([
   "allowed_token_ids",
 ]);
 
+function asObject(value: unknown, field: string): Json {
+  if (typeof value !== "object" || value === null || Array.isArray(value))
+    throw ServeError.field(field, "must be an object");
+  return value as Json;
+}
+
+/** @throws ServeError INVALID_ARGUMENT; Buffer.from would pass over what is no base64. */
+function fromBase64(text: string, field: string): Buffer {
+  const data = Buffer.from(text, "base64");
+  const digits = text.replace(/=+$/, "").length;
+  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text) || data.length !== Math.floor((digits * 3) / 4))
+    throw ServeError.field(field, "is no base64 behind its comma");
+  return data;
+}
+
 async function imagePart(url: unknown, field: string, readFile: ReadFile | undefined) {
   if (typeof url !== "string") throw ServeError.field(field, "must be a text");
-  const data = /^data:([^;,]*);base64,(.*)$/s.exec(url);
-  if (data !== null)
-    return { data: Buffer.from(data[2] ?? "", "base64"), mediaType: data[1] ?? "" };
+  const head = /^data:([^;,]*);base64,/.exec(url);
+  if (head !== null)
+    return { data: fromBase64(url.slice(head[0].length), field), mediaType: head[1] ?? "" };
   if (url.startsWith("file:") && readFile !== undefined) {
     try {
       return { data: await readFile(url.slice(5)), mediaType: "" };
@@ -60,7 +75,10 @@ async function imagePart(url: unknown, field: string, readFile: ReadFile | undef
       );
     }
   }
-  throw ServeError.field(field, "must be a data URL; pictures are never fetched from the network");
+  throw ServeError.field(
+    field,
+    "must be a data URL in base64; pictures are never fetched from the network",
+  );
 }
 
 async function parts(content: unknown, field: string, readFile: ReadFile | undefined) {
@@ -69,7 +87,7 @@ async function parts(content: unknown, field: string, readFile: ReadFile | undef
   return Promise.all(
     content.map(async (part: unknown, i) => {
       const at = `${field}[${i}]`;
-      const json = (part ?? {}) as Json;
+      const json = asObject(part, at);
       if (json["type"] === "text") {
         const { text } = json;
         if (typeof text !== "string") throw ServeError.field(`${at}.text`, "must be a string");
@@ -81,7 +99,7 @@ async function parts(content: unknown, field: string, readFile: ReadFile | undef
           `is ${JSON.stringify(json["type"])}, must be text or image_url`,
         );
       const value = await imagePart(
-        (json["image_url"] as Json | undefined)?.["url"],
+        asObject(json["image_url"], `${at}.image_url`)["url"],
         `${at}.image_url.url`,
         readFile,
       );
@@ -94,12 +112,13 @@ async function messages(value: unknown, readFile: ReadFile | undefined) {
   if (!Array.isArray(value)) throw ServeError.field("messages", "must be a list");
   return Promise.all(
     value.map(async (message: unknown, i) => {
-      const json = (message ?? {}) as Json;
-      const role = ROLES[String(json["role"])];
+      const json = asObject(message, `messages[${i}]`);
+      const name = json["role"];
+      const role = typeof name === "string" && Object.hasOwn(ROLES, name) ? ROLES[name] : undefined;
       if (role === undefined)
         throw ServeError.field(
           `messages[${i}].role`,
-          `is ${JSON.stringify(json["role"])}, must be system, user or assistant`,
+          `is ${JSON.stringify(name)}, must be system, user or assistant`,
         );
       return { role, parts: await parts(json["content"], `messages[${i}].content`, readFile) };
     }),
@@ -125,6 +144,17 @@ class Body {
       (v) => Number.isSafeInteger(v) && (v as number) >= 0 && (v as number) < 2 ** 32,
     );
   }
+  /** Between −2⁵³ and 2⁵³. */
+  integer(key: string): number | undefined {
+    return this.typed(key, "a whole number", (value) => Number.isSafeInteger(value));
+  }
+  int32(key: string): number | undefined {
+    const fits = (value: unknown) => Number.isInteger(value) && (value as number) >> 0 === value;
+    return this.typed(key, "a whole number of 32 bits", fits);
+  }
+  text(key: string): string | undefined {
+    return this.typed(key, "a text", (value) => typeof value === "string");
+  }
   flag(key: string): boolean | undefined {
     return this.typed(key, "true or false", (value) => typeof value === "boolean");
   }
@@ -144,7 +174,7 @@ class Body {
       this.typed<number[]>(
         key,
         "a list of token ids",
-        (v) => Array.isArray(v) && v.every((t) => Number.isSafeInteger(t) && t >= 0),
+        (v) => Array.isArray(v) && v.every((t) => Number.isInteger(t) && t >= 0 && t < 2 ** 32),
       ) ?? []
     );
   }
@@ -158,13 +188,22 @@ function defined<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], un
 }
 
 function logprobs(body: Body): number | undefined {
-  if (body.flag("logprobs") !== true) return undefined;
-  return body.whole("top_logprobs") ?? 0;
+  const top = body.whole("top_logprobs");
+  if (body.flag("logprobs") === true) return top ?? 0;
+  if (top !== undefined && top > 0)
+    throw ServeError.field("top_logprobs", `is ${top}, which needs logprobs: true`);
+  return undefined;
 }
 
 function logitBias(json: Json): Record<number, number> {
-  const value = json["logit_bias"] ?? {};
-  return Object.fromEntries(Object.entries(value).map(([id, bias]) => [Number(id), Number(bias)]));
+  const value = asObject(json["logit_bias"] ?? {}, "logit_bias");
+  for (const [id, bias] of Object.entries(value)) {
+    if (!/^\d{1,10}$/.test(id) || Number(id) >= 2 ** 32)
+      throw ServeError.field("logit_bias", `has ${JSON.stringify(id)}, must have token ids`);
+    if (typeof bias !== "number")
+      throw ServeError.field("logit_bias", `${id} is ${JSON.stringify(bias)}, must be a number`);
+  }
+  return value as Record<number, number>;
 }
 
 /** @throws ServeError INVALID_ARGUMENT naming the field. */
@@ -172,31 +211,31 @@ export async function toGenerateRequest(
   value: unknown,
   readFile?: ReadFile,
 ): Promise<GenerateInput> {
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw ServeError.field("body", "must be an object");
-  const json = value as Json;
+  const json = asObject(value, "body");
   const unknown = Object.keys(json).find((key) => !KNOWN.has(key));
   if (unknown !== undefined)
     throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
   const body = new Body(json);
-  const seed = body.number("seed");
+  if (body.flag("stream") === true)
+    throw ServeError.field("stream", "is true, must be false where answers come whole");
+  const seed = body.integer("seed");
   const sampling = defined({
     temperature: body.number("temperature"),
     topP: body.number("top_p"),
     topK: body.whole("top_k"),
     minP: body.number("min_p"),
-    seed: seed === undefined ? undefined : BigInt.asUintN(64, BigInt(Math.trunc(seed))),
+    seed: seed === undefined ? undefined : BigInt.asUintN(64, BigInt(seed)),
     repetitionPenalty: body.number("repetition_penalty"),
     presencePenalty: body.number("presence_penalty"),
     frequencyPenalty: body.number("frequency_penalty"),
   });
   return defined({
-    model: typeof json["model"] === "string" ? json["model"] : "",
+    model: body.text("model") ?? "",
     messages: await messages(json["messages"], readFile),
     maxTokens: body.whole("max_completion_tokens") ?? body.whole("max_tokens"),
     minTokens: body.whole("min_tokens"),
     n: body.whole("n"),
-    priority: body.number("priority"),
+    priority: body.int32("priority"),
     returnTokenIds: body.flag("return_token_ids"),
     skipSpecialTokens: body.flag("skip_special_tokens"),
     includeStopText: body.flag("include_stop_str_in_output"),

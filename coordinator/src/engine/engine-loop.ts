@@ -21,6 +21,8 @@ export interface LoopLimits {
   /** Tiles of one Encode a rank. */
   maxTiles: number;
   maxEmbeddings: number;
+  /** Rows of lm_head: a lane cannot have more candidates. */
+  vocabulary: number;
   /** Requests accepted and not ended. */
   maxRequests: number;
 }
@@ -52,6 +54,8 @@ export class EngineLoop {
   private readonly requests = new Set<ActiveRequest>();
   private closed: bigint[] = [];
   private releasedEmbeddings: bigint[] = [];
+  /** Embeddings that the step in flight releases; the workers may hold them until it is answered. */
+  private releasing = 0;
   private nextSequence = 1n;
   private nextEmbedding = 1n;
   private arrivals = 0;
@@ -75,6 +79,7 @@ export class EngineLoop {
     this.scheduler = this.freshScheduler();
     this.closed = [];
     this.releasedEmbeddings = [];
+    this.releasing = 0;
   }
 
   /** The epoch ended: every request fails with the reason. */
@@ -137,8 +142,9 @@ export class EngineLoop {
     this.requests.delete(request);
     for (const sequence of request.sequences) this.remove(sequence);
     request.sequences = [];
+    // A tile on its way is released when it has been encoded; before, the workers do not know it.
     for (const tile of request.tiles)
-      if (tile.state !== "waiting") this.releasedEmbeddings.push(tile.embeddingId);
+      if (tile.state === "ready") this.releasedEmbeddings.push(tile.embeddingId);
     this.wake();
   }
 
@@ -193,9 +199,11 @@ export class EngineLoop {
       slices.length === 0 && this.closed.length === 0 && this.releasedEmbeddings.length === 0;
     this.lastTurnMs = nowMs();
     if (idle) return false;
+    const releasedEmbeddings = this.releasedEmbeddings.splice(0);
+    this.releasing = releasedEmbeddings.length;
     const plan = buildPlan(slices, {
       closed: this.closed.splice(0),
-      releasedEmbeddings: this.releasedEmbeddings.splice(0),
+      releasedEmbeddings,
       releasedStep: group.lastStepId,
     });
     const planMs = performance.now() - planStart;
@@ -209,6 +217,7 @@ export class EngineLoop {
     metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
     answers.forEach(({ times }, rank) => times && metrics.ranks.observe(rank, times));
     if (this.group !== group) return false;
+    this.releasing = 0;
     const sampleStart = performance.now();
     await this.sample(group, slices, answers);
     const sampleMs = performance.now() - sampleStart;
@@ -216,10 +225,12 @@ export class EngineLoop {
     return true;
   }
 
-  /** Requests whose tiles are ready become sequences. */
+  /** Requests whose tiles are ready become sequences, by priority and arrival. */
   private openSequences(): void {
-    for (const request of this.requests) {
-      if (request.scheduledMs !== undefined || !request.encoded) continue;
+    const waiting = [...this.requests]
+      .filter((request) => request.scheduledMs === undefined && request.encoded)
+      .sort((a, b) => a.prepared.priority - b.prepared.priority);
+    for (const request of waiting) {
       if (
         this.scheduler.sequenceCount + request.prepared.choiceCount >
         this.options.limits.maxSequences
@@ -240,10 +251,11 @@ export class EngineLoop {
     if (this.encoding) return;
     const { maxTiles, maxEmbeddings } = this.options.limits;
     const all = [...this.requests].flatMap((request) => request.tiles);
-    const room = maxEmbeddings - all.filter((tile) => tile.state === "ready").length;
+    const ready = all.filter((tile) => tile.state === "ready").length;
+    const room = maxEmbeddings - ready - this.releasedEmbeddings.length - this.releasing;
     const batch = all
       .filter((tile) => tile.state === "waiting")
-      .slice(0, Math.min(room, maxTiles * group.size));
+      .slice(0, Math.max(0, Math.min(room, maxTiles * group.size)));
     if (batch.length === 0) return;
     this.encoding = true;
     const byRank = Array.from({ length: group.size }, (): ActiveTile[] => []);
@@ -271,6 +283,8 @@ export class EngineLoop {
       for (const request of involved()) this.fail(request, ServeError.from(error));
     }
     if (this.group !== group) return;
+    const live = new Set([...this.requests].flatMap((request) => request.tiles));
+    for (const tile of batch) if (!live.has(tile)) this.releasedEmbeddings.push(tile.embeddingId);
     const end = this.options.nowMs();
     for (const request of involved()) request.encodeEndMs = end;
     this.options.metrics.encodeSeconds.observe((end - start) / 1e3);
@@ -293,6 +307,7 @@ export class EngineLoop {
         sequence,
         row: count - 1,
         stepId,
+        vocabulary: this.options.limits.vocabulary,
       });
       if (outcome instanceof ServeError) {
         this.options.metrics.nonFinite.inc();

@@ -17,9 +17,9 @@ import {
 export async function sampleRow(
   group: Group,
   rows: RowResult[],
-  at: { sequence: Sequence; row: number; stepId: bigint },
+  at: { sequence: Sequence; row: number; stepId: bigint; vocabulary: number },
 ): Promise<SampledToken | ServeError> {
-  const { sequence, row, stepId } = at;
+  const { sequence, row, stepId, vocabulary } = at;
   const { sampling, topLogprobs } = sequence.request.prepared;
   const lanes = rows
     .filter((result) => result.row === row)
@@ -41,7 +41,7 @@ export async function sampleRow(
         stepId,
         sequenceId: sequence.id,
         row,
-        count: asked,
+        count: Math.min(asked, vocabulary),
       });
       current = lanes.map((lane, i) => ({ ...lane, candidates: more[i]?.candidates ?? [] }));
       kept = applyFilters(current, asked, sampling);

@@ -111,7 +111,10 @@ export class Serving {
     const context: PrepareContext = {
       servedName: options.servedModelName ?? model.name,
       tokenizer,
-      limits: REQUEST_LIMITS,
+      limits: {
+        ...REQUEST_LIMITS,
+        maxChoices: Math.min(REQUEST_LIMITS.maxChoices, plan.maxSequences),
+      },
       maxModelLen: plan.maxModelLen,
       stopTokenIds: model.stopTokenIds,
       defaultMaxTiles: model.config.tile.maxTiles,
@@ -124,7 +127,11 @@ export class Serving {
     metrics.cacheBlocks.set(plan.blockCount);
     const progress = new Progress();
     const loop = new EngineLoop({
-      limits: { ...plan, maxRequests: options.maxRequests },
+      limits: {
+        ...plan,
+        vocabulary: model.config.decoder.vocabularySize,
+        maxRequests: options.maxRequests,
+      },
       metrics,
       progress,
       bounds: {
@@ -248,15 +255,7 @@ export class Serving {
         `${JSON.stringify(requestId)} is running`,
         "REQUEST_EXISTS",
       );
-    if (this.running.size >= this.options.maxRequests)
-      throw new ServeError(
-        "OVERLOADED",
-        `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`,
-        {
-          quota: "requests",
-          retryDelayMs: 1000,
-        },
-      );
+    this.checkRoom();
     this.running.set(requestId, undefined);
     try {
       const prepared = await prepareRequest(
@@ -270,6 +269,18 @@ export class Serving {
     } finally {
       this.running.delete(requestId);
     }
+  }
+
+  private checkRoom(): void {
+    if (this.running.size >= this.options.maxRequests)
+      throw new ServeError(
+        "OVERLOADED",
+        `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`,
+        {
+          quota: "requests",
+          retryDelayMs: 1000,
+        },
+      );
   }
 
   private serve(prepared: PreparedRequest, sink: RequestSink, signal: AbortSignal): Promise<void> {
@@ -306,9 +317,17 @@ export class Serving {
     });
   }
 
+  /** Takes an admission slot too: pictures are decoded. */
   async count(message: GenerateRequest, signal: AbortSignal): Promise<PreparedRequest> {
     const checked = checkRequest(message, this.context);
-    return prepareRequest(checked, { requestId: "", tenant: TENANT }, this.context, signal);
+    this.checkRoom();
+    const slot = `count-${randomUUID()}`;
+    this.running.set(slot, undefined);
+    try {
+      return await prepareRequest(checked, { requestId: "", tenant: TENANT }, this.context, signal);
+    } finally {
+      this.running.delete(slot);
+    }
   }
 
   abort(requestId: string): void {

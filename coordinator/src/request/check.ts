@@ -113,6 +113,7 @@ function refuseUnbuilt(request: GenerateRequest): void {
     ["resume", request.resume === true],
     ["prompt_logprobs", request.promptLogprobs === true],
     ["messages.role", request.messages.some((message) => message.role === Role.TOOL)],
+    ["messages.tool_call_id", request.messages.some((message) => message.toolCallId !== undefined)],
     ["messages.tool_calls", request.messages.some((message) => message.toolCalls.length > 0)],
   ] as const;
   for (const [field, set] of unbuilt)
@@ -208,7 +209,11 @@ function checkSampling(
     allowedTokenIds: [...(from?.allowedTokenIds ?? [])],
     badWords: [],
   };
-  check.range("sampling.temperature", sampling.temperature, 0, 100);
+  if (sampling.temperature !== 0 && !(sampling.temperature >= 1e-6 && sampling.temperature <= 100))
+    check.fail(
+      "sampling.temperature",
+      `is ${sampling.temperature}, must be 0 (greedy) or 0.000001…100`,
+    );
   if (!(sampling.topP > 0 && sampling.topP <= 1))
     check.fail("sampling.top_p", `is ${sampling.topP}, must be above 0 and at most 1`);
   check.range("sampling.min_p", sampling.minP, 0, 1);
@@ -235,8 +240,18 @@ function checkSampling(
       `have ${words.length} entries, limit ${context.limits.maxBadWords}`,
     );
   // As vLLM: a word is forbidden at the start and after a space.
-  else sampling.badWords = words.flatMap((word) => badWordIds(word, context.tokenizer));
+  else
+    sampling.badWords = words.flatMap((word, i) => {
+      const at = `sampling.bad_words[${i}]`;
+      checkLength(check, at, word.trimStart(), context.limits.maxStopTextLength);
+      return badWordIds(word, context.tokenizer);
+    });
   return sampling;
+}
+
+function checkLength(check: Check, field: string, text: string, limit: number): void {
+  if (text.length < 1 || text.length > limit)
+    check.fail(field, `has ${text.length} characters, must have 1…${limit}`);
 }
 
 function badWordIds(word: string, tokenizer: Tokenizer): number[][] {
@@ -251,13 +266,9 @@ function checkStop(check: Check, request: GenerateRequest, context: CheckContext
   const ids = request.stop?.tokenIds ?? [];
   if (texts.length > limits.maxStopTexts)
     check.fail("stop.texts", `have ${texts.length} entries, limit ${limits.maxStopTexts}`);
-  texts.forEach((text, i) => {
-    if (text.length < 1 || text.length > limits.maxStopTextLength)
-      check.fail(
-        `stop.texts[${i}]`,
-        `has ${text.length} characters, must have 1…${limits.maxStopTextLength}`,
-      );
-  });
+  texts.forEach((text, i) =>
+    checkLength(check, `stop.texts[${i}]`, text, limits.maxStopTextLength),
+  );
   if (ids.length > limits.maxStopTokenIds)
     check.fail("stop.token_ids", `have ${ids.length} entries, limit ${limits.maxStopTokenIds}`);
   checkIds(check, "stop.token_ids", ids, context);

@@ -72,11 +72,15 @@ class ChoiceWriter implements ChoiceText {
     return new TextDecoder("utf-8", { ignoreBOM: true }).decode(all.subarray(0, whole));
   }
 
+  /** The stop that is complete first, so that the cut of the text into tokens does not matter; then the longest. */
   private findStop(): { at: number; text: string } | undefined {
-    let best: { at: number; text: string } | undefined;
+    let best: { at: number; end: number; text: string } | undefined;
     for (const text of this.settings.stopTexts) {
       const at = this.held.indexOf(text);
-      if (at >= 0 && (best === undefined || at < best.at)) best = { at, text };
+      if (at < 0) continue;
+      const end = at + text.length;
+      if (best === undefined || end < best.end || (end === best.end && at < best.at))
+        best = { at, end, text };
     }
     return best;
   }

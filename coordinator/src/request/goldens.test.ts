@@ -168,6 +168,8 @@ test("prompt: chat conversations give the reference's text and ids, or those of 
     assert.equal(got.text, promptText(record), record.name);
     assert.deepEqual(got.ids, unfold(OWN_IDS[record.name] ?? record.ids), record.name);
     assert.equal(got.places.length, sum(record.images.map((image) => image.patches)), record.name);
+    for (const place of got.places)
+      assert.deepEqual(got.ids.slice(place, place + 256), Array(256).fill(151654), record.name);
   }
 });
 
@@ -200,15 +202,15 @@ test("tiling: every golden size gives the reference's grid", async () => {
   const at = (row: unknown[], name: string) => row[columns.indexOf(name)];
   for (const row of cases) {
     const size = { width: Number(at(row, "width")), height: Number(at(row, "height")) };
-    const tileSize = Number(at(row, "image_size") ?? 448);
+    const tileSize = Number(at(row, "image_size"));
     const grid = chooseGrid(size, {
       tileSize,
       maxTiles: Number(at(row, "max_num")),
       useThumbnail: true,
     });
     assert.deepEqual(
-      [grid.columns, grid.rows],
-      [at(row, "cols"), at(row, "rows")],
+      [grid.columns, grid.rows, grid.columns * tileSize, grid.rows * tileSize],
+      [at(row, "cols"), at(row, "rows"), at(row, "target_width"), at(row, "target_height")],
       JSON.stringify(row),
     );
   }

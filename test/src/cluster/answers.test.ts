@@ -29,16 +29,13 @@ test("alone: prompt ids and greedy ids are the oracle's, log-probabilities withi
   });
 });
 
-test("34 at once: the same bits as alone, and everything is released", async () => {
-  const twice = await Promise.all(
-    [...requests, ...requests].map((request) => client.generateOnce(request)),
-  );
-  twice.forEach((answer, i) => {
-    assert.deepEqual(
-      essence(answer),
-      essence(alone[i % alone.length] ?? answer),
-      goldens[i % goldens.length]?.name,
-    );
+test("each golden request in a batch with 31 others: the same bits as alone, everything released", async () => {
+  const batch = [...requests, ...requests].slice(0, 32);
+  assert.equal(batch.length, 32);
+  const together = await Promise.all(batch.map((request) => client.generateOnce(request)));
+  together.forEach((answer, i) => {
+    const same = alone[i % alone.length] ?? assert.fail();
+    assert.deepEqual(essence(answer), essence(same), goldens[i % goldens.length]?.name);
   });
   const { load } = await client.getCluster();
   assert.deepEqual([load?.usedBlocks, load?.embeddings, load?.runningSequences], [0, 0, 0]);

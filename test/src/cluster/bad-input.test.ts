@@ -4,6 +4,7 @@ import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
 import { Client, credentials, status, type ServiceError } from "@grpc/grpc-js";
 import { TesseraError, type GenerateInput } from "@tessera/client";
+import { GRPC_STATUS, type ServeErrorCode } from "@tessera/proto";
 import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { essence, serve } from "../harness/cluster.js";
 import { root } from "../harness/paths.js";
@@ -29,7 +30,7 @@ function claim(width: number, height: number): Uint8Array {
 }
 
 const good = ask({ data: picture });
-const rows: [string, GenerateInput, string, RegExp][] = [
+const rows: [string, GenerateInput, ServeErrorCode, RegExp][] = [
   ["not an image", ask({ data: Buffer.from("hello") }), "INVALID_IMAGE", /no picture/],
   [
     "a truncated JPEG",
@@ -146,7 +147,10 @@ for (const [name, request, code, message] of rows)
     await assert.rejects(client.generateOnce(request), (error: unknown) => {
       assert.ok(error instanceof TesseraError);
       assert.equal(error.code, code, error.message);
+      assert.equal(error.grpcStatus, GRPC_STATUS[code], error.message);
       assert.match(error.message, message);
+      const [violation] = error.violations;
+      assert.ok(violation !== undefined && error.message.includes(violation.field));
       return true;
     });
   });

@@ -1,65 +1,83 @@
-/** The same bits at every width, kind of CPU, number of threads and chunk: pairwise, or all with TESSERA_FULL. */
+/**
+ * The same bits at every width, kind of CPU, number of threads, chunk and type of cache: every pair of these, or every
+ * combination with TESSERA_FULL.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cpuKind } from "@tessera/native/engine";
 import { essence, readGoldens, requestOf, serve } from "../harness/cluster.js";
+import { combinations, pairwise, type Factors } from "../harness/pairwise.js";
 
 interface Case {
   workers: number;
+  /** Of rank i: the (i mod length)-th. */
   kinds: string[];
   threads: number;
+  /** Tokens of a step. */
   chunk: number;
+  kv: "f32" | "bf16";
 }
 
-const goldens = (await readGoldens()).slice(0, 8);
+const KINDS = ["scalar", "avx2", "avx512"];
+/** Those that this machine has. */
+const here = KINDS.slice(0, KINDS.indexOf(cpuKind()) + 1);
+const mixed = here.slice(1).map((kind) => [kind, "scalar"]);
+const factors: Factors<Case> = {
+  workers: [1, 2, 4, 8],
+  kinds: [...here.map((kind) => [kind]), ...mixed],
+  threads: [1, 2],
+  chunk: [33, 100, 2048],
+  kv: ["f32", "bf16"],
+};
+/** A group of one is not mixed. */
+const possible = ({ workers, kinds }: Case) => workers >= kinds.length;
+const full = process.env["TESSERA_FULL"] !== undefined;
+const cases = full ? combinations(factors, possible) : pairwise(factors, possible);
+
+const goldens = full ? await readGoldens() : (await readGoldens()).slice(0, 8);
 const requests = await Promise.all(goldens.map(requestOf));
-const WIDTHS = [1, 2, 4, 8];
-/** Those that this machine has; the last is a mixed group. */
-const HERE = ["scalar", "avx2", "avx512"].slice(
-  0,
-  ["scalar", "avx2", "avx512"].indexOf(cpuKind()) + 1,
-);
-const KINDS = [...HERE.map((kind) => [kind]), [cpuKind(), "scalar"]];
 
-const all: Case[] = WIDTHS.flatMap((workers) =>
-  KINDS.flatMap((kinds) =>
-    [1, 2].flatMap((threads) => [48, 2048].map((chunk) => ({ workers, kinds, threads, chunk }))),
-  ),
-);
-/** Every pair of a width with a kind, threads and chunks alternating. */
-const cover = WIDTHS.flatMap((workers, w) =>
-  KINDS.map((kinds, k): Case => ({
-    workers,
-    kinds,
-    threads: 1 + ((w + k) % 2),
-    chunk: (w + 2 * k) % 3 === 0 ? 48 : 2048,
-  })),
-);
-const cases = process.env["TESSERA_FULL"] === undefined ? cover : all;
-
-async function answers(one: Case, kv: "f32" | "bf16") {
+async function answers(one: Case) {
   const served = await serve(one.workers, {
     threads: one.threads,
-    flags: { kv, maxBatchedTokens: one.chunk },
+    flags: { kv: one.kv, maxBatchedTokens: one.chunk },
     environment: (rank) => ({ TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar" }),
   });
   try {
-    return (await Promise.all(requests.map((request) => served.client.generateOnce(request)))).map(
-      essence,
+    const { ranks } = await served.client.getCluster();
+    const kinds = ranks.map(({ cpu }) => cpu);
+    assert.deepEqual(
+      kinds,
+      ranks.map((_, rank) => one.kinds[rank % one.kinds.length]),
     );
+    const all = await Promise.all(requests.map((request) => served.client.generateOnce(request)));
+    return all.map(essence);
   } finally {
     await served.stop();
   }
 }
 
-for (const kv of ["f32", "bf16"] as const) {
-  let reference: Awaited<ReturnType<typeof answers>> | undefined;
-  for (const one of cases) {
-    const kinds = `${one.workers} workers, ${one.kinds.join("+")}, ${one.threads} threads`;
-    test(`${kv}, ${kinds}, chunks of ${one.chunk}: the same bits`, async () => {
-      const got = await answers(one, kv);
-      reference ??= got;
-      assert.deepEqual(got, reference);
+/** One worker, one thread, whole prompts, of each type of cache. */
+const references = {
+  f32: await answers({ workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, kv: "f32" }),
+  bf16: await answers({ workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, kv: "bf16" }),
+};
+
+test("scalar, one worker: the greedy ids are the oracle's, log-probabilities within 2e-3", () => {
+  goldens.forEach((golden, i) => {
+    const [choice] = references.f32[i] ?? [];
+    assert.deepEqual(choice?.tokenIds, golden.greedy_ids, golden.name);
+    golden.logprobs.forEach((logprob, k) => {
+      const got = Number(choice?.logprobs[k]?.[1] ?? NaN);
+      assert.ok(Math.abs(got - logprob) < 2e-3, golden.name);
     });
-  }
+  });
+});
+
+for (const one of cases) {
+  const { workers, kinds, threads, chunk, kv } = one;
+  const name = `${workers} workers, ${kinds.join("+")}, ${threads} threads, chunks of ${chunk}, ${kv}`;
+  test(`${name}: the same bits`, async () => {
+    assert.deepEqual(await answers(one), references[kv]);
+  });
 }

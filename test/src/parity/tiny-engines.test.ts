@@ -2,16 +2,9 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
-import { openModel, planPlacement, rankProgram } from "@tessera/model";
-import {
-  attachExchange,
-  deliver,
-  FRAME_HEADROOM,
-  openEngine,
-  type Engine,
-  type LaneResult,
-} from "@tessera/native/engine";
+import type { Engine, LaneResult } from "@tessera/native/engine";
 import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
+import { closeGroup, GREEDY, openGroup } from "../harness/engines.js";
 import { root } from "../harness/paths.js";
 
 interface Golden {
@@ -24,52 +17,6 @@ interface Golden {
 }
 
 const ROWS_PER_TILE = 16;
-const GREEDY = {
-  temperature: 0,
-  seed: 0n,
-  choice: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  allowedTokenIds: [],
-  badWords: [],
-  minTokens: 0,
-  suppressedTokenIds: [],
-};
-
-async function openGroup(size: number, kvType: "f32" | "bf16"): Promise<Engine[]> {
-  const model = await openModel(root("models/nvlm-d-tiny"));
-  const tensors = await model.tensors();
-  const engines = await Promise.all(
-    Array.from({ length: size }, (_, rank) =>
-      openEngine(
-        { ...rankProgram(model.config, { rank, size }), tensors, threads: 1 },
-        () => undefined,
-      ),
-    ),
-  );
-  engines.forEach((engine, rank) => {
-    attachExchange(engine.handle, ({ peers, buffer, ...frame }) => {
-      for (const peer of peers) {
-        const target = engines[peer];
-        assert.ok(target);
-        deliver(target.handle, { ...frame, peer: rank, payload: buffer.subarray(FRAME_HEADROOM) });
-      }
-    });
-  });
-  const plan = planPlacement(model.config, { size, kvType });
-  const placement = {
-    ...plan,
-    wireType: "f32" as const,
-    maxStepsInFlight: 1,
-    selectableIds: 1024,
-    collectiveDeadlineMs: 20_000,
-  };
-  await Promise.all(engines.map((engine) => engine.beginEpoch(1n, placement)));
-  return engines;
-}
-
 async function tilesOf(golden: Golden): Promise<Uint8Array[]> {
   const perImage = await Promise.all(
     golden.images.map(async (name) => {
@@ -201,11 +148,15 @@ const golden = JSON.parse(await readFile(root("test/goldens/nvlm-d-tiny.json"), 
 };
 
 async function answers(size: number, kvType: "f32" | "bf16", chunk: number, requests: Golden[]) {
-  const engines = await openGroup(size, kvType);
+  const engines = await openGroup(root("models/nvlm-d-tiny"), {
+    size,
+    kvType,
+    selectableIds: 1024,
+  });
   const runner = new Runner(engines);
   const out = [];
   for (const request of requests) out.push(await runner.greedy(request, chunk));
-  await Promise.all(engines.map((engine) => engine.close()));
+  await closeGroup(engines);
   return out;
 }
 
