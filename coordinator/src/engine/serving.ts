@@ -1,15 +1,8 @@
 /** What serves: the model, the group that is formed again whenever it is lost, the loop, and admission. */
-import { randomBytes, randomUUID } from "node:crypto";
-import {
-  openModel,
-  planHash,
-  planPlacement,
-  type ModelFolder,
-  type PlacementPlan,
-} from "@tessera/model";
+import { randomUUID } from "node:crypto";
+import { openModel, type ModelFolder, type PlacementPlan } from "@tessera/model";
 import { GRPC_STATUS, Progress, ServeError, type ServeErrorCode } from "@tessera/proto";
 import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { Logger } from "pino";
 import { Group, type GroupSettings } from "../cluster/group.js";
 import type { Membership } from "../cluster/membership.js";
@@ -20,62 +13,33 @@ import {
   createChoiceText,
   loadTokenizer,
   prepareRequest,
-  REQUEST_LIMITS,
+  type CheckedRequest,
   type PrepareContext,
   type PreparedRequest,
+  type Tokenizer,
 } from "../request/index.js";
-import type { ActiveRequest, RequestSink } from "./active.js";
+import type { RequestSink } from "./active.js";
+import { Admission, type Admitted } from "./admission.js";
 import { EngineLoop } from "./engine-loop.js";
-import { tensorParallelSize, type CoordinatorOptions } from "./options.js";
+import type { CoordinatorOptions } from "./options.js";
+import { BUILD, contextOf, JOIN_DEADLINE_MS, loopLimitsOf, planOf, settingsOf } from "./parts.js";
 
-export const BUILD = "tessera 0.1.0";
-const JOIN_DEADLINE_MS = 10 * 60_000;
+export { BUILD };
 const RETRY_MS = 250;
 /** Beyond a step's or an encode's own deadline: without its end by then the process is stuck. */
 const STUCK_GRACE_MS = 10_000;
 const TENANT = "default";
-
-function settingsOf(
-  options: CoordinatorOptions,
-  modelHash: string,
-  plan: PlacementPlan,
-  selectableIds: number,
-): GroupSettings {
-  const placement = {
-    kvType: options.kvType === "bf16" ? KvType.BF16 : KvType.F32,
-    wireType: options.wireType === "bf16" ? WireType.BF16 : WireType.F32,
-    blockCount: plan.blockCount,
-    maxBatchedTokens: plan.maxBatchedTokens,
-    maxSequences: plan.maxSequences,
-    maxWantedRows: plan.maxWantedRows,
-    maxTiles: plan.maxTiles,
-    maxEmbeddings: plan.maxEmbeddings,
-    collectiveDeadlineMs: options.stepDeadlineMs,
-    maxModelLen: plan.maxModelLen,
-    maxStepsInFlight: 1,
-    selectableIds,
-  };
-  return {
-    placement,
-    planHash: planHash({
-      build: BUILD,
-      backend: "cpu",
-      model: modelHash,
-      size: plan.size,
-      ...placement,
-    }),
-    modelHash,
-    joinDeadlineMs: JOIN_DEADLINE_MS,
-    stepDeadlineMs: options.stepDeadlineMs,
-  };
-}
+/** Pixels of tiles of all requests: 3,500 tiles of 448 × 448. */
+const MAX_TILE_BYTES = 2 * 2 ** 30;
+/** As many as Node's thread pool has threads. */
+const MAX_PREPARING = 4;
 
 export type ServingState = "forming" | "ready" | "draining" | "lost";
 
 const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"]);
 
 export class Serving {
-  private readonly running = new Map<string, ActiveRequest | undefined>();
+  private readonly admission: Admission;
   group: Group | undefined;
   state: ServingState = "forming";
   onState: (state: ServingState) => void = () => undefined;
@@ -93,54 +57,29 @@ export class Serving {
     private readonly options: CoordinatorOptions,
     private readonly membership: Membership,
     private readonly log: Logger,
-  ) {}
+  ) {
+    this.admission = new Admission({
+      maxRequests: options.maxRequests,
+      maxTileBytes: MAX_TILE_BYTES,
+      maxPreparing: MAX_PREPARING,
+    });
+  }
 
   static async open(options: CoordinatorOptions, log: Logger): Promise<Serving> {
     const model = await openModel(options.modelDir);
     const tokenizer = await loadTokenizer(model.dir);
-    const size = tensorParallelSize(options);
-    const plan = planPlacement(model.config, {
-      size,
-      kvType: options.kvType,
-      maxModelLen: options.maxModelLen,
-      cacheBytes: options.cacheMemoryBytes,
-      maxBatchedTokens: options.maxBatchedTokens,
-      maxSequences: options.maxSequences,
-    });
+    const plan = planOf(model, options);
     const selectable = Math.min(tokenizer.size, model.config.decoder.vocabularySize);
-    const context: PrepareContext = {
-      servedName: options.servedModelName ?? model.name,
-      tokenizer,
-      limits: {
-        ...REQUEST_LIMITS,
-        maxChoices: Math.min(REQUEST_LIMITS.maxChoices, plan.maxSequences),
-      },
-      maxModelLen: plan.maxModelLen,
-      stopTokenIds: model.stopTokenIds,
-      defaultMaxTiles: model.config.tile.maxTiles,
-      randomSeed: () => randomBytes(8).readBigUInt64LE(),
-      tile: model.config.tile,
-      template: options.chatTemplate,
-    };
-    const codes = Object.keys(GRPC_STATUS);
-    const metrics = new CoordinatorMetrics({ codes, ranks: size, maxModelLen: plan.maxModelLen });
+    const context = contextOf(model, tokenizer, plan, options);
+    const { size: ranks, maxModelLen } = plan;
+    const metrics = new CoordinatorMetrics({
+      codes: Object.keys(GRPC_STATUS),
+      ranks,
+      maxModelLen,
+    });
     metrics.cacheBlocks.set(plan.blockCount);
     const progress = new Progress();
-    const loop = new EngineLoop({
-      limits: {
-        ...plan,
-        vocabulary: model.config.decoder.vocabularySize,
-        maxRequests: options.maxRequests,
-      },
-      metrics,
-      progress,
-      bounds: {
-        stepMs: options.stepDeadlineMs + STUCK_GRACE_MS,
-        encodeMs: JOIN_DEADLINE_MS + STUCK_GRACE_MS,
-      },
-      createText: (request) => createChoiceText(request, tokenizer),
-      nowMs: () => performance.now(),
-    });
+    const loop = Serving.loopOf({ model, plan, options, metrics, progress, tokenizer });
     const settings = settingsOf(options, await model.hash(), plan, selectable);
     // A cancel cannot come before the request it ends.
     let cancel: (requestId: string, tenant: string) => void = () => undefined;
@@ -167,10 +106,32 @@ export class Serving {
     return serving;
   }
 
+  private static loopOf(from: {
+    model: ModelFolder;
+    plan: PlacementPlan;
+    options: CoordinatorOptions;
+    metrics: CoordinatorMetrics;
+    progress: Progress;
+    tokenizer: Tokenizer;
+  }): EngineLoop {
+    const { model, plan, options, metrics, progress, tokenizer } = from;
+    return new EngineLoop({
+      limits: loopLimitsOf(model, plan, options),
+      metrics,
+      progress,
+      bounds: {
+        stepMs: options.stepDeadlineMs + STUCK_GRACE_MS,
+        encodeMs: JOIN_DEADLINE_MS + STUCK_GRACE_MS,
+      },
+      createText: (request) => createChoiceText(request, tokenizer),
+      nowMs: () => performance.now(),
+    });
+  }
+
   /** Said on NATS to all coordinators of the group: a request that does not run here is another's. */
   private cancelled(requestId: string, tenant: string): void {
-    const active = this.running.get(requestId);
-    if (tenant === TENANT && active !== undefined) this.loop.cancel(active, { reason: "aborted" });
+    const place = this.admission.get(requestId);
+    if (tenant === TENANT && place !== undefined) this.end(place);
   }
 
   private setState(state: ServingState): void {
@@ -249,41 +210,35 @@ export class Serving {
       throw new ServeError("NOT_READY", "no group of workers is formed", { retryDelayMs: 1000 });
     const checked = checkRequest(message, this.context);
     const requestId = checked.requestId ?? `req-${randomUUID()}`;
-    if (this.running.has(requestId))
-      throw ServeError.field(
-        "request_id",
-        `${JSON.stringify(requestId)} is running`,
-        "REQUEST_EXISTS",
-      );
-    this.checkRoom();
-    this.running.set(requestId, undefined);
+    const place = this.admission.enter(requestId, this.mostTileBytes(checked), signal);
     try {
-      const prepared = await prepareRequest(
-        checked,
-        { requestId, tenant: TENANT },
-        this.context,
-        signal,
-      );
-      signal.throwIfAborted();
-      await this.serve(prepared, sinkOf(prepared), signal);
+      const prepared = await this.prepare(checked, place);
+      await this.serve(prepared, sinkOf(prepared), place);
     } finally {
-      this.running.delete(requestId);
+      this.admission.leave(place);
     }
   }
 
-  private checkRoom(): void {
-    if (this.running.size >= this.options.maxRequests)
-      throw new ServeError(
-        "OVERLOADED",
-        `${this.running.size} requests run or wait, limit ${this.options.maxRequests}`,
-        {
-          quota: "requests",
-          retryDelayMs: 1000,
-        },
-      );
+  private get tileBytes(): number {
+    return 3 * this.context.tile.size ** 2;
   }
 
-  private serve(prepared: PreparedRequest, sink: RequestSink, signal: AbortSignal): Promise<void> {
+  /** What the pictures of a request can become. */
+  private mostTileBytes({ images }: CheckedRequest): number {
+    return images.reduce((sum, image) => sum + (image.maxTiles + 1) * this.tileBytes, 0);
+  }
+
+  private async prepare(checked: CheckedRequest, place: Admitted): Promise<PreparedRequest> {
+    const identity = { requestId: place.id, tenant: TENANT };
+    const prepared = await this.admission.prepare(place, () =>
+      prepareRequest(checked, identity, this.context, place.signal),
+    );
+    place.signal.throwIfAborted();
+    this.admission.settle(place, prepared.tiles.length * this.tileBytes);
+    return prepared;
+  }
+
+  private serve(prepared: PreparedRequest, sink: RequestSink, place: Admitted): Promise<void> {
     const { metrics } = this;
     metrics.requests.inc();
     metrics.promptTokens.inc(prepared.promptIds.length);
@@ -310,45 +265,52 @@ export class Serving {
           reject(error);
         },
       });
-      this.running.set(prepared.requestId, active);
-      signal.addEventListener("abort", () => this.loop.cancel(active, { reason: "aborted" }), {
-        once: true,
-      });
+      place.active = active;
+      place.signal.addEventListener("abort", () => this.end(place), { once: true });
     });
   }
 
   /** Takes an admission slot too: pictures are decoded. */
   async count(message: GenerateRequest, signal: AbortSignal): Promise<PreparedRequest> {
     const checked = checkRequest(message, this.context);
-    this.checkRoom();
-    const slot = `count-${randomUUID()}`;
-    this.running.set(slot, undefined);
+    const place = this.admission.enter(
+      `count-${randomUUID()}`,
+      this.mostTileBytes(checked),
+      signal,
+    );
     try {
-      return await prepareRequest(checked, { requestId: "", tenant: TENANT }, this.context, signal);
+      return await this.prepare(checked, place);
     } finally {
-      this.running.delete(slot);
+      this.admission.leave(place);
     }
   }
 
+  /** Ends a request from outside, whether it runs or is being prepared. */
+  private end(place: Admitted): void {
+    if (place.active === undefined)
+      place.abort(new ServeError("ABORTED", "the request was aborted"));
+    else this.loop.cancel(place.active, { reason: "aborted" });
+  }
+
   abort(requestId: string): void {
-    const active = this.running.get(requestId);
-    if (active === undefined)
+    const place = this.admission.get(requestId);
+    if (place === undefined)
       throw ServeError.field(
         "request_id",
         `${JSON.stringify(requestId)} is not running`,
         "REQUEST_NOT_FOUND",
       );
-    this.loop.cancel(active, { reason: "aborted" });
+    this.end(place);
   }
 
   /** Takes nothing new; waits for what runs. Returns how many were ended at the deadline. */
   async drain(deadlineMs: number): Promise<number> {
     this.setState("draining");
     const end = performance.now() + deadlineMs;
-    while (this.running.size > 0 && performance.now() < end)
+    while (this.admission.size > 0 && performance.now() < end)
       await new Promise((resolve) => setTimeout(resolve, 20));
-    const left = [...this.running.values()].filter((active) => active !== undefined);
-    for (const active of left) this.loop.cancel(active, { reason: "aborted" });
+    const left = this.admission.all();
+    for (const place of left) this.end(place);
     return left.length;
   }
 

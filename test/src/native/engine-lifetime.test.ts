@@ -1,5 +1,6 @@
 /** Engines begin and end without leaving threads behind, whoever holds on to what. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { Worker } from "node:worker_threads";
@@ -124,15 +125,20 @@ test("a thread that ends with its exchange attached: later frames fail the step,
 });
 
 test("a process that exits while engines are open and busy ends by itself", async () => {
+  const [modelUrl, engineUrl, folder] = [
+    import.meta.resolve("@tessera/model"),
+    import.meta.resolve("@tessera/native/engine"),
+    root("models/nvlm-d-tiny"),
+  ].map((text) => JSON.stringify(text));
   const source = `
-    import { openModel, planPlacement, rankProgram } from ${JSON.stringify(import.meta.resolve("@tessera/model"))};
-    import { openEngine } from ${JSON.stringify(import.meta.resolve("@tessera/native/engine"))};
-    const model = await openModel(${JSON.stringify(root("models/nvlm-d-tiny"))});
+    import { openModel, rankProgram } from ${modelUrl};
+    import { openEngine } from ${engineUrl};
+    const model = await openModel(${folder});
     const tensors = await model.tensors();
-    for (let i = 0; i < 3; i++)
-      void openEngine({ ...rankProgram(model.config, { rank: 0, size: 1 }), tensors, threads: 2 }, () => undefined);
+    const program = rankProgram(model.config, { rank: 0, size: 1 });
+    const spec = { ...program, tensors, threads: 2 };
+    for (let i = 0; i < 3; i++) void openEngine(spec, () => undefined);
     process.exit(7);`;
-  const { spawn } = await import("node:child_process");
   const child = spawn(process.execPath, ["--input-type=module", "-e", source], {
     stdio: "inherit",
     timeout: 20_000,

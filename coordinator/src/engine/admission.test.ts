@@ -1,0 +1,79 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { ServeError } from "@tessera/proto";
+import { Admission, type Admitted } from "./admission.js";
+
+const never = new AbortController().signal;
+const admission = (limits = {}) =>
+  new Admission({ maxRequests: 3, maxTileBytes: 100, maxPreparing: 2, ...limits });
+
+test("admission: an id once, so many requests, so many bytes of tiles; places are given back", () => {
+  const all = admission();
+  const one = all.enter("one", 60, never);
+  assert.throws(() => all.enter("one", 0, never), { code: "REQUEST_EXISTS" });
+  assert.throws(() => all.enter("two", 41, never), {
+    code: "OVERLOADED",
+    quota: "tile bytes",
+    message: "pictures of 41 bytes beside 60 of other requests, limit 100",
+    retryDelayMs: 1000,
+  });
+  all.settle(one, 20);
+  all.enter("two", 80, never);
+  all.enter("three", 0, never);
+  assert.throws(() => all.enter("four", 0, never), {
+    code: "OVERLOADED",
+    quota: "requests",
+    message: "3 requests run or wait, limit 3",
+  });
+  all.leave(one);
+  all.leave(one);
+  assert.equal(all.size, 2);
+  all.enter("one", 20, never);
+  assert.throws(() => all.enter("five", 1, never), { quota: "requests" });
+});
+
+/** Work whose end is in the test's hands. */
+function handled(all: Admission, place: Admitted) {
+  let end: () => void = () => undefined;
+  const state = { running: false, end: () => end() };
+  const done = all.prepare(place, () => {
+    state.running = true;
+    return new Promise<void>((resolve) => (end = resolve));
+  });
+  return { state, done };
+}
+
+test("admission: so many prepare at once; the next waits for its turn, first come first served", async () => {
+  const all = admission({ maxRequests: 9 });
+  const works = ["a", "b", "c", "d"].map((id) => handled(all, all.enter(id, 0, never)));
+  const running = () => works.map(({ state }) => state.running);
+  await new Promise(setImmediate);
+  assert.deepEqual(running(), [true, true, false, false]);
+  works[1]?.state.end();
+  await works[1]?.done;
+  await new Promise(setImmediate);
+  assert.deepEqual(running(), [true, true, true, false]);
+  for (const { state } of works) state.end();
+  await works[2]?.done;
+  await new Promise(setImmediate);
+  for (const { state, done } of works) {
+    state.end();
+    await done;
+  }
+});
+
+test("admission: who is aborted while it waits leaves the line; a failure gives its turn on", async () => {
+  const all = admission({ maxPreparing: 1 });
+  const first = handled(all, all.enter("first", 0, never));
+  const second = all.enter("second", 0, never);
+  const waiting = handled(all, second);
+  const third = all.prepare(all.enter("third", 0, never), () => Promise.reject(new Error("bad")));
+  second.abort(new ServeError("ABORTED", "ended"));
+  await assert.rejects(waiting.done, { code: "ABORTED" });
+  assert.equal(waiting.state.running, false);
+  first.state.end();
+  await first.done;
+  await assert.rejects(third, /bad/);
+  const last = await all.prepare(second, () => Promise.resolve(7)).catch((error: unknown) => error);
+  assert.equal(last, 7);
+});
