@@ -166,12 +166,19 @@ EngineSpec read_engine_spec(const Napi::Value& value) {
 
 PlacementSpec read_placement(const Napi::Value& value) {
   const Fields from(value, "placement");
-  return {from.text("kvType") == "bf16", from.text("wireType") == "bf16",
-          from.integer("blockCount"),    from.integer("maxBatchedTokens"),
-          from.integer("maxSequences"),  from.integer("maxWantedRows"),
-          from.integer("maxTiles"),      from.integer("maxEmbeddings"),
-          from.integer("maxModelLen"),   from.integer("maxStepsInFlight"),
-          from.integer("selectableIds"), from.integer("collectiveDeadlineMs")};
+  return {from.text("kvType") == "bf16",
+          from.text("wireType") == "bf16",
+          from.integer("blockCount"),
+          from.integer("maxBatchedTokens"),
+          from.integer("maxSequences"),
+          from.integer("maxWantedRows"),
+          from.integer("maxTiles"),
+          from.integer("maxEmbeddings"),
+          from.integer("maxModelLen"),
+          from.integer("maxStepsInFlight"),
+          from.integer("selectableIds"),
+          from.integer("collectiveDeadlineMs"),
+          from.has("spinUs") ? from.integer("spinUs") : 0};
 }
 
 }  // namespace tessera

@@ -15,7 +15,12 @@ namespace {
 constexpr uint64_t kMaxBytes = uint64_t{4} << 30;  // of undelivered frames
 constexpr size_t kMaxForgotten = 65536;            // ids; the lowest is dropped first
 constexpr size_t kMaxSpare = 64;                   // buffers kept for later frames
-constexpr int kSpinTurns = 2000;                   // some tens of microseconds
+
+void relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#endif
+}
 
 }  // namespace
 
@@ -185,11 +190,8 @@ bool Mailbox::was_forgotten(uint64_t id) {
 }
 
 bool Mailbox::wait_arrival(uint64_t seen, Clock::time_point deadline) {
-  for (int turn = 0; turn < kSpinTurns && arrivals_.load() == seen; ++turn) {
-#if defined(__x86_64__)
-    _mm_pause();
-#endif
-  }
+  const Clock::time_point polled = Clock::now() + std::chrono::microseconds(limits_.spin_us);
+  while (arrivals_.load() == seen && Clock::now() < polled) relax();
   std::unique_lock lock(mutex_);
   const bool came = arrived_.wait_until(lock, deadline, [&] { return arrivals_.load() != seen; });
   throw_if_ended();

@@ -47,6 +47,7 @@ class Exchange {
 struct MailboxLimits {
   int rank = 0, size = 1;  // the owner's, the group's
   size_t embeddings = 0;   // that wait to be taken
+  int spin_us = 0;         // how long a wait polls before it sleeps
 };
 
 class Mailbox {

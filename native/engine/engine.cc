@@ -101,7 +101,8 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
   CHECK_ARGUMENT(placement.block_count > 0 && placement.max_batched_tokens > 0 &&
                      placement.max_wanted_rows > 0 && placement.max_model_len > 0 &&
                      placement.max_tiles > 0 && placement.max_sequences > 0 &&
-                     placement.max_embeddings >= 0 && placement.max_steps_in_flight > 0,
+                     placement.max_embeddings >= 0 && placement.max_steps_in_flight > 0 &&
+                     placement.spin_us >= 0,
                  "placement: a size is zero");
   mailbox_.end(epoch_, -1);
   placement_ = placement;
@@ -129,7 +130,8 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
   cache_bytes_ = layer * cache_.size();
   workspace_bytes_ = workspace_.bytes() + rope_table_.bytes();
   epoch_ = epoch;
-  mailbox_.begin(epoch, {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings)});
+  mailbox_.begin(epoch, {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings),
+                         placement.spin_us});
 }
 
 void Engine::check_epoch(uint64_t epoch) const {

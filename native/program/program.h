@@ -104,7 +104,7 @@ struct EngineSpec {
 struct PlacementSpec {
   bool kv_bf16, wire_bf16;
   int block_count, max_batched_tokens, max_sequences, max_wanted_rows, max_tiles, max_embeddings;
-  int max_model_len, max_steps_in_flight, selectable_ids, collective_deadline_ms;
+  int max_model_len, max_steps_in_flight, selectable_ids, collective_deadline_ms, spin_us;
 };
 
 // Every index, shape and order: what an op reads was written before it. Buffers are of the kinds in

@@ -60,6 +60,8 @@ export interface PlacementSpec {
   maxStepsInFlight: number;
   selectableIds: number;
   collectiveDeadlineMs: number;
+  /** How long a wait for a peer polls before it sleeps; absent: not at all. */
+  spinUs?: number;
 }
 
 export interface EngineInfo {

@@ -46,6 +46,7 @@ TEST("an engine: one rank and two ranks, whole and in chunks, give the same bits
 TEST("a bf16 wire: both ranks agree, and a bf16 cache gives one answer at every width") {
   PlacementSpec placement = tiny_placement();
   placement.kv_bf16 = true;
+  placement.spin_us = 50;
   TinyGroup one(1), two(2);
   one.begin(1, placement);
   two.begin(1, placement);

@@ -1,9 +1,9 @@
 /**
- * The exchange thread polls for a bounded time after a frame instead of sleeping. Where each thread has a core of its
- * own, a round trip of 1 KiB over bare grpc-js between two processes takes 18 µs instead of 61 (64 KiB: 75 instead of
- * 170). Where it has not, the polling takes the core from the engine that should answer: two ranks on two cores take
- * 1.2 to 1.8 times as long. So it is on only where there are two cores for each rank of this host: one computes, one
- * polls. `make bench` measures the ratio on its machine (exchange.1KiB.spin_ratio).
+ * The exchange thread polls for a bounded time after a frame instead of sleeping, and so does an engine that waits for
+ * a peer. Where each thread has a core of its own, a round trip of 1 KiB over bare grpc-js between two processes takes
+ * 18 µs instead of 61 (64 KiB: 75 instead of 170). Where it has not, the polling takes the core from the engine that
+ * should answer: two ranks on two cores take 1.2 to 1.8 times as long. So it is on only where there are two cores for
+ * each rank of this host: one computes, one polls. `make bench` measures the ratio (exchange.1KiB.spin_ratio).
  */
 
 export const SPIN_US = 100;

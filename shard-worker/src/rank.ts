@@ -144,7 +144,9 @@ export class RankState {
     this.fence(epoch);
     this.epoch = epoch;
     const engine = await this.openCut(rank, peers.length, onProgress);
-    const info = await engine.beginEpoch(epoch, toPlacementSpec(placement));
+    const cores = availableParallelism();
+    const spinUs = chooseSpinUs(this.exchangeSpinUs, { peers, rank, cores });
+    const info = await engine.beginEpoch(epoch, { ...toPlacementSpec(placement), spinUs });
     await this.exchange.join({
       epoch,
       rank,
@@ -152,7 +154,7 @@ export class RankState {
       planHash: request.planHash,
       handle: engine.handle,
       deadlineMs: CONNECT_DEADLINE_MS,
-      spinUs: chooseSpinUs(this.exchangeSpinUs, { peers, rank, cores: availableParallelism() }),
+      spinUs,
     });
     this.check(epoch);
     this.rank = rank;

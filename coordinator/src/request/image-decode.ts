@@ -13,6 +13,8 @@ export interface ImageLimits {
   maxPixels: number;
   /** Longer side over shorter side. */
   maxAspect: number;
+  /** Of an animation, whose first frame is taken. */
+  maxFrames: number;
 }
 
 export const IMAGE_LIMITS: ImageLimits = {
@@ -20,6 +22,7 @@ export const IMAGE_LIMITS: ImageLimits = {
   maxSide: 16384,
   maxPixels: 64 << 20,
   maxAspect: 200,
+  maxFrames: 1024,
 };
 
 /** @throws ServeError INVALID_IMAGE naming field, limit and value. */
@@ -47,6 +50,8 @@ export function checkImage(
     return refuse(`has ${width * height} pixels, limit ${limits.maxPixels}`);
   if (Math.max(width, height) > limits.maxAspect * Math.min(width, height))
     return refuse(`is ${width} × ${height} pixels, limit ${limits.maxAspect}:1`);
+  if (header.frames > limits.maxFrames)
+    return refuse(`has ${header.frames} frames, limit ${limits.maxFrames}`);
   return header;
 }
 

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
+import sharp from "sharp";
 import { ServeError } from "@tessera/proto";
 import { checkImage, decodeImage, IMAGE_LIMITS } from "./image-decode.js";
 import { otherFormat, readImageHeader } from "./image-header.js";
@@ -33,8 +34,34 @@ test("readImageHeader: type and size of every golden picture, without decoding",
   for (const { file, size, data } of pictures) {
     const [width, height] = size;
     const mediaType = TYPES[file.split(".").at(-1) ?? ""];
-    assert.deepEqual(readImageHeader(data), { mediaType, width, height }, file);
+    const frames = readImageHeader(data)?.frames;
+    assert.deepEqual(readImageHeader(data), { mediaType, width, height, frames }, file);
+    assert.equal((frames ?? 0) > 1, file.startsWith("animated"), file);
   }
+});
+
+test("frames: an animated PNG says its number, an animated WebP has so many ANMF chunks; a limit holds", async () => {
+  const frame = (value: number) => Buffer.alloc(8 * 8 * 3, value);
+  const raw = { width: 8, height: 24, channels: 3, pageHeight: 8 } as const;
+  const stacked = Buffer.concat([frame(10), frame(120), frame(240)]);
+  const animated = await sharp(stacked, { raw })
+    .webp({ loop: 0, delay: [9, 9, 9] })
+    .toBuffer();
+  assert.equal(readImageHeader(animated)?.frames, 3);
+  const limits = { ...IMAGE_LIMITS, maxFrames: 2 };
+  assert.throws(() => checkImage(animated, { field: "image", mediaType: "", limits }), {
+    code: "INVALID_IMAGE",
+    message: "image: has 3 frames, limit 2",
+  });
+  const png = pictures.find(({ file }) => file === "animated.png");
+  const many = Buffer.from(png?.data ?? []);
+  const at = many.indexOf("acTL");
+  assert.ok(at > 0);
+  many.writeUInt32BE(5000, at + 4);
+  assert.throws(
+    () => checkImage(many, { field: "image", mediaType: "", limits: IMAGE_LIMITS }),
+    /image: has 5000 frames, limit 1024/,
+  );
 });
 
 test("otherFormat: what is not taken is called by its name", () => {

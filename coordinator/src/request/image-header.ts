@@ -1,16 +1,33 @@
-/** Kind and size of a picture from its first bytes, so that nothing is decoded that will be refused. */
+/** Kind, size and frames of a picture without decoding it, so that nothing is decoded that will be refused. */
 
 export interface ImageHeader {
   mediaType: "image/png" | "image/jpeg" | "image/webp";
   width: number;
   height: number;
+  /** Of an animation, as far as its chunks can be read; 1 for a still picture. */
+  frames: number;
 }
 
 const PNG = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
 
+/** What an animated PNG's acTL chunk says, which stands before the first IDAT. */
+function pngFrames(bytes: Buffer): number {
+  for (let at = 8; at + 12 <= bytes.length; at += 12 + bytes.readUInt32BE(at)) {
+    const chunk = bytes.toString("latin1", at + 4, at + 8);
+    if (chunk === "acTL") return Math.max(1, bytes.readUInt32BE(at + 8));
+    if (chunk === "IDAT") break;
+  }
+  return 1;
+}
+
 function png(bytes: Buffer): ImageHeader | undefined {
   if (bytes.length < 24 || !bytes.subarray(0, 8).equals(PNG)) return undefined;
-  return { mediaType: "image/png", width: bytes.readUInt32BE(16), height: bytes.readUInt32BE(20) };
+  return {
+    mediaType: "image/png",
+    width: bytes.readUInt32BE(16),
+    height: bytes.readUInt32BE(20),
+    frames: pngFrames(bytes),
+  };
 }
 
 /** Start-of-frame markers; C4, C8 and CC are other things. */
@@ -20,7 +37,7 @@ function isFrame(marker: number): boolean {
 
 function jpeg(bytes: Buffer): ImageHeader | undefined {
   if (bytes.length < 4 || bytes[0] !== 0xff || bytes[1] !== 0xd8) return undefined;
-  const header: ImageHeader = { mediaType: "image/jpeg", width: 0, height: 0 };
+  const header: ImageHeader = { mediaType: "image/jpeg", width: 0, height: 0, frames: 1 };
   let at = 2;
   while (at + 9 < bytes.length) {
     if (bytes[at] !== 0xff) return header;
@@ -36,6 +53,15 @@ function jpeg(bytes: Buffer): ImageHeader | undefined {
   return header;
 }
 
+/** ANMF chunks of an animated WebP. */
+function webpFrames(bytes: Buffer): number {
+  let frames = 0;
+  // Chunks are padded to whole pairs of bytes.
+  for (let at = 12; at + 8 <= bytes.length; at += 8 + 2 * Math.ceil(bytes.readUInt32LE(at + 4) / 2))
+    if (bytes.toString("latin1", at, at + 4) === "ANMF") frames++;
+  return Math.max(1, frames);
+}
+
 function webp(bytes: Buffer): ImageHeader | undefined {
   if (bytes.length < 30 || bytes.toString("latin1", 0, 4) !== "RIFF") return undefined;
   if (bytes.toString("latin1", 8, 12) !== "WEBP") return undefined;
@@ -46,15 +72,22 @@ function webp(bytes: Buffer): ImageHeader | undefined {
         mediaType,
         width: bytes.readUInt16LE(26) & 0x3fff,
         height: bytes.readUInt16LE(28) & 0x3fff,
+        frames: 1,
       };
     case "VP8L": {
       const bits = bytes.readUInt32LE(21);
-      return { mediaType, width: (bits & 0x3fff) + 1, height: ((bits >>> 14) & 0x3fff) + 1 };
+      const height = ((bits >>> 14) & 0x3fff) + 1;
+      return { mediaType, width: (bits & 0x3fff) + 1, height, frames: 1 };
     }
     case "VP8X":
-      return { mediaType, width: bytes.readUIntLE(24, 3) + 1, height: bytes.readUIntLE(27, 3) + 1 };
+      return {
+        mediaType,
+        width: bytes.readUIntLE(24, 3) + 1,
+        height: bytes.readUIntLE(27, 3) + 1,
+        frames: webpFrames(bytes),
+      };
     default:
-      return { mediaType, width: 0, height: 0 };
+      return { mediaType, width: 0, height: 0, frames: 1 };
   }
 }
 
