@@ -14,6 +14,8 @@ export const PROCESS_BYTES = 95 << 20;
 export const COORDINATOR_BYTES = 95 << 20;
 /** The coordinator's tables of one token id; measured with 151,646 ids. */
 const TOKENIZER_BYTES = 900;
+/** Pictures at once (coordinator, MAX_PREPARING), of 4 megapixels of RGB, and each cut into tiles. */
+const PICTURES = { count: 4, bytes: 3 * (4 << 20) };
 /**
  * What messages take until they are collected, measured under load: plans and results in a worker, frames to and from
  * peers where there are some (V8 collects when 32 MiB of buffers are new), requests and events in the coordinator.
@@ -53,6 +55,8 @@ export interface CoordinatorPlan {
   processBytes: number;
   tokenizerBytes: number;
   trafficBytes: number;
+  /** Pictures that are decoded and cut at once. */
+  pictureBytes: number;
 }
 
 export interface PlacementPlan {
@@ -181,6 +185,10 @@ function chooseBlocks(
   );
 }
 
+function pictureBytes({ tile }: ModelConfig): number {
+  return PICTURES.count * (PICTURES.bytes + (tile.maxTiles + 1) * 3 * tile.size ** 2);
+}
+
 /** @throws ModelError INVALID_ARGUMENT when size, length or memory do not fit the model. */
 export function planPlacement(config: ModelConfig, options: PlacementOptions): PlacementPlan {
   checkTensorParallelSize(config, options.size);
@@ -213,6 +221,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
       processBytes: COORDINATOR_BYTES,
       tokenizerBytes: TOKENIZER_BYTES * config.decoder.vocabularySize,
       trafficBytes: TRAFFIC_BYTES.coordinator,
+      pictureBytes: pictureBytes(config),
     },
     cacheBytesPerToken: cacheBytesPerToken(config, config.decoder.kvHeads, options.kvType),
     ...exchangePerToken(config, options.size, limits.maxBatchedTokens),

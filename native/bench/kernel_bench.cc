@@ -154,6 +154,7 @@ class Bench {
   void decode(const Buffer<float>& memory) {
     const Buffer<float> x = random_floats(8192 * 8);
     Buffer<float> y(9728 * 8);
+    double best = 0;
     for (const Shape& shape : kShapes) {
       const Layers layers(shape.outputs, shape.inputs, shape.lanes, kReadBytes);
       std::vector<Contender> contenders;
@@ -164,16 +165,20 @@ class Bench {
         contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.bytes()});
       const std::vector<double> rate = rates(contenders);
       const double ceiling = *std::max_element(rate.begin(), rate.begin() + kReadVariants);
+      best = std::max(best, ceiling);
       const std::string measure = text("read ceiling %.1f GB/s, ", ceiling / 1e9) + threads_text();
       print(name("decode", shape.name, 1), rate[kReadVariants] / ceiling, "ratio", measure,
             kDecodeGoal);
       print(name("decode", shape.name, 4), rate[kReadVariants + 1] / ceiling, "ratio", measure, 0);
     }
+    print("kernels.read_ceiling.t" + std::to_string(pool_.threads()), best / 1e9, "GB/s",
+          "best variant and round of " + threads_text(), 0);
   }
 
   void prefill() {
     const Buffer<float> x = random_floats(8192 * 512);
     Buffer<float> y(9728 * 512);
+    double best = 0;
     for (const Shape& shape : kShapes) {
       const Layers layers(shape.outputs, shape.inputs, shape.lanes, 1);
       std::vector<double> flops(kFmaVariants);
@@ -188,12 +193,15 @@ class Bench {
         contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.flops(rows)});
       const std::vector<double> rate = rates(contenders);
       const double ceiling = *std::max_element(rate.begin(), rate.begin() + kFmaVariants);
+      best = std::max(best, ceiling);
       const std::string measure =
           text("fma ceiling %.1f GFLOP/s, ", ceiling / 1e9) + threads_text();
       print(name("prefill", shape.name, 64), rate[kFmaVariants] / ceiling, "ratio", measure, 0);
       print(name("prefill", shape.name, 512), rate[kFmaVariants + 1] / ceiling, "ratio", measure,
             kPrefillGoal);
     }
+    print("kernels.fma_ceiling.t" + std::to_string(pool_.threads()), best / 1e9, "GFLOP/s",
+          "best variant and round of " + threads_text(), 0);
   }
 
  private:

@@ -109,10 +109,10 @@ async function runPlan(flags: PlanFlags): Promise<void> {
       ...(rank.encodes ? ["encodes"] : []),
     ].join(", "),
   );
-  const { processBytes, tokenizerBytes, trafficBytes } = plan.coordinator;
+  const { processBytes, tokenizerBytes, trafficBytes, pictureBytes } = plan.coordinator;
   const front =
     `coordinator: process ${gb(processBytes)}, tokenizer ${gb(tokenizerBytes)}, ` +
-    `messages ${gb(trafficBytes)}`;
+    `messages ${gb(trafficBytes)}, pictures ${gb(pictureBytes)}`;
   process.stdout.write(
     [
       `model: ${gb(plan.modelBytes.stored)} of bf16 weights with dummy heads, ${gb(plan.modelBytes.computed)} without`,

@@ -7,6 +7,9 @@ import { ServeError } from "@tessera/proto";
 import type { RgbImage } from "@tessera/native/image";
 import { otherFormat, readImageHeader, type ImageHeader } from "./image-header.js";
 
+// Pictures are decoded once: what libvips would keep of one serves no other.
+sharp.cache(false);
+
 export interface ImageLimits {
   maxBytes: number;
   maxSide: number;

@@ -1,9 +1,18 @@
 /** One of the two processes of the exchange benchmark: a rank's engine and exchange thread, and an end of a socket. */
 import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { openEngine, type Engine } from "@tessera/native/engine";
 import { Exchange } from "@tessera/shard-worker/exchange";
 import type { FromPeer, ToPeer } from "./exchange-messages.js";
-import { DEADLINE_MS, PLACEMENT, roundTripProgram, roundTripStep } from "./round-trip-program.js";
+import {
+  DEADLINE_MS,
+  PLACEMENT,
+  roundTripProgram,
+  roundTripStep,
+  writeZeros,
+} from "./round-trip-program.js";
 import { TcpEcho, TcpThrower } from "./tcp-rival.js";
 
 const EPOCH = 1n;
@@ -27,7 +36,10 @@ class Peer {
   async join(message: Extract<ToPeer, { kind: "join" }>): Promise<void> {
     const { rank, bytes, spinUs, exchange, tcpPort } = message;
     const program = roundTripProgram(bytes, rank);
-    this.engine = await openEngine({ ...program, tensors: {}, threads: 1 }, () => undefined);
+    const folder = await mkdtemp(join(tmpdir(), "tessera-bench-"));
+    const tensors = await writeZeros(join(folder, "zeros"), bytes);
+    this.engine = await openEngine({ ...program, tensors, threads: 1 }, () => undefined);
+    await rm(folder, { recursive: true });
     await this.engine.beginEpoch(EPOCH, PLACEMENT);
     await this.exchange?.join({
       epoch: EPOCH,

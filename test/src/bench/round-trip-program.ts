@@ -1,10 +1,26 @@
 /** A program that computes nothing: its step is one round trip of a payload over the collectives of a real engine. */
+import { writeFile } from "node:fs/promises";
 import type { Program, RankProgram } from "@tessera/model";
-import type { PlacementSpec, StepPlanSpec } from "@tessera/native/engine";
+import type { PlacementSpec, StepPlanSpec, TensorSource } from "@tessera/native/engine";
 
 /** A partial sum up to this size goes to every peer at once; a greater one is cut by owner (native, kDirectBytes). */
 const DIRECT_BYTES = 64 << 10;
 const EMPTY: Program = { buffers: [], weights: [], segments: [] };
+
+/** f32 values of the buffer that is summed. */
+function payloadWidth(bytes: number): number {
+  return (bytes <= DIRECT_BYTES ? bytes : 2 * bytes) / 4;
+}
+
+/** The stored zeros that fill the payload, in a file at `path`. */
+export async function writeZeros(
+  path: string,
+  bytes: number,
+): Promise<Record<string, TensorSource>> {
+  const cols = payloadWidth(bytes);
+  await writeFile(path, Buffer.alloc(2 * cols));
+  return { zeros: { path, offset: 0, bytes: 2 * cols, dtype: "BF16", rows: 1, cols } };
+}
 
 /**
  * `bytes` go to the peer and as many come back before anything else is sent. Up to 64 KiB: two all-reduces, one behind
@@ -12,16 +28,18 @@ const EMPTY: Program = { buffers: [], weights: [], segments: [] };
  */
 export function roundTripProgram(bytes: number, rank: number): RankProgram {
   const direct = bytes <= DIRECT_BYTES;
-  const width = (direct ? bytes : 2 * bytes) / 4;
-  const segment = { ops: [], collective: { op: "all_reduce_add" as const, buffer: 0 } };
+  const width = payloadWidth(bytes);
+  const collective = { op: "all_reduce_add" as const, buffer: 0 };
+  const fill = { op: "embed_tokens" as const, out: 0, table: 0, firstId: 0 };
+  const piece = { tensor: "zeros", rowStart: 0, rowCount: 1, colStart: 0, colCount: width };
   return {
     rank,
     size: 2,
     encode: EMPTY,
     step: {
       buffers: [{ name: "payload", per: "token", rows: 1, width }],
-      weights: [],
-      segments: direct ? [segment, segment] : [segment],
+      weights: [{ kind: "table", name: "zeros", rows: 1, width, pieces: [piece] }],
+      segments: [{ ops: [fill], collective }, ...(direct ? [{ ops: [], collective }] : [])],
     },
     cache: { layers: 1, kvHeads: 1, headDim: 16 },
     embedding: { rows: 1, width: 16 },

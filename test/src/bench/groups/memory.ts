@@ -91,7 +91,7 @@ async function measure(model: BenchModel, workers: number): Promise<Figure[]> {
   const { config } = await openModel(model.dir);
   const plan = planPlacement(config, { size: workers, kvType: "f32", maxModelLen: MAX_MODEL_LEN });
   const planned = [
-    plan.coordinator.processBytes + plan.coordinator.tokenizerBytes + plan.coordinator.trafficBytes,
+    Object.values(plan.coordinator).reduce((sum, bytes) => sum + bytes, 0),
     ...plan.ranks.map(
       (rank) =>
         rank.weightBytes +
