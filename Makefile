@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help build demo test test-deps test-long test-full test-sanitize tidy bench clean
-GENERATOR := $(shell command -v ninja >/dev/null 2>&1 && echo "-G Ninja")
+# A build folder keeps the generator it was made with.
+GENERATOR := $(if $(wildcard native/build/CMakeCache.txt),,$(shell command -v ninja >/dev/null && echo "-G Ninja"))
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
