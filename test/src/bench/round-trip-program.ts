@@ -2,6 +2,7 @@
 import { writeFile } from "node:fs/promises";
 import type { Program, RankProgram } from "@tessera/model";
 import type { PlacementSpec, StepPlanSpec, TensorSource } from "@tessera/native/engine";
+import { GREEDY } from "../harness/engines.js";
 
 /** A partial sum up to this size goes to every peer at once; a greater one is cut by owner (native, kDirectBytes). */
 const DIRECT_BYTES = 64 << 10;
@@ -65,20 +66,6 @@ export const PLACEMENT: PlacementSpec = {
   collectiveDeadlineMs: DEADLINE_MS,
 };
 
-const SAMPLING = {
-  temperature: 0,
-  seed: 0n,
-  choice: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  allowedTokenIds: [],
-  badWords: [],
-  minTokens: 0,
-  suppressedTokenIds: [],
-};
-
 /** The same token of the same sequence again and again; the first step opens it. */
 export function roundTripStep(epoch: bigint, stepId: bigint): StepPlanSpec {
   const first = stepId === 1n;
@@ -87,7 +74,7 @@ export function roundTripStep(epoch: bigint, stepId: bigint): StepPlanSpec {
     stepId,
     releasedStep: stepId - 1n,
     deadlineMs: DEADLINE_MS,
-    opened: first ? [{ sequenceId: 1n, promptLength: 1, tokenIds: [], sampling: SAMPLING }] : [],
+    opened: first ? [{ sequenceId: 1n, promptLength: 1, tokenIds: [], sampling: GREEDY }] : [],
     closedSequenceIds: [],
     releasedEmbeddingIds: [],
     slices: [

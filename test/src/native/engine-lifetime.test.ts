@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { openModel, planPlacement, rankProgram } from "@tessera/model";
 import { attachExchange, openEngine, type Engine } from "@tessera/native/engine";
+import { GREEDY } from "../harness/engines.js";
 import { root } from "../harness/paths.js";
 
 const model = await openModel(root("models/nvlm-d-tiny"));
@@ -42,20 +43,6 @@ async function untilThreads(count: number): Promise<void> {
   }
 }
 
-const SAMPLING = {
-  temperature: 0,
-  seed: 0n,
-  choice: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  allowedTokenIds: [],
-  badWords: [],
-  minTokens: 0,
-  suppressedTokenIds: [],
-};
-
 function step(engine: Engine) {
   const slice = { sequenceId: 1n, startPosition: 0, tokenIds: [1, 2, 3], firstBlock: 0 };
   return engine.step({
@@ -63,7 +50,7 @@ function step(engine: Engine) {
     stepId: 1n,
     releasedStep: 0n,
     deadlineMs: 60_000,
-    opened: [{ sequenceId: 1n, promptLength: 3, tokenIds: [], sampling: SAMPLING }],
+    opened: [{ sequenceId: 1n, promptLength: 3, tokenIds: [], sampling: GREEDY }],
     closedSequenceIds: [],
     releasedEmbeddingIds: [],
     slices: [{ ...slice, blockIds: [0], imageRows: [], wanted: [] }],
