@@ -42,9 +42,9 @@ const MAX_SIZE = 2 ** 24;
 const MAX_LAYERS = 1024;
 const MAX_HEAD_DIM = 256;
 
-/** Dummy heads behind the real ones in NVLM's vision attention tensors (spec 3.2). */
+/** Dummy heads behind the real ones in NVLM's vision attention tensors. */
 export const DUMMY_HEADS = 7;
-/** LayerNorm of the projector: PyTorch's default (spec 1.4). */
+/** LayerNorm of the projector: PyTorch's default. */
 export const PROJECTOR_EPS = 1e-5;
 
 /** Reads keys of one object of config.json, collecting the path for messages. */
@@ -99,7 +99,7 @@ function parseHeadDim(keys: Keys, headDim: number): number {
   return headDim;
 }
 
-/** `rope_scaling` is ignored, as in the reference; attention is always full (spec 4.3). */
+/** `rope_scaling` is ignored, as in the reference; attention is always full. */
 function parseDecoder(keys: Keys): DecoderConfig {
   const architectures = keys.raw("architectures");
   if (!Array.isArray(architectures) || architectures[0] !== "Qwen2ForCausalLM")
