@@ -4,7 +4,7 @@ import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
 import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
-import { addPlacement, from1, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
 interface BatchFlags extends PlacementFlags {
   model?: string;
@@ -265,5 +265,8 @@ export function addBatch(program: Command): void {
       "after",
       "\nExample:\n  tessera batch --model models/nvlm-d-tiny --workers 2 -i in.jsonl -o out.jsonl\n",
     )
-    .action(async (flags: BatchFlags) => runBatch(flags));
+    .action(async (flags: BatchFlags, of: Command) => {
+      refuseBesideServer(flags, of);
+      await runBatch(flags);
+    });
 }

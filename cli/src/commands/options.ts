@@ -71,6 +71,33 @@ export function addPlacement(command: Command): Command {
     .addOption(logLevel("warn"));
 }
 
+const CLUSTER_FLAGS = [
+  "workers",
+  "threads",
+  "maxModelLen",
+  "cacheMemory",
+  "kv",
+  "wire",
+  "servedModelName",
+  "chatTemplate",
+  "maxBatchedTokens",
+  "maxSequences",
+  "stepDeadlineMs",
+];
+
+/** A running server has its own settings: those of a cluster are refused beside `--server`, not passed over. */
+export function refuseBesideServer(flags: { server?: string }, command: Command): void {
+  if (flags.server === undefined) return;
+  const said = command.options
+    .filter((option) => CLUSTER_FLAGS.includes(option.attributeName()))
+    .filter((option) => command.getOptionValueSource(option.attributeName()) === "cli")
+    .map((option) => option.long);
+  if (said.length > 0)
+    throw new Error(
+      `${command.name()}: ${said.join(", ")}: of a cluster, which --server has already`,
+    );
+}
+
 /** The same flags as arguments of a child process. */
 export function placementArgs(flags: PlacementFlags): string[] {
   const pairs: [string, string | number | undefined][] = [

@@ -255,3 +255,17 @@ test("batch: Ctrl-C keeps the answers that are there, in order, and says where",
   );
   assert.match(stderr, new RegExp(`interrupted, the first ${kept.length} of 400 answers are in`));
 });
+
+test("batch and chat: settings of a cluster beside --server are refused by name", async () => {
+  const kv = await batch(line("a"), [...SERVER, "--kv", "bf16", "--workers", "2"]);
+  assert.equal(kv.code, 1);
+  assert.match(
+    kv.stderr,
+    /batch: --kv, --workers: of a cluster|batch: --workers, --kv: of a cluster/,
+  );
+  const chat = await tessera(["chat", ...SERVER, "--served-model-name", "x", "--prompt", "Hello"]);
+  assert.equal(chat.code, 1);
+  assert.match(chat.stderr, /chat: --served-model-name: of a cluster, which --server has already/);
+  const json = await tessera(["chat", ...SERVER, "--json"]);
+  assert.match(json.stderr, /chat: --json needs --prompt/);
+});
