@@ -57,10 +57,42 @@ function addedOf(config: Record<string, unknown>): AddedToken[] {
   }));
 }
 
+/** Qwen2's split pattern as its tokenizer.json writes it; QWEN2_PATTERN is the same in JavaScript's terms. */
+const STORED_PATTERN =
+  "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}" +
+  "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+
+/** What this tokenizer does whatever the file says: NFC, Qwen2's pattern, bytes. Another file would get wrong ids. */
+function checkStored(json: Record<string, unknown>, path: string): void {
+  const split = { type: "Split", pattern: { Regex: STORED_PATTERN }, behavior: "Isolated" };
+  const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
+  const wanted: Record<string, unknown> = {
+    normalizer: { type: "NFC" },
+    pre_tokenizer: { type: "Sequence", pretokenizers: [split, bytes] },
+  };
+  for (const [key, must] of Object.entries(wanted))
+    if (!matches(json[key], must))
+      throw new ServeError(
+        "BAD_MODEL",
+        `${path}: ${key} is ${JSON.stringify(json[key])}, must be Qwen2's ${JSON.stringify(must)}`,
+      );
+}
+
+/** Whether `value` has all that `must` has; more keys are let be. */
+function matches(value: unknown, must: unknown): boolean {
+  if (typeof must !== "object" || must === null) return value === must;
+  if (typeof value !== "object" || value === null) return false;
+  if (Array.isArray(must) && (!Array.isArray(value) || value.length !== must.length)) return false;
+  return Object.entries(must).every(([key, part]) =>
+    matches((value as Record<string, unknown>)[key], part),
+  );
+}
+
 async function readParts(dir: string): Promise<Parts> {
   const whole = await readIfThere(join(dir, "tokenizer.json"));
   if (whole !== undefined) {
     const json = parse(whole, join(dir, "tokenizer.json"));
+    checkStored(json, join(dir, "tokenizer.json"));
     const model = json["model"] as
       { vocab?: Record<string, number>; merges?: unknown[] } | undefined;
     if (model?.vocab === undefined || model.merges === undefined)
