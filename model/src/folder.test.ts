@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
@@ -72,4 +72,45 @@ test("hash: the same for a copy, another for another place of a tensor", async (
   folders.push(folder);
   await cp(root("models/nvlm-d-tiny"), folder, { recursive: true });
   assert.equal(await (await openModel(folder)).hash(), await tiny.hash());
+});
+
+/** A copy of the bundled model. */
+async function copyOfTiny(): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), "tessera-folder-"));
+  folders.push(folder);
+  await cp(root("models/nvlm-d-tiny"), folder, { recursive: true });
+  return folder;
+}
+
+const TENSOR = "language_model.lm_head.weight";
+const places: [string, (bytes: number) => number][] = [
+  ["first", () => 0],
+  ["middle", (bytes) => bytes / 2],
+  ["last", (bytes) => bytes - 1],
+];
+for (const [name, placeOf] of places)
+  test(`hash: another for a changed ${name} byte of a tensor, whose place and shape stay`, async () => {
+    const folder = await copyOfTiny();
+    const model = await openModel(folder);
+    const before = await model.hash();
+    const tensor = (await model.tensors())[TENSOR] ?? assert.fail();
+    const at = tensor.offset + Math.floor(placeOf(tensor.bytes));
+    const file = await open(tensor.path, "r+");
+    const byte = Buffer.alloc(1);
+    await file.read(byte, 0, 1, at);
+    await file.write(Buffer.from([(byte[0] ?? 0) ^ 1]), 0, 1, at);
+    await file.close();
+    assert.notEqual(await (await openModel(folder)).hash(), before);
+  });
+
+test("checkStopTokens: a stop id beyond the vocabulary is refused with both numbers", async () => {
+  const folder = await copyOfTiny();
+  const tiny = await openModel(folder);
+  tiny.checkStopTokens();
+  const { vocabularySize } = tiny.config.decoder;
+  const generation = join(folder, "generation_config.json");
+  await writeFile(generation, JSON.stringify({ eos_token_id: [3, vocabularySize] }));
+  const model = await openModel(folder);
+  const message = `${generation}: eos_token_id ${vocabularySize}, the vocabulary has ${vocabularySize} ids`;
+  assert.throws(() => model.checkStopTokens(), { code: "BAD_MODEL", message });
 });

@@ -1,6 +1,6 @@
 /** A model folder in the Hugging Face layout. */
 import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
+import { open, readFile } from "node:fs/promises";
 import { basename, join, resolve } from "node:path";
 import { parseConfig, parseTokenIds, type ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
@@ -16,11 +16,16 @@ export interface ModelFolder {
   config: ModelConfig;
   /** generation_config.json's eos_token_id, else llm_config's. */
   stopTokenIds: number[];
+  /** That every stop id is in the vocabulary. @throws ModelError BAD_MODEL */
+  checkStopTokens(): void;
   /** That model.safetensors.index.json, where there is one, names every tensor; no weight file is opened. */
   checkIndex(): Promise<void>;
   /** Every needed tensor, checked. @throws ModelError BAD_MODEL */
   tensors(): Promise<Record<string, TensorSource>>;
-  /** Hex SHA-256 of config.json and of every tensor's name, shape, type and place. */
+  /**
+   * Hex SHA-256 of config.json, and of every tensor's name, shape, type, place and the first, middle and last 64 bytes
+   * of its data: weights that were trained further differ there in some tensor. A change elsewhere goes unseen.
+   */
   hash(): Promise<string>;
 }
 
@@ -45,6 +50,7 @@ async function readJsonIfThere(path: string): Promise<Record<string, unknown> | 
   return there ? ((await readJson(path)) as Record<string, unknown>) : undefined;
 }
 
+const GENERATION = "generation_config.json";
 const INDEX = "model.safetensors.index.json";
 
 /** Tensor → file, as the index says; undefined without an index. */
@@ -84,13 +90,37 @@ function checkTensors(config: ModelConfig, stored: Map<string, StoredTensor>): v
   }
 }
 
+const SAMPLE_BYTES = 64;
+
+/** Hex, by tensor: the first, middle and last bytes of its data. */
+async function sampleData(stored: Map<string, StoredTensor>): Promise<Map<string, string>> {
+  const samples = new Map<string, string>();
+  for (const path of new Set([...stored.values()].map((tensor) => tensor.path))) {
+    const file = await open(path, "r");
+    try {
+      for (const [name, { offset, bytes, ...tensor }] of stored) {
+        if (tensor.path !== path) continue;
+        const length = Math.min(SAMPLE_BYTES, bytes);
+        const places = [0, Math.floor((bytes - length) / 2), bytes - length];
+        const read = async (place: number) =>
+          (await file.read(Buffer.alloc(length), 0, length, offset + place)).buffer;
+        samples.set(name, Buffer.concat(await Promise.all(places.map(read))).toString("hex"));
+      }
+    } finally {
+      await file.close();
+    }
+  }
+  return samples;
+}
+
 /** Reads config.json and generation_config.json; weights are looked at by `tensors` and `hash` only. */
 export async function openModel(path: string): Promise<ModelFolder> {
   const dir = resolve(path);
   const json = await readJson(join(dir, "config.json"));
   const config = parseConfig(json);
-  const generation = await readJsonIfThere(join(dir, "generation_config.json"));
+  const generation = await readJsonIfThere(join(dir, GENERATION));
   const stops = parseTokenIds(generation?.["eos_token_id"]);
+  const stopTokenIds = stops.length > 0 ? stops : config.decoder.eosTokenIds;
   let loading: Promise<Map<string, StoredTensor>> | undefined;
   const stored = async () => {
     loading ??= readStored(dir);
@@ -102,7 +132,15 @@ export async function openModel(path: string): Promise<ModelFolder> {
     dir,
     name: basename(dir),
     config,
-    stopTokenIds: stops.length > 0 ? stops : config.decoder.eosTokenIds,
+    stopTokenIds,
+    checkStopTokens() {
+      const { vocabularySize } = config.decoder;
+      const bad = stopTokenIds.find((id) => id >= vocabularySize);
+      if (bad === undefined) return;
+      const file = stops.length > 0 ? GENERATION : "config.json";
+      const why = `eos_token_id ${bad}, the vocabulary has ${vocabularySize} ids`;
+      throw new ModelError("BAD_MODEL", `${join(dir, file)}: ${why}`);
+    },
     async checkIndex() {
       const map = await readIndex(dir);
       const missing = [...tensorShapes(config).keys()].find(
@@ -118,8 +156,10 @@ export async function openModel(path: string): Promise<ModelFolder> {
       );
     },
     async hash() {
-      const facts = [...(await stored())]
-        .map(([name, t]) => [name, t.shape, t.dtype, t.offset, basename(t.path)])
+      const tensors = await stored();
+      const samples = await sampleData(tensors);
+      const facts = [...tensors]
+        .map(([name, t]) => [name, t.shape, t.dtype, t.offset, basename(t.path), samples.get(name)])
         .sort(([a], [b]) => (String(a) < String(b) ? -1 : 1));
       return createHash("sha256")
         .update(JSON.stringify([json, facts]))

@@ -44,11 +44,21 @@ export interface FormOptions {
   onUnreachable: (rank: number, gone: boolean) => void;
 }
 
+/** What the loop says of a step; the rest is the group's. */
+export type LoopPlan = Omit<StepPlan, "$typeName" | "epoch" | "stepId" | "deadlineMs">;
+
+/** What the loop needs of a group. */
+export type RunningGroup = Pick<
+  Group,
+  "size" | "failure" | "lastStepId" | "encodingMs" | "step" | "encode" | "moreCandidates"
+>;
+
 interface Pending {
   stepId: bigint;
   answers: (StepResponse | undefined)[];
   resolve: (answers: StepResponse[]) => void;
   reject: (error: ServeError) => void;
+  deadlineMs: number;
   timer: NodeJS.Timeout;
 }
 
@@ -58,9 +68,11 @@ const GRACE_MS = 1500;
 
 export class Group {
   private pending: Pending | undefined;
-  private failure: ServeError | undefined;
+  private ended: ServeError | undefined;
   private nextStep = 1n;
   private nextEncode = 1n;
+  /** What the tiles given out and not answered are taken to need. */
+  encodingMs = 0;
   steps = 0;
 
   private constructor(
@@ -136,6 +148,10 @@ export class Group {
   get size(): number {
     return this.clients.length;
   }
+  /** What ended the epoch; every call since then is rejected with it. */
+  get failure(): ServeError | undefined {
+    return this.ended;
+  }
 
   private addressOf(rank: number): string {
     return this.ranks[rank]?.address ?? "";
@@ -162,30 +178,46 @@ export class Group {
   }
 
   private lose(error: ServeError): void {
-    if (this.failure !== undefined) return;
-    this.failure = error;
+    if (this.ended !== undefined) return;
+    this.end(error);
+    this.onLost(error);
+  }
+
+  private end(error: ServeError): void {
+    this.ended = error;
     const { pending } = this;
     this.pending = undefined;
-    if (pending !== undefined) {
-      clearTimeout(pending.timer);
-      pending.reject(error);
+    if (pending === undefined) return;
+    clearTimeout(pending.timer);
+    pending.reject(error);
+  }
+
+  /** A call whose failure, of whatever kind, ends the epoch. @throws ServeError `failure` */
+  private async orLose<T>(work: () => Promise<T>): Promise<T> {
+    try {
+      return await work();
+    } catch (error) {
+      this.lose(ServeError.from(error));
+      throw this.ended ?? error;
     }
-    this.onLost(error);
   }
 
   private late(pending: Pending): void {
     const rank = pending.answers.findIndex((answer) => answer === undefined);
-    const message = `rank ${rank} (${this.addressOf(rank)}): step ${pending.stepId} took more than ${this.settings.stepDeadlineMs} ms`;
+    const message = `rank ${rank} (${this.addressOf(rank)}): step ${pending.stepId} took more than ${pending.deadlineMs} ms`;
     this.lose(new ServeError("STEP_TIMEOUT", message, { metadata: { rank: String(rank) } }));
   }
 
+  /** A rank does one job at a time: what it encodes comes before the step. */
+  private get stepDeadlineMs(): number {
+    return this.settings.stepDeadlineMs + this.encodingMs;
+  }
+
   /** Sends the same bytes to every rank; answers by rank. One step at a time. */
-  step(
-    plan: Omit<StepPlan, "$typeName" | "epoch" | "stepId" | "deadlineMs">,
-  ): Promise<StepResponse[]> {
-    if (this.failure !== undefined) return Promise.reject(this.failure);
+  step(plan: LoopPlan): Promise<StepResponse[]> {
+    if (this.ended !== undefined) return Promise.reject(this.ended);
     const stepId = this.nextStep++;
-    const { stepDeadlineMs: deadlineMs } = this.settings;
+    const deadlineMs = this.stepDeadlineMs;
     const message = create(StepRequestSchema, {
       plan: { ...plan, epoch: this.epoch, stepId, deadlineMs },
     });
@@ -196,6 +228,7 @@ export class Group {
         answers: this.clients.map(() => undefined),
         resolve,
         reject,
+        deadlineMs,
         timer: setTimeout(() => this.late(pending), deadlineMs + GRACE_MS),
       };
       this.pending = pending;
@@ -207,41 +240,53 @@ export class Group {
     return this.nextStep - 1n;
   }
 
-  /** Tiles by rank; resolves when every rank has encoded and sent its own. */
-  async encode(byRank: Omit<Tile, "$typeName">[][]): Promise<void> {
+  /**
+   * Tiles by rank; resolves when every rank has encoded and sent its own. `estimateMs`, what a rank is taken to need,
+   * is added to the deadlines of steps meanwhile. One encode at a time. → milliseconds a rank computed, the most of
+   * all. @throws ServeError `failure`: the epoch has ended
+   */
+  encode(byRank: Omit<Tile, "$typeName">[][], estimateMs: number): Promise<number> {
     const encodeId = this.nextEncode++;
-    await Promise.all(
-      byRank.map(async (tiles, rank) => {
-        if (tiles.length === 0) return;
-        await this.clients[rank]?.encode({
-          epoch: this.epoch,
-          encodeId,
-          tiles: tiles.map((tile) => ({ $typeName: "tessera.shard.v1.Tile", ...tile })),
-          deadlineMs: this.settings.joinDeadlineMs,
-        });
-      }),
-    );
+    this.encodingMs = Math.min(estimateMs, this.settings.joinDeadlineMs);
+    return this.orLose(async () => {
+      const times = await Promise.all(
+        byRank.map(async (tiles, rank) => {
+          if (tiles.length === 0) return 0n;
+          const answer = await this.clients[rank]?.encode({
+            epoch: this.epoch,
+            encodeId,
+            tiles: tiles.map((tile) => ({ $typeName: "tessera.shard.v1.Tile", ...tile })),
+            deadlineMs: this.settings.joinDeadlineMs,
+          });
+          return answer?.computeNs ?? 0n;
+        }),
+      );
+      this.encodingMs = 0;
+      return Math.max(...times.map(Number)) / 1e6;
+    });
   }
 
-  /** All lanes of a row of a finished step, with more candidates each. */
+  /** All lanes of a row of a finished step, with more candidates each. @throws ServeError `failure` */
   async moreCandidates(query: {
     stepId: bigint;
     sequenceId: bigint;
     row: number;
     count: number;
   }): Promise<LaneResult[]> {
-    const answers = await Promise.all(
-      this.clients.map((client) =>
-        client.moreCandidates({ epoch: this.epoch, ...query }, this.settings.stepDeadlineMs),
+    const answers = await this.orLose(() =>
+      Promise.all(
+        this.clients.map((client) =>
+          client.moreCandidates({ epoch: this.epoch, ...query }, this.stepDeadlineMs),
+        ),
       ),
     );
     return answers.flatMap((answer) => answer.row?.lanes ?? []).sort((a, b) => a.lane - b.lane);
   }
 
-  /** Ends the epoch from here. */
+  /** Ends the epoch from here; a step under way is rejected. */
   close(): void {
-    this.failure ??= new ServeError("NOT_READY", `epoch ${this.epoch} has ended`);
-    if (this.pending !== undefined) clearTimeout(this.pending.timer);
+    if (this.ended === undefined)
+      this.end(new ServeError("NOT_READY", `epoch ${this.epoch} has ended`));
     for (const stream of this.streams) stream.cancel();
     for (const client of this.clients) client.close();
   }

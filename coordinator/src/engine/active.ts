@@ -18,6 +18,11 @@ export interface RequestSink {
   failed(error: ServeError): void;
 }
 
+/** The events of a request, the first one included: it is told once the request is taken. */
+export interface RequestEvents extends RequestSink {
+  started(): void;
+}
+
 export interface RequestTimings {
   queueMs: number;
   encodeMs: number;

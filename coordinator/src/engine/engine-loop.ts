@@ -2,16 +2,18 @@
  * The loop: one turn a step. Tiles are given out, slices chosen, a plan sent to every rank, tokens sampled and handed
  * on as text. A cancel takes effect in the next plan.
  */
+import assert from "node:assert/strict";
 import { type Progress, ServeError } from "@tessera/proto";
 import type { RowResult, StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import type { Group } from "../cluster/group.js";
+import type { RunningGroup } from "../cluster/group.js";
 import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
 import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
 import type { ChoiceText, FinishCause, PreparedRequest } from "../request/types.js";
 import { ActiveRequest, Sequence, type ActiveTile, type RequestSink } from "./active.js";
+import { EncodePace } from "./encode-pace.js";
 import { Outbox } from "./outbox.js";
-import { buildPlan } from "./plan.js";
+import { buildPlan, MAX_OPENED_BYTES, openedBytes } from "./plan.js";
 import { sampleRow } from "./sample-row.js";
 
 export interface LoopLimits {
@@ -33,8 +35,12 @@ export interface LoopOptions {
   /** Steps and encodes in flight; `bounds` of each. */
   progress: Progress;
   bounds: { stepMs: number; encodeMs: number };
+  /** Of a step on the ranks. */
+  stepDeadlineMs: number;
   createText: (request: PreparedRequest) => ChoiceText;
   nowMs: () => number;
+  /** A fault of this process, not of a rank: nothing can be trusted any more. */
+  onFault: (error: unknown) => void;
 }
 
 /** Rows of all ranks. */
@@ -49,7 +55,7 @@ function rowsBySequence(answers: StepResponse[]): Map<bigint, RowResult[]> {
 }
 
 export class EngineLoop {
-  private group: Group | undefined;
+  private group: RunningGroup | undefined;
   private scheduler: Scheduler<Sequence>;
   private readonly requests = new Set<ActiveRequest>();
   private closed: bigint[] = [];
@@ -60,12 +66,17 @@ export class EngineLoop {
   private nextEmbedding = 1n;
   private arrivals = 0;
   private turning = false;
+  /** Something came since the turn under way looked. */
+  private again = false;
   private encoding = false;
+  private readonly pace: EncodePace;
   private readonly outbox = new Outbox();
   lastTurnMs = 0;
 
   constructor(private readonly options: LoopOptions) {
     this.scheduler = this.freshScheduler();
+    const { limits, stepDeadlineMs } = options;
+    this.pace = new EncodePace({ maxTiles: limits.maxTiles, unknownMs: stepDeadlineMs });
   }
 
   private freshScheduler(): Scheduler<Sequence> {
@@ -74,12 +85,13 @@ export class EngineLoop {
   }
 
   /** A group was formed: nothing of older epochs is left on it. */
-  attach(group: Group): void {
+  attach(group: RunningGroup): void {
     this.group = group;
     this.scheduler = this.freshScheduler();
     this.closed = [];
     this.releasedEmbeddings = [];
     this.releasing = 0;
+    this.wake();
   }
 
   /** The epoch ended: every request fails with the reason. */
@@ -130,7 +142,8 @@ export class EngineLoop {
     this.outbox.flush();
   }
 
-  private fail(request: ActiveRequest, error: ServeError): void {
+  /** Ends a request with an error instead of its events. */
+  fail(request: ActiveRequest, error: ServeError): void {
     if (request.ended) return;
     this.drop(request);
     this.outbox.add(() => request.sink.failed(error));
@@ -168,6 +181,7 @@ export class EngineLoop {
   }
 
   private wake(): void {
+    this.again = true;
     if (this.turning) return;
     this.turning = true;
     setImmediate(() => void this.run());
@@ -175,26 +189,39 @@ export class EngineLoop {
 
   private async run(): Promise<void> {
     try {
-      while (this.group !== undefined && (await this.turn(this.group)));
-    } catch (error) {
-      // The group reports what ended it by itself; anything else is a fault of this process.
-      const known = ServeError.from(error);
-      if (known.code === "INTERNAL") throw error;
-    } finally {
+      while (this.again && this.group !== undefined) {
+        this.again = false;
+        await this.turns(this.group);
+      }
       this.turning = false;
       this.outbox.flush();
+    } catch (error) {
+      this.options.onFault(error);
+    }
+  }
+
+  /** Until nothing is left to do, or the epoch has ended: that was told to `detach` already. */
+  private async turns(group: RunningGroup): Promise<void> {
+    try {
+      while (this.group === group && (await this.turn(group)));
+    } catch (error) {
+      if (error !== group.failure) throw error;
+      // Another group may have come meanwhile.
+      this.again = this.group !== group;
     }
   }
 
   /** One step; false when there is nothing to do. */
-  private async turn(group: Group): Promise<boolean> {
+  private async turn(group: RunningGroup): Promise<boolean> {
     const { nowMs, metrics, progress, bounds } = this.options;
-    this.startEncode(group);
     this.openSequences();
+    this.startEncode(group);
     const planStart = performance.now();
     const preempted = this.scheduler.preemptions;
     const slices = this.scheduler.next();
     metrics.preemptions.inc(this.scheduler.preemptions - preempted);
+    const { sequenceCount } = this.scheduler;
+    assert(slices.length > 0 || sequenceCount === 0, `none of ${sequenceCount} sequences can run`);
     const idle =
       slices.length === 0 && this.closed.length === 0 && this.releasedEmbeddings.length === 0;
     this.lastTurnMs = nowMs();
@@ -208,7 +235,7 @@ export class EngineLoop {
     });
     const planMs = performance.now() - planStart;
     const stepStart = performance.now();
-    const step = progress.track(bounds.stepMs, () => group.step(plan));
+    const step = progress.track(bounds.stepMs + group.encodingMs, () => group.step(plan));
     // The plan's bytes leave before immediates run.
     setImmediate(() => this.outbox.flush());
     const answers = await step;
@@ -225,12 +252,20 @@ export class EngineLoop {
     return true;
   }
 
-  /** Requests whose tiles are ready become sequences, by priority and arrival. */
+  /**
+   * Requests whose tiles are ready become sequences, by priority and arrival; no more at once than what the next plan
+   * can open on the ranks.
+   */
   private openSequences(): void {
     const waiting = [...this.requests]
       .filter((request) => request.scheduledMs === undefined && request.encoded)
       .sort((a, b) => a.prepared.priority - b.prepared.priority);
+    if (waiting.length === 0) return;
+    let unopened = this.unopenedBytes();
     for (const request of waiting) {
+      const bytes = request.prepared.choiceCount * openedBytes(request.prepared);
+      if (unopened > 0 && unopened + bytes > MAX_OPENED_BYTES) return;
+      unopened += bytes;
       if (
         this.scheduler.sequenceCount + request.prepared.choiceCount >
         this.options.limits.maxSequences
@@ -246,16 +281,25 @@ export class EngineLoop {
     }
   }
 
+  /** Of what sequences that no plan has named yet will add to one. */
+  private unopenedBytes(): number {
+    return [...this.requests]
+      .flatMap((request) => request.sequences)
+      .filter((sequence) => !sequence.opened)
+      .reduce((sum, { request }) => sum + openedBytes(request.prepared), 0);
+  }
+
   /** Tiles of waiting requests, dealt over the ranks; one batch at a time, beside the steps. */
-  private startEncode(group: Group): void {
+  private startEncode(group: RunningGroup): void {
     if (this.encoding) return;
-    const { maxTiles, maxEmbeddings } = this.options.limits;
+    const { maxEmbeddings } = this.options.limits;
+    const perRank = this.pace.tilesPerRank(this.scheduler.sequenceCount > 0);
     const all = [...this.requests].flatMap((request) => request.tiles);
     const ready = all.filter((tile) => tile.state === "ready").length;
     const room = maxEmbeddings - ready - this.releasedEmbeddings.length - this.releasing;
     const batch = all
       .filter((tile) => tile.state === "waiting")
-      .slice(0, Math.max(0, Math.min(room, maxTiles * group.size)));
+      .slice(0, Math.max(0, Math.min(room, perRank * group.size)));
     if (batch.length === 0) return;
     this.encoding = true;
     const byRank = Array.from({ length: group.size }, (): ActiveTile[] => []);
@@ -264,10 +308,14 @@ export class EngineLoop {
       tile.state = "encoding";
       byRank[tile.rank]?.push(tile);
     });
-    void this.encode(group, batch, byRank);
+    void this.encode(group, batch, byRank).catch(this.options.onFault);
   }
 
-  private async encode(group: Group, batch: ActiveTile[], byRank: ActiveTile[][]): Promise<void> {
+  private async encode(
+    group: RunningGroup,
+    batch: ActiveTile[],
+    byRank: ActiveTile[][],
+  ): Promise<void> {
     const start = this.options.nowMs();
     const involved = () =>
       [...this.requests].filter((request) => request.tiles.some((tile) => batch.includes(tile)));
@@ -277,10 +325,14 @@ export class EngineLoop {
         list.map(({ embeddingId, tile }) => ({ embeddingId, pixels: tile.pixels })),
       );
       const { progress, bounds } = this.options;
-      await progress.track(bounds.encodeMs, () => group.encode(tiles));
+      // Dealt from rank 0 on, which has the most.
+      const most = byRank[0]?.length ?? 1;
+      const estimateMs = this.pace.estimateMs(most);
+      const work = () => group.encode(tiles, estimateMs);
+      this.pace.observe(most, await progress.track(bounds.encodeMs, work));
       for (const tile of batch) tile.state = "ready";
     } catch (error) {
-      for (const request of involved()) this.fail(request, ServeError.from(error));
+      if (error !== group.failure) throw error;
     }
     if (this.group !== group) return;
     const live = new Set([...this.requests].flatMap((request) => request.tiles));
@@ -294,7 +346,7 @@ export class EngineLoop {
   }
 
   private async sample(
-    group: Group,
+    group: RunningGroup,
     slices: SliceChoice<Sequence>[],
     answers: StepResponse[],
   ): Promise<void> {
@@ -309,8 +361,11 @@ export class EngineLoop {
         stepId,
         vocabulary: this.options.limits.vocabulary,
       });
+      // Meanwhile the epoch may have ended, or the request.
+      if (this.group !== group) return;
+      if (sequence.request.ended || !sequence.request.sequences.includes(sequence)) continue;
       if (outcome instanceof ServeError) {
-        this.options.metrics.nonFinite.inc();
+        if (outcome.code === "NON_FINITE") this.options.metrics.nonFinite.inc();
         this.fail(sequence.request, outcome);
         continue;
       }

@@ -64,6 +64,7 @@ export function contextOf(
     tokenizer,
     limits: { ...REQUEST_LIMITS, maxChoices },
     maxModelLen: plan.maxModelLen,
+    selectableIds: Math.min(tokenizer.size, model.config.decoder.vocabularySize),
     stopTokenIds: model.stopTokenIds,
     defaultMaxTiles: model.config.tile.maxTiles,
     randomSeed: () => randomBytes(8).readBigUInt64LE(),

@@ -3,7 +3,9 @@ import { test } from "node:test";
 import fc from "fast-check";
 import type { ChoiceText, ImageRowRun, PreparedRequest } from "../request/types.js";
 import { ActiveRequest, Sequence, type ActiveTile } from "./active.js";
-import { buildPlan } from "./plan.js";
+import { toBinary } from "@bufbuild/protobuf";
+import { StepPlanSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { buildPlan, openedBytes } from "./plan.js";
 
 const text: ChoiceText = {
   push: () => assert.fail("no token is pushed"),
@@ -129,4 +131,27 @@ test("buildPlan: what ended and what is released goes out with the plan", () => 
     [plan.closedSequenceIds, plan.releasedEmbeddingIds, plan.releasedStep],
     [[1n, 2n], [3n], 4n],
   );
+});
+
+test("buildPlan: stop ids are suppressed only while min_tokens asks for it", () => {
+  const sequence = sequenceOf(4, [], 0);
+  sequence.request.prepared.minTokens = 0;
+  const { opened } = buildPlan([slice(sequence, 0, 4)], nothing);
+  assert.deepEqual(opened[0]?.sampling?.suppressedTokenIds, []);
+});
+
+const ids = (count: number) => Array.from({ length: count }, () => 2 ** 32 - 1);
+
+test("openedBytes: never less than what a sequence adds to a plan", () => {
+  const sequence = sequenceOf(4, [], 0);
+  const { prepared } = sequence.request;
+  prepared.sampling.allowedTokenIds = ids(8192);
+  prepared.sampling.logitBias = ids(1024).map((tokenId) => ({ tokenId, bias: -100 }));
+  prepared.sampling.badWords = Array.from({ length: 128 }, () => ids(256));
+  prepared.stopTokenIds = ids(64);
+  const plans = [0, 0].map(() => buildPlan([slice(sequence, 0, 4)], nothing));
+  const [withIt, without] = plans.map((plan) => toBinary(StepPlanSchema, plan).length);
+  const added = (withIt ?? 0) - (without ?? 0);
+  assert.ok(added > 100_000);
+  assert.ok(openedBytes(prepared) >= added, `${openedBytes(prepared)} < ${added}`);
 });

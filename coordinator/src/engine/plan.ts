@@ -7,9 +7,22 @@ import {
   type SequenceOpen,
   type StepPlan,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type { PreparedRequest } from "../request/types.js";
 import type { SliceChoice } from "../schedule/scheduler.js";
 import type { Sequence } from "./active.js";
 import { FIRST_CANDIDATES, hasFilters } from "./sampler.js";
+
+/** What one plan may open, far below the 256 MiB that a message to a rank may have. */
+export const MAX_OPENED_BYTES = 32 << 20;
+const ID_BYTES = 5;
+
+/** At least what opening one choice of a request adds to a plan. */
+export function openedBytes({ sampling, stopTokenIds }: PreparedRequest): number {
+  const { allowedTokenIds, logitBias, badWords } = sampling;
+  const words = badWords.reduce((sum, ids) => sum + ID_BYTES * (ids.length + 2), 0);
+  const ids = allowedTokenIds.length + stopTokenIds.length;
+  return 128 + ID_BYTES * ids + (2 * ID_BYTES + 4) * logitBias.length + words;
+}
 
 function open(sequence: Sequence): SequenceOpen {
   const { sampling, minTokens, stopTokenIds } = sequence.request.prepared;
@@ -27,7 +40,7 @@ function open(sequence: Sequence): SequenceOpen {
       allowedTokenIds: sampling.allowedTokenIds,
       badWords: sampling.badWords.map((tokenIds) => ({ tokenIds })),
       minTokens,
-      suppressedTokenIds: stopTokenIds,
+      suppressedTokenIds: minTokens > 0 ? stopTokenIds : [],
     },
   });
 }

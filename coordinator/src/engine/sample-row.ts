@@ -1,7 +1,7 @@
 /** The next token of one sequence, from its row's lanes of all ranks. */
 import { ServeError } from "@tessera/proto";
 import type { RowResult } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import type { Group } from "../cluster/group.js";
+import type { RunningGroup } from "../cluster/group.js";
 import type { SampledToken } from "../request/types.js";
 import type { Sequence } from "./active.js";
 import {
@@ -15,7 +15,7 @@ import {
 
 /** `rows` are of this sequence. A ServeError is this request's own failure. */
 export async function sampleRow(
-  group: Group,
+  group: RunningGroup,
   rows: RowResult[],
   at: { sequence: Sequence; row: number; stepId: bigint; vocabulary: number },
 ): Promise<SampledToken | ServeError> {

@@ -18,7 +18,7 @@ import {
   type PreparedRequest,
   type Tokenizer,
 } from "../request/index.js";
-import type { RequestSink } from "./active.js";
+import type { ActiveRequest, RequestEvents } from "./active.js";
 import { Admission, type Admitted } from "./admission.js";
 import { EngineLoop } from "./engine-loop.js";
 import type { CoordinatorOptions } from "./options.js";
@@ -67,9 +67,9 @@ export class Serving {
 
   static async open(options: CoordinatorOptions, log: Logger): Promise<Serving> {
     const model = await openModel(options.modelDir);
+    model.checkStopTokens();
     const tokenizer = await loadTokenizer(model.dir);
     const plan = planOf(model, options);
-    const selectable = Math.min(tokenizer.size, model.config.decoder.vocabularySize);
     const context = contextOf(model, tokenizer, plan, options);
     const { size: ranks, maxModelLen } = plan;
     const metrics = new CoordinatorMetrics({
@@ -79,8 +79,8 @@ export class Serving {
     });
     metrics.cacheBlocks.set(plan.blockCount);
     const progress = new Progress();
-    const loop = Serving.loopOf({ model, plan, options, metrics, progress, tokenizer });
-    const settings = settingsOf(options, await model.hash(), plan, selectable);
+    const loop = Serving.loopOf({ model, plan, options, metrics, progress, tokenizer, log });
+    const settings = settingsOf(options, await model.hash(), plan, context.selectableIds);
     // A cancel cannot come before the request it ends.
     let cancel: (requestId: string, tenant: string) => void = () => undefined;
     const membership = await openMembership(options, {
@@ -113,8 +113,9 @@ export class Serving {
     metrics: CoordinatorMetrics;
     progress: Progress;
     tokenizer: Tokenizer;
+    log: Logger;
   }): EngineLoop {
-    const { model, plan, options, metrics, progress, tokenizer } = from;
+    const { model, plan, options, metrics, progress, tokenizer, log } = from;
     return new EngineLoop({
       limits: loopLimitsOf(model, plan, options),
       metrics,
@@ -125,6 +126,14 @@ export class Serving {
       },
       createText: (request) => createChoiceText(request, tokenizer),
       nowMs: () => performance.now(),
+      stepDeadlineMs: options.stepDeadlineMs,
+      onFault(error) {
+        log.fatal({ err: error }, "a fault of the coordinator itself: the process ends");
+        // As an uncaught exception, whatever awaits the loop.
+        setImmediate(() => {
+          throw error;
+        });
+      },
     });
   }
 
@@ -202,7 +211,7 @@ export class Serving {
   /** Takes an admission slot, prepares, submits. The id is free again when the sink is done or failed. */
   async run(
     message: GenerateRequest,
-    sinkOf: (prepared: PreparedRequest) => RequestSink,
+    eventsOf: (prepared: PreparedRequest) => RequestEvents,
     signal: AbortSignal,
   ): Promise<void> {
     if (this.state === "draining") throw new ServeError("DRAINING", "the server is draining");
@@ -213,7 +222,7 @@ export class Serving {
     const place = this.admission.enter(requestId, this.mostTileBytes(checked), signal);
     try {
       const prepared = await this.prepare(checked, place);
-      await this.serve(prepared, sinkOf(prepared), place);
+      await this.serve(prepared, eventsOf(prepared), place);
     } finally {
       this.admission.leave(place);
     }
@@ -238,7 +247,7 @@ export class Serving {
     return prepared;
   }
 
-  private serve(prepared: PreparedRequest, sink: RequestSink, place: Admitted): Promise<void> {
+  private serve(prepared: PreparedRequest, sink: RequestEvents, place: Admitted): Promise<void> {
     const { metrics } = this;
     metrics.requests.inc();
     metrics.promptTokens.inc(prepared.promptIds.length);
@@ -266,8 +275,19 @@ export class Serving {
         },
       });
       place.active = active;
-      place.signal.addEventListener("abort", () => this.end(place), { once: true });
+      sink.started();
+      const stop = () => this.stopped(place, active);
+      if (place.signal.aborted) stop();
+      else place.signal.addEventListener("abort", stop, { once: true });
     });
+  }
+
+  /** The call of a running request ended before its answer: the client left, or does not read. */
+  private stopped(place: Admitted, active: ActiveRequest): void {
+    const reason: unknown = place.signal.reason;
+    const slow = reason instanceof ServeError && reason.code === "SLOW_READER";
+    if (slow) this.loop.fail(active, reason);
+    else this.end(place);
   }
 
   /** Takes an admission slot too: pictures are decoded. */

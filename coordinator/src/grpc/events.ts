@@ -13,7 +13,7 @@ import {
   type Finished,
   type TokenLogprob,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import type { RequestSink, RequestTimings } from "../engine/active.js";
+import type { RequestEvents, RequestSink, RequestTimings } from "../engine/active.js";
 import type { FinishCause, PreparedRequest, SampledToken, Tokenizer } from "../request/index.js";
 
 const REASONS = {
@@ -36,15 +36,18 @@ function finished(choice: number, cause: FinishCause): Finished {
   return message;
 }
 
-export class EventWriter implements RequestSink {
+export class EventWriter implements RequestEvents {
   private index = 0n;
 
   constructor(
     private readonly prepared: PreparedRequest,
-    model: string,
+    private readonly model: string,
     private readonly tokenizer: Tokenizer,
     private readonly write: (event: Event) => void,
-  ) {
+  ) {}
+
+  started: RequestEvents["started"] = () => {
+    const { prepared, model } = this;
     this.emit({
       case: "started",
       value: create(StartedSchema, {
@@ -57,7 +60,7 @@ export class EventWriter implements RequestSink {
         promptTokenIds: prepared.returnTokenIds ? prepared.promptIds : [],
       }),
     });
-  }
+  };
 
   private emit(kind: Event["kind"]): void {
     this.write(create(EventSchema, { index: this.index++, kind }));

@@ -27,6 +27,7 @@ import {
   type GenerateRequest,
   type Inference,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { BUILD, type Serving } from "../engine/serving.js";
 import { EventWriter } from "./events.js";
 
@@ -167,7 +168,7 @@ function describeCluster(serving: Serving) {
       blockCount: plan.blockCount,
       kvType: plan.kvType,
       weightType: "bf16",
-      wireType: "f32",
+      wireType: settings.placement.wireType === WireType.BF16 ? "bf16" : "f32",
       encoderRanks: plan.ranks.map((rank) => rank.rank),
       planHash: settings.planHash,
     },

@@ -5,6 +5,7 @@ import {
   Role,
   type GenerateRequest,
   type Image,
+  type Sampling,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { checkImage, IMAGE_LIMITS, type ImageLimits } from "./image-decode.js";
 import type { Turn, TurnPart } from "./prompt.js";
@@ -18,6 +19,9 @@ export interface RequestLimits {
   maxStopTextLength: number;
   maxStopTokenIds: number;
   maxBadWords: number;
+  /** As they are given, before equal ones become one. */
+  maxAllowedTokenIds: number;
+  maxLogitBias: number;
   maxTopLogprobs: number;
   image: ImageLimits;
 }
@@ -29,6 +33,8 @@ export const REQUEST_LIMITS: RequestLimits = {
   maxStopTextLength: 256,
   maxStopTokenIds: 64,
   maxBadWords: 64,
+  maxAllowedTokenIds: 8192,
+  maxLogitBias: 1024,
   maxTopLogprobs: 20,
   image: IMAGE_LIMITS,
 };
@@ -38,6 +44,8 @@ export interface CheckContext {
   tokenizer: Tokenizer;
   limits: RequestLimits;
   maxModelLen: number;
+  /** Ids below are known to the tokenizer and to lm_head. */
+  selectableIds: number;
   stopTokenIds: number[];
   defaultMaxTiles: number;
   randomSeed(): bigint;
@@ -182,9 +190,48 @@ function checkPrompt(check: Check, request: GenerateRequest, context: CheckConte
 }
 
 function checkIds(check: Check, field: string, ids: number[], context: CheckContext): void {
-  const bad = ids.find((id) => id >= context.tokenizer.size);
+  const bad = ids.find((id) => id >= context.selectableIds);
   if (bad !== undefined)
-    check.fail(field, `have ${bad}, the vocabulary ends at ${context.tokenizer.size - 1}`);
+    check.fail(field, `have ${bad}, the vocabulary ends at ${context.selectableIds - 1}`);
+}
+
+/** False when there are too many: they are not looked at then. */
+function checkEntries(check: Check, field: string, count: number, limit: number): boolean {
+  if (count > limit) check.fail(field, `have ${count} entries, limit ${limit}`);
+  return count <= limit;
+}
+
+function checkBias(check: Check, from: Sampling | undefined, context: CheckContext) {
+  const field = "sampling.logit_bias";
+  const entries = Object.entries(from?.logitBias ?? {});
+  if (!checkEntries(check, field, entries.length, context.limits.maxLogitBias)) return [];
+  const logitBias = entries.map(([id, bias]) => ({ tokenId: Number(id), bias }));
+  const ids = logitBias.map(({ tokenId }) => tokenId);
+  checkIds(check, field, ids, context);
+  for (const { tokenId, bias } of logitBias) check.range(`${field}[${tokenId}]`, bias, -100, 100);
+  return logitBias;
+}
+
+function checkAllowed(check: Check, from: Sampling | undefined, context: CheckContext): number[] {
+  const field = "sampling.allowed_token_ids";
+  const ids = from?.allowedTokenIds ?? [];
+  if (!checkEntries(check, field, ids.length, context.limits.maxAllowedTokenIds)) return [];
+  checkIds(check, field, ids, context);
+  return [...new Set(ids)];
+}
+
+/** As vLLM: a word is forbidden at the start and after a space. */
+function checkBadWords(check: Check, from: Sampling | undefined, context: CheckContext) {
+  const words = from?.badWords ?? [];
+  const { maxBadWords, maxStopTextLength } = context.limits;
+  if (!checkEntries(check, "sampling.bad_words", words.length, maxBadWords)) return [];
+  return words.flatMap((word, i) => {
+    const at = `sampling.bad_words[${i}]`;
+    checkLength(check, at, word.trimStart(), maxStopTextLength);
+    const lists = badWordIds(word, context.tokenizer);
+    checkIds(check, at, lists.flat(), context);
+    return lists;
+  });
 }
 
 function checkSampling(
@@ -202,12 +249,9 @@ function checkSampling(
     repetitionPenalty: from?.repetitionPenalty ?? 1,
     presencePenalty: from?.presencePenalty ?? 0,
     frequencyPenalty: from?.frequencyPenalty ?? 0,
-    logitBias: Object.entries(from?.logitBias ?? {}).map(([id, bias]) => ({
-      tokenId: Number(id),
-      bias,
-    })),
-    allowedTokenIds: [...(from?.allowedTokenIds ?? [])],
-    badWords: [],
+    logitBias: checkBias(check, from, context),
+    allowedTokenIds: checkAllowed(check, from, context),
+    badWords: checkBadWords(check, from, context),
   };
   if (sampling.temperature !== 0 && !(sampling.temperature >= 1e-6 && sampling.temperature <= 100))
     check.fail(
@@ -224,28 +268,6 @@ function checkSampling(
     );
   check.range("sampling.presence_penalty", sampling.presencePenalty, -2, 2);
   check.range("sampling.frequency_penalty", sampling.frequencyPenalty, -2, 2);
-  checkIds(
-    check,
-    "sampling.logit_bias",
-    sampling.logitBias.map(({ tokenId }) => tokenId),
-    context,
-  );
-  for (const { tokenId, bias } of sampling.logitBias)
-    check.range(`sampling.logit_bias[${tokenId}]`, bias, -100, 100);
-  checkIds(check, "sampling.allowed_token_ids", sampling.allowedTokenIds, context);
-  const words = from?.badWords ?? [];
-  if (words.length > context.limits.maxBadWords)
-    check.fail(
-      "sampling.bad_words",
-      `have ${words.length} entries, limit ${context.limits.maxBadWords}`,
-    );
-  // As vLLM: a word is forbidden at the start and after a space.
-  else
-    sampling.badWords = words.flatMap((word, i) => {
-      const at = `sampling.bad_words[${i}]`;
-      checkLength(check, at, word.trimStart(), context.limits.maxStopTextLength);
-      return badWordIds(word, context.tokenizer);
-    });
   return sampling;
 }
 
@@ -264,13 +286,11 @@ function checkStop(check: Check, request: GenerateRequest, context: CheckContext
   const { limits } = context;
   const texts = request.stop?.texts ?? [];
   const ids = request.stop?.tokenIds ?? [];
-  if (texts.length > limits.maxStopTexts)
-    check.fail("stop.texts", `have ${texts.length} entries, limit ${limits.maxStopTexts}`);
+  checkEntries(check, "stop.texts", texts.length, limits.maxStopTexts);
   texts.forEach((text, i) =>
     checkLength(check, `stop.texts[${i}]`, text, limits.maxStopTextLength),
   );
-  if (ids.length > limits.maxStopTokenIds)
-    check.fail("stop.token_ids", `have ${ids.length} entries, limit ${limits.maxStopTokenIds}`);
+  checkEntries(check, "stop.token_ids", ids.length, limits.maxStopTokenIds);
   checkIds(check, "stop.token_ids", ids, context);
   const eos = request.stop?.ignoreEos === true ? [] : context.stopTokenIds;
   return { stopTexts: [...texts], stopTokenIds: [...new Set([...eos, ...ids])] };

@@ -55,6 +55,12 @@ export async function prepareRequest(
           patches: perImage.map((list) => list.length),
           rowsPerTile: context.tile.rows,
         });
+  const beyond = rendered.ids.find((id) => id >= context.selectableIds);
+  if (beyond !== undefined)
+    throw ServeError.field(
+      "messages",
+      `have token ${beyond}, the vocabulary ends at ${context.selectableIds - 1}`,
+    );
   const room = context.maxModelLen - rendered.ids.length;
   if (room < 1 || (checked.maxTokens !== undefined && checked.maxTokens > room))
     throw ServeError.field(

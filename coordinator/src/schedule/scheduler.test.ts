@@ -176,6 +176,38 @@ test("scheduler: whatever comes, budgets hold, no block is held twice, every seq
   );
 });
 
+/** Few blocks, prompts about as long as all of them together, and each arrival before the ones that are there. */
+const tightWorld: fc.Arbitrary<World> = fc.integer({ min: 2, max: 5 }).chain((poolSize) => {
+  const tokens = poolSize * BLOCK_TOKENS;
+  const arrival = fc
+    .record({
+      wait: fc.integer({ min: 0, max: 4 }),
+      prompt: fc.integer({ min: 1, max: tokens - 1 }),
+      answer: fc.integer({ min: 1, max: 40 }),
+    })
+    .map(({ answer, ...rest }) => ({ ...rest, answer: Math.min(answer, tokens - rest.prompt) }));
+  return fc
+    .record({
+      maxBatchedTokens: fc.integer({ min: 20, max: 70 }),
+      rows: fc.array(arrival, { minLength: 2, maxLength: 6 }),
+    })
+    .map(({ maxBatchedTokens, rows }) => {
+      let turn = 0;
+      const arrivals = rows.map(({ wait, ...rest }, i) => {
+        turn += wait;
+        return { ...rest, turn, priority: -i, removal: 1e9 };
+      });
+      return { poolSize, maxBatchedTokens, maxSequences: 8, arrivals };
+    });
+});
+
+test("scheduler: work that waits is never left without a slice, whatever comes before it later", () => {
+  fc.assert(
+    fc.property(tightWorld, (one) => void run(one)),
+    { numRuns: 1000 },
+  );
+});
+
 /** Adds sequences in order of arrival. */
 function fill(limits: Omit<World, "arrivals">, rows: [number, number, number][]) {
   const scheduler = new Scheduler<Sequence>(new BlockPool(limits.poolSize), limits);
@@ -255,6 +287,23 @@ test("scheduler: without blocks the youngest of the lowest priority gives way an
   assert.deepEqual([second.computed, second.blocks], [0, []]);
   scheduler.remove(first);
   assert.deepEqual(counts(scheduler.next()), [[1, 0, 21]]);
+});
+
+test("scheduler: a decoding sequence without a block does not keep an earlier one from taking its blocks", () => {
+  const limits = { poolSize: 4, maxBatchedTokens: 33, maxSequences: 8 };
+  const { scheduler, sequences } = fill(limits, [[0, 29, 50]]);
+  const [low] = sequences;
+  assert.ok(low);
+  scheduler.next();
+  low.tokenCount++;
+  scheduler.add(new Sequence(9n, 9, -1, 120, 1));
+  for (const length of [31, 32, 33]) {
+    scheduler.next();
+    low.tokenCount = length;
+  }
+  assert.deepEqual([low.computed, scheduler.pool.freeCount], [32, 0]);
+  assert.deepEqual(counts(scheduler.next()), [[9, 96, 24]]);
+  assert.deepEqual([low.computed, scheduler.preemptions], [0, 1]);
 });
 
 test("scheduler: removing a sequence twice changes nothing", () => {

@@ -60,19 +60,23 @@ export class Scheduler<S extends ScheduledSequence> {
     sequence.blocks = [];
   }
 
-  /** The slices of the next step; blocks are taken and `computed` moves on. */
+  /**
+   * The slices of the next step; blocks are taken and `computed` moves on. Never empty while a sequence has a token to
+   * compute: the first in order can take every other one's blocks.
+   */
   next(): SliceChoice<S>[] {
     const all = [...this.sequences.values()].sort(order);
     const decoding = all.filter((s) => s.blocks.length > 0 && s.tokenCount - s.computed === 1);
     const chosen = new Map<bigint, SliceChoice<S>>();
     let budget = this.limits.maxBatchedTokens;
-    for (const sequence of [...decoding, ...all]) {
+    for (const [i, sequence] of [...decoding, ...all].entries()) {
       if (budget === 0 || chosen.size === this.limits.maxSequences) break;
       if (chosen.has(sequence.id) || sequence.tokenCount === sequence.computed) continue;
       const choice = this.choose(sequence, budget, chosen);
-      if (choice === undefined) break;
-      budget -= choice.count;
-      chosen.set(sequence.id, choice);
+      if (choice !== undefined) {
+        budget -= choice.count;
+        chosen.set(sequence.id, choice);
+      } else if (i >= decoding.length) break; // No later one goes past it; it may take blocks of those that decode.
     }
     for (const { sequence, count } of chosen.values()) sequence.computed += count;
     return [...chosen.values()];

@@ -83,6 +83,18 @@ const invalid: BadRow[] = [
     /have 9999/,
   ],
   [
+    "8193 allowed ids",
+    sampling({ allowedTokenIds: Array<number>(8193).fill(5) }),
+    "sampling.allowed_token_ids",
+    /have 8193 entries, limit 8192/,
+  ],
+  [
+    "1025 biases",
+    sampling({ logitBias: Object.fromEntries(Array.from({ length: 1025 }, (_, i) => [i, 1])) }),
+    "sampling.logit_bias",
+    /have 1025 entries, limit 1024/,
+  ],
+  [
     "65 bad words",
     sampling({ badWords: Array<string>(65).fill("a") }),
     "sampling.bad_words",

@@ -1,6 +1,6 @@
 /** A damaged model folder stops `tessera up` with a message that names file, tensor, limit and value. */
 import assert from "node:assert/strict";
-import { open, rm } from "node:fs/promises";
+import { open, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { tessera } from "../harness/command.js";
@@ -57,6 +57,11 @@ const rows: [string, (model: ModelCopy) => Promise<void>, RegExp][] = [
     "NaN weights",
     (model) => model.editData(NORM, (bytes) => bytes.fill(0xff, 0, 4)),
     /tensor language_model\.model\.norm\.weight: .*has a value that is not finite/,
+  ],
+  [
+    "a stop id beyond the vocabulary",
+    (model) => writeFile(join(model.dir, "generation_config.json"), '{"eos_token_id": 999999}'),
+    /generation_config\.json: eos_token_id 999999, the vocabulary has \d+ ids/,
   ],
   [
     "no tokenizer",

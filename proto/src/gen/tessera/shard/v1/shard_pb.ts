@@ -68,7 +68,7 @@ export type GetInfoResponse = Message<"tessera.shard.v1.GetInfoResponse"> & {
   idleBytes: bigint;
 
   /**
-   * of config.json and the weight index
+   * of config.json, the tensors' headers and samples of their data
    *
    * @generated from field: string model_hash = 7;
    */

@@ -1,0 +1,364 @@
+/** The loop against ranks whose answers the test gives: what no real rank does at the very moment wanted. */
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { create } from "@bufbuild/protobuf";
+import { Progress, ServeError } from "@tessera/proto";
+import {
+  LaneResultSchema,
+  StepResponseSchema,
+  type LaneResult,
+  type StepResponse,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type { LoopPlan, RunningGroup } from "../cluster/group.js";
+import { CoordinatorMetrics } from "../metrics.js";
+import type { ChoiceText, PreparedRequest, SamplingParameters } from "../request/types.js";
+import { EngineLoop } from "./engine-loop.js";
+
+/** An answer in the test's hands. */
+class Asked<T> {
+  readonly promise: Promise<T>;
+  give: (value: T) => void = () => undefined;
+  refuse: (error: Error) => void = () => undefined;
+  constructor() {
+    this.promise = new Promise((resolve, reject) => {
+      this.give = resolve;
+      this.refuse = reject;
+    });
+  }
+}
+
+interface AskedEncode extends Asked<number> {
+  tiles: number[];
+  estimateMs: number;
+}
+
+class ScriptedRanks implements RunningGroup {
+  failure: ServeError | undefined;
+  lastStepId = 0n;
+  encodingMs = 0;
+  readonly plans: LoopPlan[] = [];
+  readonly steps: Asked<StepResponse[]>[] = [];
+  readonly encodes: AskedEncode[] = [];
+  readonly more: Asked<LaneResult[]>[] = [];
+  constructor(readonly size = 1) {}
+
+  step(plan: LoopPlan): Promise<StepResponse[]> {
+    this.lastStepId++;
+    this.plans.push(plan);
+    const asked = new Asked<StepResponse[]>();
+    this.steps.push(asked);
+    return asked.promise;
+  }
+  encode(byRank: object[][], estimateMs: number): Promise<number> {
+    const tiles = byRank.map((list) => list.length);
+    const asked = Object.assign(new Asked<number>(), { tiles, estimateMs });
+    this.encodes.push(asked);
+    return asked.promise;
+  }
+  moreCandidates(): Promise<LaneResult[]> {
+    const asked = new Asked<LaneResult[]>();
+    this.more.push(asked);
+    return asked.promise;
+  }
+
+  /** A token for every wanted row of the latest plan; `change` is laid over its lane. */
+  answer(change: Partial<LaneResult> = {}): void {
+    const rows = (this.plans.at(-1)?.slices ?? []).flatMap(({ sequenceId, wanted }) =>
+      wanted.map(({ row, candidates }) => ({
+        sequenceId,
+        row,
+        lanes: [lane(candidates, change)],
+      })),
+    );
+    this.steps.at(-1)?.give([create(StepResponseSchema, { stepId: this.lastStepId, rows })]);
+  }
+}
+
+/** Many equal candidates: a filter of the top 90 % needs more than the first 256. */
+function lane(count: number, change: Partial<LaneResult> = {}): LaneResult {
+  const candidate = (tokenId: number) => ({ tokenId, raw: 1, scaled: 1, noise: 0 });
+  const best = candidate(5);
+  const candidates = Array.from({ length: count }, (_, i) => candidate(i));
+  const scaled = { max: 1, sum: 1000 };
+  return Object.assign(create(LaneResultSchema, { best, candidates, scaled }), change);
+}
+
+const SAMPLING: SamplingParameters = {
+  temperature: 0,
+  topP: 1,
+  topK: 0,
+  minP: 0,
+  seed: 1n,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  allowedTokenIds: [],
+  badWords: [],
+};
+const FILTERED = { ...SAMPLING, temperature: 1, topP: 0.9 };
+
+function requestOf(change: Partial<PreparedRequest> = {}): PreparedRequest {
+  return {
+    requestId: "r",
+    tenant: "default",
+    promptIds: [1, 2, 3],
+    imageRows: [],
+    tiles: [],
+    imageTokenCount: 0,
+    tileCount: 0,
+    choiceCount: 1,
+    maxTokens: 1,
+    minTokens: 0,
+    priority: 0,
+    sampling: SAMPLING,
+    stopTokenIds: [],
+    stopTexts: [],
+    includeStopText: false,
+    skipSpecialTokens: true,
+    returnTokenIds: true,
+    topLogprobs: undefined,
+    ...change,
+  };
+}
+const withTiles = (count: number, change: Partial<PreparedRequest> = {}) =>
+  requestOf({
+    tiles: Array.from({ length: count }, (_, i) => ({
+      sha256: String(i),
+      pixels: new Uint8Array(3),
+    })),
+    ...change,
+  });
+
+function textOf({ maxTokens }: PreparedRequest): ChoiceText {
+  let tokenCount = 0;
+  return {
+    get tokenCount() {
+      return tokenCount;
+    },
+    push(token) {
+      tokenCount++;
+      const finish = tokenCount < maxTokens ? undefined : { reason: "length" as const };
+      return { text: "x", tokens: [token], finish };
+    },
+    end: (finish) => ({ text: "", tokens: [], finish }),
+  };
+}
+
+function setup() {
+  const faults: unknown[] = [];
+  const metrics = new CoordinatorMetrics({ codes: [], ranks: 2, maxModelLen: 64 });
+  const loop = new EngineLoop({
+    limits: {
+      blockCount: 64,
+      maxBatchedTokens: 64,
+      maxSequences: 64,
+      maxTiles: 8,
+      maxEmbeddings: 256,
+      vocabulary: 2000,
+      maxRequests: 100,
+    },
+    metrics,
+    progress: new Progress(),
+    bounds: { stepMs: 1e6, encodeMs: 1e6 },
+    stepDeadlineMs: 4000,
+    createText: textOf,
+    nowMs: () => 0,
+    onFault: (error) => faults.push(error),
+  });
+  /** What a request's stream is told, word by word. */
+  const submit = (change: Partial<PreparedRequest> = {}) => {
+    const told: string[] = [];
+    const active = loop.submit(requestOf(change), {
+      piece: (_choice, { finish }) => told.push(finish?.reason ?? "text"),
+      done: ({ completionTokens }) => told.push(`done ${completionTokens}`),
+      failed: ({ code }) => told.push(code),
+    });
+    return { active, told };
+  };
+  /** As the group does when it is lost: the loop is told before the call is rejected. */
+  const lose = (ranks: ScriptedRanks, asked: Pick<Asked<unknown>, "refuse">, error: ServeError) => {
+    ranks.failure = error;
+    loop.detach(error);
+    asked.refuse(error);
+  };
+  return { loop, metrics, faults, submit, lose };
+}
+
+/** Several rounds of the event loop. */
+async function settle(): Promise<void> {
+  for (let i = 0; i < 4; i++) await new Promise(setImmediate);
+}
+
+const last = <T>(list: T[]): T => list.at(-1) ?? assert.fail("nothing was asked");
+
+test("a failed moreCandidates ends every request of the epoch; the next group serves", async () => {
+  const { loop, faults, submit, lose } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  const all = [submit({ sampling: FILTERED }), submit(), submit({ maxTokens: 9 })];
+  await settle();
+  ranks.answer();
+  await settle();
+  lose(ranks, last(ranks.more), new ServeError("STEP_TIMEOUT", "rank 0: deadline"));
+  await settle();
+  assert.deepEqual(
+    all.map(({ told }) => told),
+    [["STEP_TIMEOUT"], ["STEP_TIMEOUT"], ["STEP_TIMEOUT"]],
+  );
+  const next = new ScriptedRanks();
+  loop.attach(next);
+  const later = submit();
+  await settle();
+  next.answer();
+  await settle();
+  assert.deepEqual([later.told, loop.requestCount, faults], [["length", "done 1"], 0, []]);
+});
+
+test("INTERNAL from a rank ends the epoch and is no fault of this process", async () => {
+  const { loop, faults, submit, lose } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  const { told } = submit();
+  await settle();
+  lose(ranks, last(ranks.steps), new ServeError("INTERNAL", "rank 0: cannot be allocated"));
+  await settle();
+  assert.deepEqual([told, faults], [["INTERNAL"], []]);
+});
+
+test("a failure that is not the group's is a fault of this process, whatever its code", async () => {
+  for (const error of [new ServeError("RANK_LOST", "not said by a group"), new TypeError("x")]) {
+    const { loop, faults, submit } = setup();
+    const ranks = new ScriptedRanks();
+    loop.attach(ranks);
+    submit();
+    await settle();
+    last(ranks.steps).refuse(error);
+    await settle();
+    assert.deepEqual(faults, [error]);
+  }
+});
+
+test("what comes in the very moment the loop goes idle is not lost", async () => {
+  for (let offset = 0; offset < 40; offset++) {
+    const { loop, submit } = setup();
+    const ranks = new ScriptedRanks();
+    loop.attach(ranks);
+    submit();
+    await settle();
+    const { told } = submit({ tiles: withTiles(1).tiles });
+    ranks.answer();
+    await settle();
+    // The closing step and the encode are both under way; their answers come `offset` microtasks apart.
+    ranks.answer();
+    for (let i = 0; i < offset; i++) await Promise.resolve();
+    last(ranks.encodes).give(1);
+    await settle();
+    ranks.answer();
+    await settle();
+    assert.deepEqual(told, ["length", "done 1"], `${offset} microtasks apart`);
+  }
+});
+
+test("what is submitted between two groups' turns is served by the second", async () => {
+  for (let offset = 0; offset < 20; offset++) {
+    const { loop, submit, lose } = setup();
+    const ranks = new ScriptedRanks();
+    loop.attach(ranks);
+    submit();
+    await settle();
+    lose(ranks, last(ranks.steps), new ServeError("RANK_LOST", "rank 0"));
+    for (let i = 0; i < offset; i++) await Promise.resolve();
+    const next = new ScriptedRanks();
+    loop.attach(next);
+    const { told } = submit();
+    await settle();
+    next.answer();
+    await settle();
+    assert.deepEqual(told, ["length", "done 1"], `${offset} microtasks after`);
+  }
+});
+
+test("a cancel while more candidates are asked for: nothing after done, closed once", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  const { active, told } = submit({ sampling: FILTERED, maxTokens: 1 });
+  await settle();
+  ranks.answer();
+  await settle();
+  loop.cancel(active, { reason: "aborted" });
+  last(ranks.more).give([lane(2000)]);
+  await settle();
+  assert.deepEqual(told, ["aborted", "done 0"]);
+  assert.deepEqual(last(ranks.plans).closedSequenceIds, [1n]);
+  assert.equal(active.completionTokens, 0);
+});
+
+test("only a logit that is not finite is counted as one", async () => {
+  const rows: [change: Partial<LaneResult>, code: string, count: number][] = [
+    [{ best: undefined }, "INVALID_ARGUMENT", 0],
+    [{ nonFinite: true }, "NON_FINITE", 1],
+  ];
+  for (const [change, code, count] of rows) {
+    const { loop, metrics, submit } = setup();
+    const ranks = new ScriptedRanks();
+    loop.attach(ranks);
+    const { told } = submit();
+    await settle();
+    ranks.answer(change);
+    await settle();
+    assert.deepEqual(told, [code]);
+    assert.equal((await metrics.nonFinite.get()).values[0]?.value ?? 0, count);
+  }
+});
+
+test("what a plan opens is bounded: the rest is opened by the next ones", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  const allowedTokenIds = Array.from({ length: 2 << 20 }, () => 7);
+  const all = [1, 2, 3, 4].map(() =>
+    submit({ maxTokens: 2, sampling: { ...SAMPLING, allowedTokenIds } }),
+  );
+  for (let i = 0; i < 4; i++) {
+    await settle();
+    ranks.answer();
+  }
+  await settle();
+  const opened = ranks.plans.map((plan) => plan.opened.length);
+  assert.deepEqual(opened.slice(0, 3), [3, 1, 0]);
+  for (const { told } of all) assert.deepEqual(told, ["text", "length", "done 2"]);
+});
+
+test("tiles: one a rank at first, full batches while nothing runs, 100 ms of them beside a stream", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks(2);
+  loop.attach(ranks);
+  submit({ tiles: withTiles(18).tiles });
+  await settle();
+  const [first] = ranks.encodes;
+  assert.deepEqual([first?.tiles, first?.estimateMs], [[1, 1], 4000]);
+  first?.give(30);
+  await settle();
+  assert.deepEqual([last(ranks.encodes).tiles, last(ranks.encodes).estimateMs], [[8, 8], 240]);
+  submit({ maxTokens: 100 });
+  submit({ tiles: withTiles(56).tiles });
+  await settle();
+  last(ranks.encodes).give(240);
+  for (let i = 0; ranks.encodes.length < 12 && i < 40; i++) {
+    await settle();
+    ranks.answer();
+    await settle();
+    last(ranks.encodes).give(90);
+  }
+  const beside = ranks.encodes.slice(2, 11);
+  assert.deepEqual(
+    beside.map(({ tiles, estimateMs }) => [...tiles, estimateMs]),
+    beside.map(() => [3, 3, 90]),
+  );
+  assert.deepEqual(
+    ranks.encodes.flatMap(({ tiles }) => tiles).reduce((sum, count) => sum + count, 0),
+    18 + 56,
+  );
+});
