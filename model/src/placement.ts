@@ -1,6 +1,6 @@
 /** What a placement costs: bytes of weights, cache and workspace of each rank, bytes exchanged per token. */
 import { createHash } from "node:crypto";
-import { rankProgram } from "./architectures/nvlm-d.js";
+import { rankProgram } from "./architectures/index.js";
 import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
 import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
@@ -21,6 +21,11 @@ const PICTURES = { count: 4, bytes: 3 * (4 << 20) };
  * peers where there are some (V8 collects when 32 MiB of buffers are new), requests and events in the coordinator.
  */
 const TRAFFIC_BYTES = { worker: 16 << 20, exchange: 40 << 20, coordinator: 24 << 20 };
+
+const MAX_IMAGE_TILES = 12;
+const MAX_TAG_IDS = 16;
+/** Images of the largest size whose keys and values are held. */
+const CROSS_IMAGES = 16;
 
 export type KvType = "f32" | "bf16";
 
@@ -69,6 +74,10 @@ export interface PlacementPlan {
   maxWantedRows: number;
   maxTiles: number;
   maxEmbeddings: number;
+  /** Rows of images' streams whose keys and values one step computes; 0 without cross-attention. */
+  maxStreamRows: number;
+  /** Blocks of 32 stream rows in the cross cache. */
+  crossBlockCount: number;
   ranks: RankPlan[];
   coordinator: CoordinatorPlan;
   /** Over all ranks. */
@@ -118,6 +127,7 @@ function checkBytes(name: string, bytes: number | undefined): void {
 }
 
 interface Limits {
+  maxStreamRows: number;
   maxModelLen: number;
   maxBatchedTokens: number;
   maxSequences: number;
@@ -133,6 +143,7 @@ function rankPlan(
   const cut = { rank, size: options.size };
   const program = rankProgram(config, cut);
   const { maxBatchedTokens: token, maxSequences: wanted, maxTiles: tile } = limits;
+  const { maxStreamRows: stream } = limits;
   const rope = limits.maxModelLen * config.decoder.headDim * 4;
   const lanes = laneCount(config.decoder.kvHeads);
   const down = program.step.weights.find((weight) => weight.name.endsWith("mlp.down_proj.weight"));
@@ -143,8 +154,9 @@ function rankPlan(
     workspaceBytes:
       rope +
       Math.max(
-        workspaceBytes(program.step, { token, wanted, tile: 0 }),
-        workspaceBytes(program.encode, { token: 0, wanted: 0, tile }),
+        workspaceBytes(program.step, { token, wanted, tile: 0, stream: 0 }),
+        workspaceBytes(program.encode, { token: 0, wanted: 0, tile, stream: 0 }),
+        workspaceBytes(program.stream, { token: 0, wanted: 0, tile: 0, stream }),
       ),
     processBytes: PROCESS_BYTES,
     trafficBytes: TRAFFIC_BYTES.worker + (options.size > 1 ? TRAFFIC_BYTES.exchange : 0),
@@ -189,6 +201,11 @@ function pictureBytes({ tile }: ModelConfig): number {
   return PICTURES.count * (PICTURES.bytes + (tile.maxTiles + 1) * 3 * tile.size ** 2);
 }
 
+/** Rows of the largest image's stream: 12 tiles and the thumbnail, tags of at most 16 ids. */
+function streamRows({ cross, tile }: ModelConfig): number {
+  return cross === undefined ? 0 : (MAX_IMAGE_TILES + 1) * (tile.rows + MAX_TAG_IDS);
+}
+
 /** @throws ModelError INVALID_ARGUMENT when size, length or memory do not fit the model. */
 export function planPlacement(config: ModelConfig, options: PlacementOptions): PlacementPlan {
   checkTensorParallelSize(config, options.size);
@@ -200,6 +217,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     maxBatchedTokens: options.maxBatchedTokens ?? Math.min(2048, Math.max(512, maxModelLen)),
     maxSequences: options.maxSequences ?? 64,
     maxTiles: config.tile.maxTiles + 2,
+    maxStreamRows: streamRows(config),
   };
   const ranks = Array.from({ length: options.size }, (_, rank) =>
     rankPlan(config, options, limits, rank),
@@ -213,6 +231,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     blockCount,
     maxWantedRows: limits.maxSequences,
     maxEmbeddings: 256,
+    crossBlockCount: CROSS_IMAGES * Math.ceil(limits.maxStreamRows / BLOCK_TOKENS),
     ranks: ranks.map((rank) => ({
       ...rank,
       cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),
