@@ -134,14 +134,57 @@ void end_with(napi_env env) {
   for (const auto& held : left) held->engine->stop();
 }
 
+// Engines that end on threads of their own, by where they were opened.
+class Endings {
+ public:
+  void begin(napi_env env) {
+    std::lock_guard lock(mutex_);
+    ++count_[env];
+  }
+  void end(napi_env env) {
+    std::lock_guard lock(mutex_);
+    if (--count_[env] == 0) count_.erase(env);
+    changed_.notify_all();
+  }
+  void wait(napi_env env) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return !count_.contains(env); });
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<napi_env, int> count_;
+};
+Endings endings;
+
 // Stops an engine and waits for its thread, on a thread of its own; then calls `done` there.
 void end_engine(std::shared_ptr<Held> held, std::function<void()> done) {
   held->exchange.detach();
   held->engine->stop();
-  std::thread([held = std::move(held), done = std::move(done)]() mutable {
+  const napi_env env = held->env;
+  endings.begin(env);
+  std::thread([held = std::move(held), done = std::move(done), env]() mutable {
     held.reset();
     done();
+    endings.end(env);
   }).detach();
+}
+
+// Before the functions that native threads call are gone: whoever calls them has ended. Node runs
+// an environment's hooks from the last to the first, so this one is put behind every function made.
+void end_hook(void* env) {
+  end_with(static_cast<napi_env>(env));
+  endings.wait(static_cast<napi_env>(env));
+}
+void hook_last(napi_env env) {
+  napi_remove_env_cleanup_hook(env, end_hook, env);
+  napi_add_env_cleanup_hook(env, end_hook, env);
+}
+SettleFunction settle_function(Napi::Env env, const char* name) {
+  SettleFunction made = SettleFunction::New(env, name, 0, 1);
+  hook_last(env);
+  return made;
 }
 
 // Turns C++ errors into JavaScript ones at the border.
@@ -183,7 +226,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       const auto held = find(handle_);
       const Napi::Env env = info.Env();
       auto deferred = std::make_shared<Napi::Promise::Deferred>(env);
-      SettleFunction settle = SettleFunction::New(env, "tessera", 0, 1);
+      SettleFunction settle = settle_function(env, "tessera");
       Engine* engine = held->engine.get();
       const auto run = [engine, deferred, settle, job = std::move(job), write]() mutable {
         Settle* done;
@@ -292,7 +335,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
         deferred->Resolve(info.Env().Undefined());
         return deferred->Promise();
       }
-      SettleFunction settle = SettleFunction::New(info.Env(), "tessera close", 0, 1);
+      SettleFunction settle = settle_function(info.Env(), "tessera close");
       end_engine(std::move(held), [deferred, settle]() mutable {
         auto* done = new Settle([deferred](Napi::Env env) { deferred->Resolve(env.Undefined()); });
         if (settle.NonBlockingCall(done) != napi_ok) delete done;
@@ -358,10 +401,9 @@ Napi::Value open_engine(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     auto held = std::make_shared<Held>(read_engine_spec(info[0]), napi_env{env});
     Engine* engine = held->engine.get();
-    const auto loading = std::make_shared<Loading>(
-        Loading{enter(std::move(held)), engine, Napi::Promise::Deferred::New(env),
-                Napi::Persistent(info[1].As<Napi::Function>()),
-                SettleFunction::New(env, "tessera load", 0, 1)});
+    const auto loading = std::make_shared<Loading>(Loading{
+        enter(std::move(held)), engine, Napi::Promise::Deferred::New(env),
+        Napi::Persistent(info[1].As<Napi::Function>()), settle_function(env, "tessera load")});
     engine->post([loading] { load_engine(loading); });
     return loading->deferred.Promise();
   });
@@ -379,6 +421,7 @@ Napi::Value attach_exchange(const Napi::CallbackInfo& info) {
     const auto held = find(handle);
     SendFunction send =
         SendFunction::New(info.Env(), info[1].As<Napi::Function>(), "tessera exchange", 0, 1);
+    hook_last(info.Env());
     try {
       held->exchange.attach(send, info.Env());
     } catch (...) {
@@ -413,7 +456,7 @@ Napi::Value cpu_kind(const Napi::CallbackInfo& info) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  env.AddCleanupHook([env = napi_env{env}] { end_with(env); });
+  hook_last(env);
   env.SetInstanceData(new Napi::FunctionReference(Napi::Persistent(EngineObject::define(env))));
   exports.Set("openEngine", Napi::Function::New(env, open_engine));
   exports.Set("attachExchange", Napi::Function::New(env, attach_exchange));

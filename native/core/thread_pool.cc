@@ -93,6 +93,16 @@ struct ThreadPool::State {
     }
   }
 
+  void stop() {
+    {
+      std::lock_guard lock(mutex);
+      stopping.store(true);
+      wake.notify_all();
+    }
+    for (std::thread& worker : workers) worker.join();
+    workers.clear();
+  }
+
   void await_workers() {
     for (int turn = 0; turn < kSpinTurns; ++turn) {
       if (busy.load(std::memory_order_acquire) == 0) return;
@@ -106,17 +116,16 @@ struct ThreadPool::State {
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
   CHECK_ARGUMENT(threads >= 1 && threads <= 1024, "threads ", threads, ": must be 1…1024");
   state_->threads = threads;
-  for (int i = 1; i < threads; ++i) state_->workers.emplace_back([this] { state_->run(); });
+  State* state = state_.get();
+  try {
+    for (int i = 1; i < threads; ++i) state->workers.emplace_back([state] { state->run(); });
+  } catch (...) {
+    state->stop();
+    throw;
+  }
 }
 
-ThreadPool::~ThreadPool() {
-  {
-    std::lock_guard lock(state_->mutex);
-    state_->stopping.store(true);
-    state_->wake.notify_all();
-  }
-  for (std::thread& worker : state_->workers) worker.join();
-}
+ThreadPool::~ThreadPool() { state_->stop(); }
 
 int ThreadPool::threads() const { return state_->threads; }
 

@@ -63,8 +63,12 @@ void Engine::check_open() const { CHECK_CODE("CLOSED", !closing_.load(), "the en
 
 void Engine::run_loop() {
   set_float_mode();
-  pool_ = std::make_unique<ThreadPool>(spec_.threads);
-  context_.pool = pool_.get();
+  try {
+    pool_ = std::make_unique<ThreadPool>(spec_.threads);
+    context_.pool = pool_.get();
+  } catch (...) {
+    start_failure_ = std::current_exception();
+  }
   while (true) {
     std::function<void()> job;
     {
@@ -74,7 +78,13 @@ void Engine::run_loop() {
       job = std::move(queue_.front());
       queue_.pop_front();
     }
-    job();
+    try {
+      job();
+    } catch (...) {
+      // Jobs tell their callers of their own failures; one that has none must not change ranks
+      // apart.
+      mailbox_.stop();
+    }
   }
 }
 
@@ -85,6 +95,7 @@ EngineInfo Engine::info() const {
 }
 
 void Engine::load(const std::function<void(uint64_t, uint64_t)>& progress) {
+  if (start_failure_ != nullptr) std::rethrow_exception(start_failure_);
   const uint64_t total = weight_bytes(spec_.encode) + weight_bytes(spec_.step);
   uint64_t done = 0;
   const auto loaded = [&](uint64_t bytes) {

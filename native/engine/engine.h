@@ -4,6 +4,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <deque>
+#include <exception>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -113,6 +114,7 @@ class Engine {
   std::mutex queue_mutex_;
   std::condition_variable queue_wake_;
   std::deque<std::function<void()>> queue_;
+  std::exception_ptr start_failure_;  // of the pool; load() throws it
   std::thread thread_;
 };
 

@@ -37,11 +37,10 @@ void Engine::execute(Run& run, const std::vector<Weight>& weights) {
     const BufferSpec& buffer = run.program->buffers[segment.all_reduce];
     float* data = workspace_.data() + run.memory->offsets[segment.all_reduce];
     const CallId call{run.epoch, run.step, run.call++};
-    const auto part = Clock::now() + std::chrono::milliseconds(placement_.collective_deadline_ms);
     const Clock::time_point start = Clock::now();
     all_reduce_add(context_, group(), call,
-                   {data, static_cast<size_t>(run.rows(buffer)) * buffer.width},
-                   std::min(run.deadline, part), run.times);
+                   {data, static_cast<size_t>(run.rows(buffer)) * buffer.width}, run.deadline,
+                   run.times);
     run.times.collective_ns += std::chrono::nanoseconds(Clock::now() - start).count();
   }
 }

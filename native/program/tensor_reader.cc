@@ -34,11 +34,11 @@ MappedFile::MappedFile(const std::string& path) : path_(path) {
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   CHECK_MODEL(fd >= 0, path, ": cannot be opened: ", std::strerror(errno));
   struct stat info = {};
-  fstat(fd, &info);
+  const bool known = fstat(fd, &info) == 0;
   size_ = static_cast<size_t>(info.st_size);
   data_ = mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, fd, 0);
   close(fd);
-  CHECK_MODEL(data_ != MAP_FAILED, path, ": cannot be mapped: ", std::strerror(errno));
+  CHECK_MODEL(known && data_ != MAP_FAILED, path, ": cannot be mapped: ", std::strerror(errno));
 }
 
 MappedFile::~MappedFile() { munmap(data_, size_); }

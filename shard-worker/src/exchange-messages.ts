@@ -17,9 +17,11 @@ export type ToExchange =
   | { kind: "leave" }
   | { kind: "close" };
 
+export type JoinFailure = "PLAN_MISMATCH" | "RANK_LOST" | "INTERNAL";
+
 export type FromExchange =
   | { kind: "listening"; port: number }
   | { kind: "joined"; epoch: bigint }
-  | { kind: "failed"; epoch: bigint; code: "PLAN_MISMATCH" | "RANK_LOST"; message: string }
+  | { kind: "failed"; epoch: bigint; code: JoinFailure; message: string }
   /** A peer's stream ended while its epoch ran. */
   | { kind: "lost"; epoch: bigint; rank: number; reason: string };

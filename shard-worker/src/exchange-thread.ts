@@ -20,7 +20,7 @@ import {
 } from "@tessera/proto/exchange-codec";
 import { attachExchange, deliver, FRAME_HEADROOM, type OutFrame } from "@tessera/native/engine";
 import { EXCHANGE_CHANNEL } from "./channel.js";
-import type { FromExchange, ToExchange } from "./exchange-messages.js";
+import type { FromExchange, JoinFailure, ToExchange } from "./exchange-messages.js";
 import { Spin } from "./exchange-spin.js";
 
 type Stream = ClientDuplexStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>;
@@ -38,8 +38,10 @@ const SERVICE = {
     responseDeserialize: same,
   },
 } as const;
-/** Streams that said hello before this rank joined; more are refused. */
+/** Streams that said hello before this rank joined; the oldest is ended for one more. */
 const MAX_WAITING = 64;
+/** A peer says hello at once. */
+const HELLO_DEADLINE_MS = 10_000;
 
 interface Group {
   epoch: bigint;
@@ -89,7 +91,7 @@ function lost(of: Group, rank: number, reason: string): void {
   say({ kind: "lost", epoch: of.epoch, rank, reason });
 }
 
-function fail(code: "PLAN_MISMATCH" | "RANK_LOST", message: string): void {
+function fail(code: JoinFailure, message: string): void {
   if (group === undefined) return;
   say({ kind: "failed", epoch: group.epoch, code, message });
   leave();
@@ -98,6 +100,9 @@ function fail(code: "PLAN_MISMATCH" | "RANK_LOST", message: string): void {
 /** Takes a stream whose peer said hello into the group. */
 function adopt(to: Group, stream: Stream, from: RawFrame, answer: boolean): void {
   const rank = Number(from.sequence);
+  // The lower rank dials: whoever is answered is lower, whoever answers higher; each comes once.
+  const expected = answer ? rank >= 0 && rank < to.rank : rank > to.rank && rank < to.size;
+  if (!expected || to.streams.has(rank)) return void stream.end();
   if (from.planHash !== to.planHash)
     return fail(
       "PLAN_MISMATCH",
@@ -126,6 +131,7 @@ function receive(to: Group, peer: number, bytes: Buffer): void {
 function listen(stream: Stream, onHello: (frame: RawFrame) => void): void {
   let owner: Group | undefined;
   let peer = -1;
+  const silent = setTimeout(() => stream.end(), HELLO_DEADLINE_MS);
   stream.on("data", (bytes: Buffer) => {
     if (peer >= 0) {
       owner ??= group;
@@ -135,6 +141,7 @@ function listen(stream: Stream, onHello: (frame: RawFrame) => void): void {
     try {
       const frame = decodeFrame(bytes);
       if (frame.kind !== "hello") throw new RangeError("the first frame is no hello");
+      clearTimeout(silent);
       peer = Number(frame.sequence);
       onHello(frame);
     } catch {
@@ -142,6 +149,8 @@ function listen(stream: Stream, onHello: (frame: RawFrame) => void): void {
     }
   });
   const ended = (reason: string) => {
+    clearTimeout(silent);
+    for (const [key, held] of waiting) if (held.stream === stream) waiting.delete(key);
     const of = group;
     if (of !== undefined && of.streams.get(peer) === stream) lost(of, peer, reason);
   };
@@ -156,7 +165,9 @@ function accept(stream: ServerDuplexStream<Buffer, Buffer>): void {
     if (group !== undefined && group.epoch === frame.epoch)
       return adopt(group, stream, frame, true);
     const key = `${frame.epoch}/${frame.sequence}`;
-    if (waiting.size >= MAX_WAITING) waiting.delete([...waiting.keys()][0] ?? "");
+    const oldest = waiting.size >= MAX_WAITING ? [...waiting.values()][0] : waiting.get(key);
+    oldest?.stream.end();
+    if (oldest !== undefined) waiting.delete(`${oldest.hello.epoch}/${oldest.hello.sequence}`);
     waiting.set(key, { stream, hello: frame });
   });
 }
@@ -175,15 +186,13 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
   leave();
   const { epoch, rank, peers, planHash, handle } = message;
   const missing = () => peers.map((_, i) => i).filter((i) => i !== rank && !joined.streams.has(i));
-  const timer = setTimeout(
-    () =>
-      fail(
-        "RANK_LOST",
-        `rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`,
-      ),
-    message.deadlineMs,
-  );
   const detach = attachExchange(handle, send);
+  const late = () =>
+    fail(
+      "RANK_LOST",
+      `rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`,
+    );
+  const timer = setTimeout(late, message.deadlineMs);
   const size = peers.length;
   const joined: Group = {
     epoch,
@@ -227,7 +236,13 @@ port.on("message", (message: ToExchange) => {
     case "listen":
       return start(message.host);
     case "join":
-      return join(message);
+      try {
+        return join(message);
+      } catch (error) {
+        const { epoch } = message;
+        leave();
+        return say({ kind: "failed", epoch, code: "INTERNAL", message: String(error) });
+      }
     case "leave":
       return leave();
     case "close":

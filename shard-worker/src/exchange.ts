@@ -11,8 +11,17 @@ export interface ExchangeEvents {
   onLost(epoch: bigint, rank: number, reason: string): void;
 }
 
+/** Beyond the thread's own deadline of a join. */
+const GRACE_MS = 2000;
+
+interface Joining {
+  epoch: bigint;
+  settle: (error?: ServeError) => void;
+}
+
 export class Exchange {
-  private joining: { epoch: bigint; settle: (error?: ServeError) => void } | undefined;
+  private joining: Joining | undefined;
+  private closing = false;
 
   private constructor(
     private readonly thread: Worker,
@@ -22,14 +31,19 @@ export class Exchange {
     thread.on("message", (message: FromExchange) => {
       if (message.kind === "lost") {
         events.onLost(message.epoch, message.rank, message.reason);
-        this.settle(
-          message.epoch,
-          new ServeError("RANK_LOST", `rank ${message.rank}: ${message.reason}`),
-        );
+        const error = new ServeError("RANK_LOST", `rank ${message.rank}: ${message.reason}`);
+        this.settle(message.epoch, error);
       }
       if (message.kind === "joined") this.settle(message.epoch);
       if (message.kind === "failed")
         this.settle(message.epoch, new ServeError(message.code, message.message));
+    });
+    // A worker without its exchange is none: the process ends, and with it what its peers wait for.
+    thread.on("error", (error) => {
+      throw new Error("the exchange thread failed", { cause: error });
+    });
+    thread.on("exit", (code) => {
+      if (!this.closing) throw new Error(`the exchange thread ended with ${code}`);
     });
   }
 
@@ -42,33 +56,45 @@ export class Exchange {
       });
       thread.postMessage({ kind: "listen", host } satisfies ToExchange);
     });
+    thread.removeAllListeners("error");
     return new Exchange(thread, port, events);
   }
 
   private settle(epoch: bigint, error?: ServeError): void {
-    if (this.joining?.epoch !== epoch) return;
-    this.joining.settle(error);
-    this.joining = undefined;
+    if (this.joining?.epoch === epoch) this.joining.settle(error);
   }
 
-  /** Resolves when every peer is connected and has the same plan; bounded by `deadlineMs`. */
+  /** Resolves when every peer is connected and has the same plan; bounded by `deadlineMs`, and by the thread's end. */
   join(message: Omit<Extract<ToExchange, { kind: "join" }>, "kind">): Promise<void> {
-    this.joining?.settle(new ServeError("STALE_EPOCH", `epoch ${message.epoch} came in between`));
+    const { epoch, deadlineMs } = message;
+    this.joining?.settle(new ServeError("STALE_EPOCH", `epoch ${epoch} came in between`));
     return new Promise((resolve, reject) => {
-      this.joining = {
-        epoch: message.epoch,
-        settle: (error) => (error === undefined ? resolve() : reject(error)),
+      const joining: Joining = {
+        epoch,
+        settle: (error) => {
+          clearTimeout(timer);
+          if (this.joining === joining) this.joining = undefined;
+          if (error === undefined) resolve();
+          else reject(error);
+        },
       };
+      const late = () =>
+        joining.settle(new ServeError("RANK_LOST", `no exchange within ${deadlineMs} ms`));
+      const timer = setTimeout(late, deadlineMs + GRACE_MS);
+      this.joining = joining;
       this.thread.postMessage({ kind: "join", ...message } satisfies ToExchange);
     });
   }
 
   leave(): void {
+    this.joining?.settle(new ServeError("STALE_EPOCH", "the epoch was left"));
     this.thread.postMessage({ kind: "leave" } satisfies ToExchange);
   }
 
   /** The thread ends by itself, what native code holds of it given back; it is cut off only when that takes long. */
   async close(): Promise<void> {
+    this.closing = true;
+    this.joining?.settle(new ServeError("STALE_EPOCH", "the worker is closing"));
     const ended = new Promise<void>((resolve) => this.thread.once("exit", () => resolve()));
     this.thread.postMessage({ kind: "close" } satisfies ToExchange);
     const timer = setTimeout(() => void this.thread.terminate(), CLOSE_DEADLINE_MS);

@@ -47,7 +47,17 @@ export class RankState {
   private engine: Engine | undefined;
   private cut = "";
   private serving = false;
+  /** The highest seen. */
   epoch = 0n;
+  /** The highest that was asked to be joined. */
+  private joinedEpoch = 0n;
+  /** Of the join under way. */
+  private attempt: AbortController | undefined;
+  /** Settles when no join works on the engine. */
+  private working: Promise<void> = Promise.resolve();
+  /** The last loading of weights. */
+  private loading: Promise<void> = Promise.resolve();
+  private closing = false;
   rank = -1;
   /** Asked for; undefined: chosen at each join. */
   exchangeSpinUs: number | undefined;
@@ -116,24 +126,27 @@ export class RankState {
     return this.engine?.stats() ?? { sequences: 0, embeddings: 0, lastStepId: 0n };
   }
 
-  /** From now on older epochs are refused; steps in flight fail. */
+  /** From now on older epochs are refused; steps in flight and joins under way fail. */
   fence(epoch: bigint): void {
     if (epoch <= this.epoch) return;
     this.engine?.endEpoch(this.epoch);
     this.exchange.leave();
+    this.attempt?.abort(new ServeError("STALE_EPOCH", `epoch ${epoch} came in between`));
+    this.attempt = undefined;
     this.epoch = epoch;
     this.setReady(false);
     this.rank = -1;
     this.metrics.rank.set(-1);
   }
 
+  /** An epoch is joined once, and none that is older than what this worker has seen. */
   async join(
     request: JoinRequest,
     onProgress: (done: number, total: number) => void,
   ): Promise<EngineInfo> {
     const { placement, rank, epoch, peers } = request;
     if (placement === undefined) throw ServeError.field("placement", "is missing");
-    if (epoch <= this.epoch && this.ready)
+    if (epoch < this.epoch || epoch <= this.joinedEpoch)
       throw new ServeError("STALE_EPOCH", `epoch ${epoch}: this worker is at ${this.epoch}`);
     const own = placementHash(this.modelHash, peers.length, placement);
     if (own !== request.planHash)
@@ -142,20 +155,46 @@ export class RankState {
         `rank ${rank} has plan ${own.slice(0, 12)}, the coordinator has ${request.planHash.slice(0, 12)}`,
       );
     this.fence(epoch);
-    this.epoch = epoch;
+    this.joinedEpoch = epoch;
+    const attempt = new AbortController();
+    this.attempt = attempt;
+    return this.alone(attempt.signal, () => this.takeRank(request, placement, onProgress));
+  }
+
+  /** Runs `work` when no other join works on the engine. @throws the signal's reason while it waits */
+  private async alone<T>(signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+    const before = this.working;
+    let done: () => void = () => undefined;
+    this.working = new Promise((resolve) => (done = resolve));
+    const stale = new Promise<never>((_, reject) => {
+      const leave = () => reject(signal.reason as Error);
+      signal.addEventListener("abort", leave, { once: true });
+    });
+    try {
+      await Promise.race([before, stale]);
+      return await Promise.race([work(), stale]);
+    } finally {
+      // Who waits next waits for the engine, not for this caller.
+      void Promise.allSettled([before, this.loading]).then(done);
+    }
+  }
+
+  private async takeRank(
+    request: JoinRequest,
+    placement: Placement,
+    onProgress: (done: number, total: number) => void,
+  ): Promise<EngineInfo> {
+    const { rank, epoch, peers, planHash } = request;
+    this.check(epoch);
     const engine = await this.openCut(rank, peers.length, onProgress);
+    this.check(epoch);
     const cores = availableParallelism();
     const spinUs = chooseSpinUs(this.exchangeSpinUs, { peers, rank, cores });
     const info = await engine.beginEpoch(epoch, { ...toPlacementSpec(placement), spinUs });
-    await this.exchange.join({
-      epoch,
-      rank,
-      peers,
-      planHash: request.planHash,
-      handle: engine.handle,
-      deadlineMs: CONNECT_DEADLINE_MS,
-      spinUs,
-    });
+    this.check(epoch);
+    const { handle } = engine;
+    const deadlineMs = CONNECT_DEADLINE_MS;
+    await this.exchange.join({ epoch, rank, peers, planHash, handle, deadlineMs, spinUs });
     this.check(epoch);
     this.rank = rank;
     this.setReady(true);
@@ -165,7 +204,7 @@ export class RankState {
     return info;
   }
 
-  /** Weights stay while rank and size are the same. */
+  /** Weights stay while rank and size are the same. One call at a time. */
   private async openCut(
     rank: number,
     size: number,
@@ -173,17 +212,35 @@ export class RankState {
   ): Promise<Engine> {
     const cut = `${rank}/${size}`;
     if (this.engine !== undefined && this.cut === cut) return this.engine;
-    await this.engine?.close();
-    this.engine = undefined;
-    const program = rankProgram(this.model.config, { rank, size });
-    const tensors = await this.model.tensors();
-    this.engine = await openEngine({ ...program, tensors, threads: this.threads }, onProgress);
+    const opening = this.replaceEngine(rank, size, onProgress);
+    this.loading = opening.catch(() => undefined);
+    await opening;
+    if (this.engine === undefined) throw new ServeError("STALE_EPOCH", "the worker is closing");
     this.cut = cut;
     return this.engine;
   }
 
+  private async replaceEngine(
+    rank: number,
+    size: number,
+    onProgress: (done: number, total: number) => void,
+  ): Promise<void> {
+    const old = this.engine;
+    this.engine = undefined;
+    this.cut = "";
+    await old?.close();
+    const program = rankProgram(this.model.config, { rank, size });
+    const tensors = await this.model.tensors();
+    const engine = await openEngine({ ...program, tensors, threads: this.threads }, onProgress);
+    if (this.closing) await engine.close();
+    else this.engine = engine;
+  }
+
   async close(): Promise<void> {
+    this.closing = true;
+    this.attempt?.abort(new ServeError("STALE_EPOCH", "the worker is closing"));
     await this.exchange.close();
+    await this.loading;
     await this.engine?.close();
     this.engine = undefined;
   }

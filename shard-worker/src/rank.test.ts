@@ -1,0 +1,111 @@
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { after, test } from "node:test";
+import { fileURLToPath } from "node:url";
+import { create } from "@bufbuild/protobuf";
+import { ServeError } from "@tessera/proto";
+import {
+  JoinRequestSchema,
+  KvType,
+  PlacementSchema,
+  WireType,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { WorkerMetrics } from "./metrics.js";
+import { placementHash, RankState } from "./rank.js";
+
+const model = fileURLToPath(new URL("../../models/nvlm-d-tiny", import.meta.url));
+const placement = create(PlacementSchema, {
+  kvType: KvType.F32,
+  wireType: WireType.F32,
+  blockCount: 8,
+  maxBatchedTokens: 64,
+  maxSequences: 4,
+  maxWantedRows: 4,
+  maxTiles: 2,
+  maxEmbeddings: 8,
+  collectiveDeadlineMs: 5000,
+  maxModelLen: 256,
+  maxStepsInFlight: 1,
+  selectableIds: 100,
+});
+
+async function open(): Promise<RankState> {
+  const state = await RankState.open(model, 1, "127.0.0.1", new WorkerMetrics(), () => undefined);
+  after(() => state.close());
+  return state;
+}
+
+function request(state: RankState, epoch: bigint) {
+  return create(JoinRequestSchema, {
+    epoch,
+    rank: 0,
+    peers: [`127.0.0.1:${state.exchange.port}`],
+    placement,
+    planHash: placementHash(state.modelHash, 1, placement),
+  });
+}
+
+const join = (state: RankState, epoch: bigint) =>
+  state.join(request(state, epoch), () => undefined);
+
+async function threads(): Promise<number> {
+  const text = await readFile("/proc/self/status", "utf8");
+  return Number(/^Threads:\s+(\d+)$/m.exec(text)?.[1]);
+}
+
+test("joins that overlap: the last one stands, the others are told, and one engine is open", async () => {
+  const state = await open();
+  const before = await threads();
+  const epochs = [1n, 2n, 3n, 4n, 5n, 6n, 7n, 8n];
+  const settled = await Promise.allSettled(epochs.map((epoch) => join(state, epoch)));
+  const codeOf = (one: PromiseSettledResult<unknown>) =>
+    one.status === "rejected" ? ServeError.from(one.reason).code : "fulfilled";
+  const stale = settled.slice(0, -1).map(codeOf);
+  assert.deepEqual(stale, Array(7).fill("STALE_EPOCH"));
+  assert.equal(settled.at(-1)?.status, "fulfilled");
+  assert.deepEqual([state.epoch, state.rank, state.ready], [8n, 0, true]);
+  assert.ok((await threads()) <= before + 1, `${await threads()} threads, ${before} before`);
+});
+
+test("an epoch is joined once, and none below what was fenced", async () => {
+  const state = await open();
+  await join(state, 3n);
+  await assert.rejects(join(state, 3n), { code: "STALE_EPOCH" });
+  await assert.rejects(join(state, 2n), { code: "STALE_EPOCH" });
+  state.fence(9n);
+  assert.equal(state.ready, false);
+  await assert.rejects(join(state, 8n), { code: "STALE_EPOCH", message: /is at 9/ });
+  await join(state, 9n);
+  assert.deepEqual([state.epoch, state.ready], [9n, true]);
+});
+
+test("a fence ends a join under way", async () => {
+  const state = await open();
+  const joining = assert.rejects(join(state, 1n), { code: "STALE_EPOCH", message: /5/ });
+  state.fence(5n);
+  await joining;
+  await join(state, 6n);
+  assert.equal(state.ready, true);
+});
+
+test("an exchange that cannot be joined says so, and works for the next epoch", async () => {
+  const state = await open();
+  const nowhere = { peers: ["x"], planHash: "p", handle: 4711, deadlineMs: 1000, spinUs: 0 };
+  await assert.rejects(state.exchange.join({ epoch: 4n, rank: 0, ...nowhere }), {
+    code: "INTERNAL",
+    message: /closed/,
+  });
+  await join(state, 5n);
+  assert.equal(state.ready, true);
+});
+
+test("a peer that never connects: the join ends by its deadline and names the rank", async () => {
+  const state = await open();
+  const alone = { planHash: "p", handle: 0, deadlineMs: 200, spinUs: 0 };
+  await join(state, 1n);
+  const handle = state.current(1n).handle;
+  await assert.rejects(
+    state.exchange.join({ epoch: 2n, rank: 1, peers: ["127.0.0.1:1", "x"], ...alone, handle }),
+    { code: "RANK_LOST", message: /rank 0 did not connect within 200 ms/ },
+  );
+});
