@@ -197,11 +197,11 @@ class OpCheck {
     const bool write = op_.kind == OpKind::kWriteCrossCache;
     same(op_.kv_heads, spec_.cross.kv_heads, "kvHeads");
     same(op_.head_dim, spec_.cross.head_dim, "headDim");
-    CHECK_ARGUMENT(op_.layer >= 0 && op_.layer < spec_.cross.layers, op_.name, ".layer: ",
-                   op_.layer, " of ", spec_.cross.layers);
+    CHECK_ARGUMENT(op_.layer >= 0 && op_.layer < spec_.cross.layers, op_.name,
+                   ".layer: ", op_.layer, " of ", spec_.cross.layers);
     if (write) return same(width(op_.x, "x"), 2 * op_.kv_heads * op_.head_dim, "x width");
-    CHECK_ARGUMENT(op_.kv_heads > 0 && op_.heads % op_.kv_heads == 0, op_.name, ".heads: ",
-                   op_.heads, " is no multiple of kvHeads ", op_.kv_heads);
+    CHECK_ARGUMENT(op_.kv_heads > 0 && op_.heads % op_.kv_heads == 0, op_.name,
+                   ".heads: ", op_.heads, " is no multiple of kvHeads ", op_.kv_heads);
     same(width(op_.x, "x"), op_.heads * op_.head_dim, "x width");
     same(width(op_.out, "out"), op_.heads * op_.head_dim, "out width");
   }

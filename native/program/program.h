@@ -132,7 +132,10 @@ struct MemoryPlan {
 struct Items {
   int token = 0, wanted = 0, tile = 0, stream = 0;
   int of(Per per) const {
-    return per == Per::kToken ? token : per == Per::kWanted ? wanted : per == Per::kTile ? tile : stream;
+    return per == Per::kToken    ? token
+           : per == Per::kWanted ? wanted
+           : per == Per::kTile   ? tile
+                                 : stream;
   }
 };
 MemoryPlan plan_memory(const Program& program, const Items& most);
