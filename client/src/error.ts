@@ -64,8 +64,12 @@ export class TesseraError extends Error {
     });
   }
 
-  /** The server or the network says that trying again may help, provided nothing has started. */
+  /**
+   * The server or the network says that trying again may help, provided nothing has started. A rank that was lost, or
+   * late, was at work on the request: it is not computed a second time behind the caller's back.
+   */
   get retryable(): boolean {
+    if (this.code === "RANK_LOST" || this.code === "STEP_TIMEOUT") return false;
     if (this.grpcStatus === status.UNAVAILABLE) return this.code !== "DRAINING";
     return this.grpcStatus === status.RESOURCE_EXHAUSTED && this.retryDelayMs !== undefined;
   }

@@ -48,11 +48,11 @@ export interface ModelConfig {
 const MAX_LAYERS = 1024;
 const MAX_HEAD_DIM = 256;
 
-/** Of each variant (spec 14). */
+/** Of each variant. */
 const PROJECTORS = { NVLM_D: "mlp", NVLM_X: "linear", NVLM_H: "mlp" } as const;
-/** Dummy heads behind the real ones in NVLM's vision attention tensors (spec 3.2). */
+/** Dummy heads behind the real ones in NVLM's vision attention tensors. */
 export const DUMMY_HEADS = 7;
-/** LayerNorm of the projector: PyTorch's default (spec 1.4). */
+/** LayerNorm of the projector: PyTorch's default. */
 export const PROJECTOR_EPS = 1e-5;
 
 function parseHeadDim(keys: Keys, headDim: number): number {
@@ -61,7 +61,7 @@ function parseHeadDim(keys: Keys, headDim: number): number {
   return headDim;
 }
 
-/** `rope_scaling` is ignored, as in the reference; attention is always full (spec 4.3). */
+/** `rope_scaling` is ignored, as in the reference; attention is always full. */
 function parseDecoder(keys: Keys): DecoderConfig {
   const architectures = keys.raw("architectures");
   if (!Array.isArray(architectures) || architectures[0] !== "Qwen2ForCausalLM")

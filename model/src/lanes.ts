@@ -1,4 +1,4 @@
-/** Lanes and cuts (design, Exactness): pure functions that say which columns, rows and heads a rank holds. */
+/** Lanes and cuts (docs/exactness.md): pure functions that say which columns, rows and heads a rank holds. */
 import { ModelError } from "./errors.js";
 
 /** Outputs of a weight panel; lanes are cut in units of max(this, weight group). */

@@ -235,7 +235,7 @@ struct HeadCandidate {
   float raw, scaled, noise;
 };
 // Philox4x32-10 noise of an id: key = seed, counter = (id / 4, index, choice, 0), word id mod 4
-// (design, Sampling).
+// (docs/exactness.md, Sampling).
 float gumbel(uint64_t seed, uint32_t index, uint32_t choice, uint32_t token_id);
 
 inline constexpr float kNoLogit = -__builtin_inff();  // an id that may not be chosen

@@ -1,4 +1,5 @@
 // Checks over the text of the repository. Each takes what it looks at and returns a list of problems, as sentences.
+import { posix } from "node:path";
 
 /** What a TypeScript folder may import from `@tessera/…`; a folder not named here may import everything. */
 export const MAY_IMPORT = {
@@ -33,20 +34,51 @@ const BANNED = [
   /\bXXX\b/,
   /\bHACK\b/,
   /\bTODO(?!\(#\d+\))/,
-  /[/]work[/]/,
+  /[/](home|root|Users)[/]\w/,
   /\butils?\//,
 ];
 
+/** What a folder of coordinator/src may import from its siblings; files beside them may import everything. */
+export const COORDINATOR = {
+  request: [],
+  schedule: [],
+  cluster: ["metrics"],
+  engine: ["request", "schedule", "cluster", "metrics"],
+  grpc: ["engine", "request", "cluster", "schedule", "metrics"],
+};
+
+const IMPORT = /(?:\bfrom |\bimport\(|\bimport )"([^"]+)"/g;
+
 /** `{path, text}` of one file → problems. */
 export function checkImports({ path, text }) {
-  const allowed = MAY_IMPORT[path.split("/")[0]];
+  const top = path.split("/")[0];
+  const allowed = MAY_IMPORT[top];
   if (allowed === undefined || !/\.(ts|mjs)$/.test(path)) return [];
-  const names = [...text.matchAll(/(?:from |import\()"@tessera\/([^"]+)"/g)].map(
-    (match) => match[1],
-  );
-  return names
+  const names = [...text.matchAll(IMPORT)].map((match) => match[1]);
+  const packages = names
+    .filter((name) => name.startsWith("@tessera/"))
+    .map((name) => name.slice("@tessera/".length))
     .filter((name) => !allowed.some((prefix) => name === prefix || name.startsWith(`${prefix}/`)))
     .map((name) => `${path}: may not import @tessera/${name}`);
+  const files = names
+    .filter((name) => name.startsWith("."))
+    .map((name) => posix.join(posix.dirname(path), name));
+  return [
+    ...packages,
+    ...files
+      .filter((file) => file.split("/")[0] !== top && !/\/package\.json$/.test(file))
+      .map((file) => `${path}: may not import ${file}, another workspace, by its path`),
+    ...files.flatMap((file) => insideCoordinator(path, file)),
+  ];
+}
+
+/** Fronts ► loop ► { request, schedule, cluster }; folders in braces do not know each other. */
+function insideCoordinator(path, file) {
+  const folderOf = (name) => /^coordinator\/src\/([a-z-]+)(?:\/|\.[jt]s$)/.exec(name)?.[1];
+  const [from, to] = [folderOf(path), folderOf(file)];
+  const allowed = path.split("/").length > 3 ? COORDINATOR[from] : undefined;
+  if (allowed === undefined || to === undefined || to === from || allowed.includes(to)) return [];
+  return [`${path}: may not import ${to}/`];
 }
 
 export function checkDoors({ path, text }) {

@@ -27,6 +27,24 @@ test("imports: the coordinator sees the image door of native, not the engine", (
   ]);
 });
 
+test("imports: another workspace by its path, a bare import, an inner arrow backwards are refused", () => {
+  const text = [
+    'import { a } from "../engine/engine-loop.js";',
+    'import "../schedule/blocks.js";',
+    'import { b } from "./prompt.js";',
+    'const c = await import("../../../cli/dist/main.js");',
+    'import "@tessera/cli";',
+  ].join("\n");
+  assert.deepEqual(checkImports({ path: "coordinator/src/request/a.ts", text }), [
+    "coordinator/src/request/a.ts: may not import @tessera/cli",
+    "coordinator/src/request/a.ts: may not import cli/dist/main.js, another workspace, by its path",
+    "coordinator/src/request/a.ts: may not import engine/",
+    "coordinator/src/request/a.ts: may not import schedule/",
+  ]);
+  const front = 'import { x } from "../engine/serving.js";\nimport { y } from "../metrics.js";';
+  assert.deepEqual(checkImports({ path: "coordinator/src/grpc/a.ts", text: front }), []);
+});
+
 test("doors: the package nats is imported by one file", () => {
   const text = ["import { connect } from ", '"nats";'].join("");
   assert.deepEqual(checkDoors({ path: "proto/src/nats.ts", text }), []);

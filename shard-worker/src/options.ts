@@ -1,4 +1,5 @@
 /** Settings of a worker; checked at start, all problems reported at once. */
+import { cpuKind } from "@tessera/native/engine";
 import { parseAddress, ServeError, type Address } from "@tessera/proto";
 import {
   groupNameProblem,
@@ -25,7 +26,7 @@ export interface WorkerOptions {
   threads: number;
   /** host:port of /metrics and the probes; absent: none. */
   healthListen?: string | undefined;
-  /** What this worker may use; default: the machine's. */
+  /** What weights, cache, workspace and process may take; a join that needs more is refused. Default: no limit. */
   memoryBytes?: number | undefined;
   /** How long the exchange thread polls after a frame instead of sleeping; default: by the machine's cores. */
   exchangeSpinUs?: number | undefined;
@@ -41,6 +42,7 @@ export interface CheckedWorkerOptions {
   nats: { url: string; group: string; heartbeatIntervalMs: number } | undefined;
 }
 
+const MAX_THREADS = 1024;
 const EVERYWHERE = new Set(["0.0.0.0", "::", "[::]"]);
 
 function natsProblems(options: WorkerOptions): (string | undefined)[] {
@@ -73,6 +75,12 @@ export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions
   const healthListen =
     health === undefined ? undefined : attempt(() => parseAddress(health, "health-listen"));
   if (url !== undefined) attempt(() => parseNatsUrl(url));
+  const { threads, memoryBytes: memory } = options;
+  if (!Number.isSafeInteger(threads) || threads < 1 || threads > MAX_THREADS)
+    problems.push(`threads: ${threads}, must be 1…${MAX_THREADS}`);
+  if (memory !== undefined && !(memory > 0)) problems.push(`memory: ${memory}, must be above 0`);
+  // TESSERA_CPU names kernels that this machine lacks, or none.
+  attempt(() => cpuKind());
   if (url !== undefined && advertise !== undefined && EVERYWHERE.has(advertise.host))
     problems.push(
       `advertise: ${advertise.host} is no address to be told, give one that others reach`,

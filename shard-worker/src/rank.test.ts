@@ -79,6 +79,18 @@ test("an epoch is joined once, and none below what was fenced", async () => {
   assert.deepEqual([state.epoch, state.ready], [9n, true]);
 });
 
+test("a worker's memory: a join that needs more is refused with the numbers", async () => {
+  const state = await open();
+  state.memoryBytes = 100 << 20;
+  await assert.rejects(join(state, 1n), {
+    code: "INVALID_ARGUMENT",
+    message: /^memory: weights \d+, .* limit 104857600$/,
+  });
+  assert.equal(state.ready, false);
+  state.memoryBytes = 400 << 20;
+  await join(state, 2n);
+});
+
 test("a fence ends a join under way", async () => {
   const state = await open();
   const joining = assert.rejects(join(state, 1n), { code: "STALE_EPOCH", message: /5/ });

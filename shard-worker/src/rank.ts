@@ -1,7 +1,14 @@
 /** One rank: the engine with its cut, the exchange, and the epoch it serves. */
 import { availableParallelism } from "node:os";
 import { openEngine, type Engine, type EngineInfo, type NativeError } from "@tessera/native/engine";
-import { openModel, planHash, rankProgram, ModelError, type ModelFolder } from "@tessera/model";
+import {
+  ModelError,
+  openModel,
+  planHash,
+  PROCESS_BYTES,
+  rankProgram,
+  type ModelFolder,
+} from "@tessera/model";
 import { ServeError } from "@tessera/proto";
 import type { JoinRequest, Placement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { toPlacementSpec } from "./convert.js";
@@ -61,6 +68,8 @@ export class RankState {
   rank = -1;
   /** Asked for; undefined: chosen at each join. */
   exchangeSpinUs: number | undefined;
+  /** Of the whole process; undefined: no limit. */
+  memoryBytes: number | undefined;
   /** Joined once. */
   started = false;
   onReady: (ready: boolean) => void = () => undefined;
@@ -192,6 +201,7 @@ export class RankState {
     const spinUs = chooseSpinUs(this.exchangeSpinUs, { peers, rank, cores });
     const info = await engine.beginEpoch(epoch, { ...toPlacementSpec(placement), spinUs });
     this.check(epoch);
+    this.checkMemory(info);
     const { handle } = engine;
     const deadlineMs = CONNECT_DEADLINE_MS;
     await this.exchange.join({ epoch, rank, peers, planHash, handle, deadlineMs, spinUs });
@@ -202,6 +212,16 @@ export class RankState {
     this.metrics.epoch.set(Number(epoch));
     this.metrics.epochs.inc();
     return info;
+  }
+
+  private checkMemory(info: EngineInfo): void {
+    const needed = info.weightBytes + info.cacheBytes + info.workspaceBytes + PROCESS_BYTES;
+    if (this.memoryBytes === undefined || needed <= this.memoryBytes) return;
+    throw new ServeError(
+      "INVALID_ARGUMENT",
+      `memory: weights ${info.weightBytes}, cache ${info.cacheBytes}, workspace ${info.workspaceBytes} and process ` +
+        `${PROCESS_BYTES} bytes are ${needed}, limit ${this.memoryBytes}`,
+    );
   }
 
   /** Weights stay while rank and size are the same. One call at a time. */

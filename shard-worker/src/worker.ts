@@ -102,6 +102,7 @@ async function startRank(options: WorkerOptions, parts: RankParts): Promise<Runn
     (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
   state.exchangeSpinUs = options.exchangeSpinUs;
+  state.memoryBytes = options.memoryBytes;
   const health = new HealthImplementation({
     "": "SERVING",
     "tessera.shard.v1.Shard": "NOT_SERVING",

@@ -1,10 +1,10 @@
 /** tessera batch: OpenAI batch lines in and out, in input order. */
-import { open, readFile, rename, rm } from "node:fs/promises";
+import { open, readFile, rename, rm, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
 import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
-import { addPlacement, from1, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
 interface BatchFlags extends PlacementFlags {
   model?: string;
@@ -105,43 +105,71 @@ async function answer(client: TesseraClient, line: Line, folder: string) {
   }
 }
 
-/** Runs `work` over all lines, `concurrency` at a time; results in order. */
+/** Runs `work` over all lines, `concurrency` at a time, until the signal; `done` is told of each, in any order. */
 async function runAll<T>(
   lines: Line[],
-  concurrency: number,
+  options: { concurrency: number; signal: AbortSignal },
   work: (line: Line) => Promise<T>,
-  done: () => void,
-): Promise<T[]> {
-  const out = new Array<T>(lines.length);
+  done: (index: number, result: T) => Promise<void>,
+): Promise<void> {
   let next = 0;
   const lane = async () => {
-    for (let i = next++; i < lines.length; i = next++) {
+    for (let i = next++; i < lines.length && !options.signal.aborted; i = next++) {
       const line = lines[i];
-      if (line !== undefined) out[i] = await work(line);
-      done();
+      if (line === undefined) continue;
+      const result = await work(line);
+      if (!options.signal.aborted) await done(i, result);
     }
   };
-  await Promise.all(Array.from({ length: Math.min(concurrency, lines.length) }, lane));
-  return out;
+  await Promise.all(Array.from({ length: Math.min(options.concurrency, lines.length) }, lane));
 }
 
-/** Opens what the answers are written to, before any work is done. */
-async function openOutput(path: string) {
-  const partial = `${path}.partial`;
-  const file = await open(partial, "w").catch((cause: unknown) => {
-    throw new Error(`batch: output ${path} cannot be written: ${reason(cause)}`, { cause });
-  });
-  return {
-    async write(lines: object[]): Promise<void> {
-      for (const line of lines) await file.write(`${JSON.stringify(line)}\n`);
-      await file.close();
-      await rename(partial, path);
-    },
-    async discard(): Promise<void> {
-      await file.close();
-      await rm(partial);
-    },
-  };
+/** What the answers are written to, in the order of the lines, as far as they are there without a gap. */
+class Output {
+  private readonly waiting = new Map<number, object>();
+  private writing: Promise<void> = Promise.resolve();
+  written = 0;
+
+  private constructor(
+    private readonly path: string,
+    readonly partial: string,
+    private readonly file: FileHandle,
+  ) {}
+
+  /** Before any work is done, so that a place that cannot be written costs none. */
+  static async open(path: string): Promise<Output> {
+    const partial = `${path}.partial`;
+    const file = await open(partial, "w").catch((cause: unknown) => {
+      throw new Error(`batch: output ${path} cannot be written: ${reason(cause)}`, { cause });
+    });
+    return new Output(path, partial, file);
+  }
+  /** One write at a time. */
+  add(index: number, line: object): Promise<void> {
+    this.waiting.set(index, line);
+    this.writing = this.writing.then(async () => {
+      for (let next = this.take(); next !== undefined; next = this.take())
+        await this.file.write(`${JSON.stringify(next)}\n`);
+    });
+    return this.writing;
+  }
+  private take(): object | undefined {
+    const next = this.waiting.get(this.written);
+    if (next !== undefined) this.waiting.delete(this.written++);
+    return next;
+  }
+  async finish(): Promise<void> {
+    await this.close();
+    await rename(this.partial, this.path);
+  }
+  async close(): Promise<void> {
+    await this.writing;
+    await this.file.close();
+  }
+  async discard(): Promise<void> {
+    await this.file.close();
+    await rm(this.partial);
+  }
 }
 
 function reason(error: unknown): string {
@@ -167,38 +195,56 @@ async function startOwn(flags: BatchFlags) {
   return startCluster({ model, workers, threads, port: 0, flags });
 }
 
-/** Answers in the order of the lines. The bar is on stderr, and only where that is a terminal. */
-async function answerAll(lines: Line[], address: string, flags: BatchFlags): Promise<object[]> {
-  const client = new TesseraClient({ addresses: [address] });
+/** The bar is on stderr, and only where that is a terminal. */
+async function answerAll(
+  lines: Line[],
+  to: { address: string; output: Output; signal: AbortSignal },
+  flags: BatchFlags,
+): Promise<void> {
+  const client = new TesseraClient({ addresses: [to.address] });
   const format = "{bar} {value}/{total}";
   const bar = new SingleBar({ format, noTTYOutput: false, stream: process.stderr });
   try {
     bar.start(lines.length, 0);
     const folder = dirname(resolve(flags.input));
     const work = (line: Line) => answer(client, line, folder);
-    return await runAll(lines, flags.concurrency, work, () => bar.increment());
+    const { concurrency } = flags;
+    await runAll(lines, { concurrency, signal: to.signal }, work, (index, result) => {
+      bar.increment();
+      return to.output.add(index, result);
+    });
   } finally {
     bar.stop();
     client.close();
   }
 }
 
+const INTERRUPTED = 130;
+
 async function runBatch(flags: BatchFlags): Promise<void> {
   if ((flags.server === undefined) === (flags.model === undefined))
     throw new Error("batch: give --model or --server, and not both");
   const lines = await readLines(flags.input);
-  const output = await openOutput(flags.output);
+  const output = await Output.open(flags.output);
+  const interrupt = new AbortController();
+  process.once("SIGINT", () => interrupt.abort());
+  const { signal } = interrupt;
   try {
     const cluster = await startOwn(flags);
-    try {
-      await output.write(await answerAll(lines, flags.server ?? cluster?.address ?? "", flags));
-    } finally {
-      await cluster?.stop();
-    }
+    const address = flags.server ?? cluster?.address ?? "";
+    const all = answerAll(lines, { address, output, signal }, flags);
+    const stopped = new Promise((end) => signal.addEventListener("abort", end, { once: true }));
+    await Promise.race([all, stopped]).finally(() => cluster?.stop());
   } catch (error) {
     await output.discard().catch(() => undefined);
     throw error;
   }
+  if (!signal.aborted) return output.finish();
+  await output.close();
+  process.stderr.write(
+    `tessera: interrupted, the first ${output.written} of ${lines.length} answers are in ${output.partial}\n`,
+  );
+  process.exit(INTERRUPTED);
 }
 
 export function addBatch(program: Command): void {
@@ -219,5 +265,8 @@ export function addBatch(program: Command): void {
       "after",
       "\nExample:\n  tessera batch --model models/nvlm-d-tiny --workers 2 -i in.jsonl -o out.jsonl\n",
     )
-    .action(async (flags: BatchFlags) => runBatch(flags));
+    .action(async (flags: BatchFlags, of: Command) => {
+      refuseBesideServer(flags, of);
+      await runBatch(flags);
+    });
 }

@@ -8,7 +8,7 @@ import {
   type ChatSettings,
 } from "../chat/conversation.js";
 import { TerminalChat } from "../chat/terminal.js";
-import { addPlacement, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, whole, type PlacementFlags, refuseBesideServer } from "./options.js";
 
 interface ChatFlags extends PlacementFlags, ChatSettings {
   model?: string;
@@ -112,5 +112,10 @@ export function addChat(program: Command): void {
         '  tessera chat --server 127.0.0.1:4000 --image page.png --prompt "What is the total?"\n',
       ].join("\n"),
     )
-    .action(runChat);
+    .action(async (flags: ChatFlags, of: Command) => {
+      refuseBesideServer(flags, of);
+      if (flags.json === true && flags.prompt === undefined)
+        throw new Error("chat: --json needs --prompt");
+      await runChat(flags);
+    });
 }

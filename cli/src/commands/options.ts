@@ -25,6 +25,12 @@ export function above0(text: string): number {
   return value;
 }
 
+export function logLevel(fallback: string): Option {
+  return new Option("--log-level <level>", "of what is written to stderr")
+    .choices(["trace", "debug", "info", "warn", "error", "fatal", "silent"])
+    .default(fallback);
+}
+
 export interface PlacementFlags {
   maxModelLen?: number;
   cacheMemory?: number;
@@ -62,7 +68,34 @@ export function addPlacement(command: Command): Command {
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
-    .option("--log-level <level>", "trace, debug, info, warn, error", "warn");
+    .addOption(logLevel("warn"));
+}
+
+const CLUSTER_FLAGS = [
+  "workers",
+  "threads",
+  "maxModelLen",
+  "cacheMemory",
+  "kv",
+  "wire",
+  "servedModelName",
+  "chatTemplate",
+  "maxBatchedTokens",
+  "maxSequences",
+  "stepDeadlineMs",
+];
+
+/** A running server has its own settings: those of a cluster are refused beside `--server`, not passed over. */
+export function refuseBesideServer(flags: { server?: string }, command: Command): void {
+  if (flags.server === undefined) return;
+  const said = command.options
+    .filter((option) => CLUSTER_FLAGS.includes(option.attributeName()))
+    .filter((option) => command.getOptionValueSource(option.attributeName()) === "cli")
+    .map((option) => option.long);
+  if (said.length > 0)
+    throw new Error(
+      `${command.name()}: ${said.join(", ")}: of a cluster, which --server has already`,
+    );
 }
 
 /** The same flags as arguments of a child process. */

@@ -1,7 +1,7 @@
 /** tessera up, worker, coordinator. */
 import { cpus } from "node:os";
 import type { Command } from "commander";
-import { addPlacement, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, logLevel, whole, type PlacementFlags } from "./options.js";
 
 interface Closable {
   close(): Promise<void>;
@@ -66,7 +66,7 @@ function addWorker(program: Command): void {
         "cores a rank of this machine, else 0)",
       whole,
     )
-    .option("--log-level <level>", "trace, debug, info, warn, error", "info")
+    .addOption(logLevel("info"))
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(

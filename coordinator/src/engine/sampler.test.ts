@@ -1,4 +1,4 @@
-/** The sampler on lanes against a plain reference over all logits, written from the design's section "Sampling". */
+/** The sampler on lanes against a plain reference over all logits, written from docs/exactness.md. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";

@@ -1,6 +1,6 @@
 /**
- * Lanes of all ranks → a token (design, Sampling): min-p, top-k, top-p over the processed logits divided by the
- * temperature, then the best of scaled + noise. Equal values: the lowest id.
+ * Lanes of all ranks → a token (docs/exactness.md, Sampling): min-p, top-k, top-p over the processed logits divided by
+ * the temperature, then the best of scaled + noise. Equal values: the lowest id.
  */
 import type {
   Candidate,

@@ -1,4 +1,4 @@
-/** Image → grid → tiles (spec 2): nearest ratio, whole-image resize, crops row by row, thumbnail last. */
+/** Image → grid → tiles: nearest ratio, whole-image resize, crops row by row, thumbnail last. */
 import { createHash } from "node:crypto";
 import { resizeBicubic, type RgbImage } from "@tessera/native/image";
 import type { PreparedTile } from "./types.js";

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { Tokenizer as Library } from "@huggingface/tokenizers";
 import { ServeError } from "@tessera/proto";
 
-/** White space of the split pattern is Unicode White_Space, not JavaScript's `\s` (spec 1.7). */
+/** White space of the split pattern is Unicode White_Space, not JavaScript's `\s`. */
 const SPACE = "\\t-\\r \\u0085\\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000";
 const QWEN2_PATTERN =
   "(?:'[sS\\u017f]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])" +

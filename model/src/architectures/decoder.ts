@@ -1,4 +1,4 @@
-/** The Qwen2 decoder of the NVLM family, cut over the ranks of a group (spec 4.1). */
+/** The Qwen2 decoder of the NVLM family, cut over the ranks of a group. */
 import type { ModelConfig } from "../config.js";
 import { Graph, whole } from "../graph.js";
 import { columnsOf, rowsOf, scaled, type Cut } from "./pieces.js";

@@ -1,4 +1,4 @@
-/** InternViT with NVLM's dummy heads, pixel shuffle and projector, whole on one worker (spec 1.4, 1.5, 3). */
+/** InternViT with NVLM's dummy heads, pixel shuffle and projector, whole on one worker. */
 import { PROJECTOR_EPS, type ModelConfig } from "../config.js";
 import { Graph, whole } from "../graph.js";
 import { headStarts, laneStarts, VISION_LANES } from "../lanes.js";

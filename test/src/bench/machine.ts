@@ -1,5 +1,5 @@
 /** The machine a run was made on. */
-import { availableParallelism, cpus, loadavg, release, totalmem } from "node:os";
+import { availableParallelism, cpus, loadavg, totalmem } from "node:os";
 import { cpuKind } from "@tessera/native/engine";
 
 export interface Machine {
@@ -23,7 +23,7 @@ export function describeMachine(): Machine {
     memoryGiB: Math.round(totalmem() / 2 ** 30),
     kernels: cpuKind(),
     node: process.version,
-    system: `${process.platform} ${release()}`,
+    system: process.platform,
     loadBefore: Number((loadavg()[0] ?? 0).toFixed(2)),
     date: new Date().toISOString().slice(0, 10),
   };

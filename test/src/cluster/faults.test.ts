@@ -1,6 +1,7 @@
 /** A worker that is killed, and one that is stopped. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { status } from "@grpc/grpc-js";
 import { TesseraError } from "@tessera/client";
 import { GroupState } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
 import { essence, readGoldens, requestOf, serve, type Served } from "../harness/cluster.js";
@@ -19,33 +20,51 @@ async function untilReady({ client }: Served, above: bigint): Promise<bigint> {
   return assert.fail("the group did not form again");
 }
 
-/** Streams until the first text, calls `strike`, and returns the error and how long it took. */
+const STREAMS = 6;
+
+/** Several streams; when each has its first text, calls `strike`. → how each ended, and how long after. */
 async function struck(
   served: Served,
   strike: () => void,
-): Promise<{ error: TesseraError; ms: number }> {
+): Promise<{ error: TesseraError; ms: number }[]> {
+  let texts = 0;
   let start = 0;
-  try {
-    for await (const { kind } of served.client.generate(endless))
-      if (kind.case === "delta" && start === 0) {
+  const one = async () => {
+    let first = true;
+    try {
+      for await (const { kind } of served.client.generate(endless)) {
+        if (kind.case !== "delta" || !first) continue;
+        first = false;
+        if (++texts < STREAMS) continue;
         start = Date.now();
         strike();
       }
-  } catch (error) {
-    return { error: TesseraError.from(error), ms: Date.now() - start };
-  }
-  return assert.fail("the stream did not fail");
+    } catch (error) {
+      return { error: TesseraError.from(error), ms: Date.now() - start };
+    }
+    return assert.fail("the stream did not fail");
+  };
+  return Promise.all(Array.from({ length: STREAMS }, one));
 }
 
-test("kill -9 of a worker: open streams end within 5 s naming the rank; the group forms again", async () => {
+function assertNamed(ends: { error: TesseraError }[], rank: RegExp): void {
+  assert.equal(ends.length, STREAMS);
+  for (const { error } of ends) {
+    assert.equal(error.grpcStatus, status.UNAVAILABLE, error.message);
+    assert.match(error.message, rank);
+  }
+}
+
+test("kill -9 of a worker: every open stream ends within 5 s naming the rank; not ready, then formed again", async () => {
   const served = await serve(2);
   try {
     const before = essence(await served.client.generateOnce(short));
     const [, pid] = served.cluster.workerPids();
-    const { error, ms } = await struck(served, () => process.kill(pid ?? 0, "SIGKILL"));
-    assert.equal(error.grpcStatus, 14, error.message);
-    assert.match(error.message, /rank 1/);
-    assert.ok(ms < 5000, `${ms} ms`);
+    const ends = await struck(served, () => process.kill(pid ?? 0, "SIGKILL"));
+    const { state } = await served.client.getCluster();
+    assertNamed(ends, /rank 1/);
+    for (const { ms } of ends) assert.ok(ms < 5000, `${ms} ms`);
+    assert.equal(state, GroupState.LOST);
     assert.ok((await untilReady(served, 1n)) > 1n);
     assert.deepEqual(essence(await served.client.generateOnce(short)), before);
   } finally {
@@ -57,9 +76,7 @@ test("SIGSTOP of a worker: the step deadline names it", async () => {
   const served = await serve(2, { flags: { stepDeadlineMs: 1500 } });
   const [, pid] = served.cluster.workerPids();
   try {
-    const { error } = await struck(served, () => process.kill(pid ?? 0, "SIGSTOP"));
-    assert.equal(error.grpcStatus, 14, error.message);
-    assert.match(error.message, /rank 1/);
+    assertNamed(await struck(served, () => process.kill(pid ?? 0, "SIGSTOP")), /rank 1/);
   } finally {
     process.kill(pid ?? 0, "SIGCONT");
     await served.stop();

@@ -34,8 +34,9 @@ const possible = ({ workers, kinds }: Case) => workers >= kinds.length;
 const full = process.env["TESSERA_FULL"] !== undefined;
 const cases = full ? combinations(factors, possible) : pairwise(factors, possible);
 
-const goldens = full ? await readGoldens() : (await readGoldens()).slice(0, 8);
-const requests = await Promise.all(goldens.map(requestOf));
+const goldens = await readGoldens();
+/** All goldens, and again as many as make 32 at once: each has 31 others beside it. */
+const requests = await Promise.all([...goldens, ...goldens].slice(0, 32).map(requestOf));
 
 async function answers(one: Case) {
   const served = await serve(one.workers, {
@@ -51,7 +52,10 @@ async function answers(one: Case) {
       ranks.map((_, rank) => one.kinds[rank % one.kinds.length]),
     );
     const all = await Promise.all(requests.map((request) => served.client.generateOnce(request)));
-    return all.map(essence);
+    return all.map((answer) => ({
+      promptIds: answer.started?.promptTokenIds,
+      choices: essence(answer),
+    }));
   } finally {
     await served.stop();
   }
@@ -63,15 +67,21 @@ const references = {
   bf16: await answers({ workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, kv: "bf16" }),
 };
 
-test("scalar, one worker: the greedy ids are the oracle's, log-probabilities within 2e-3", () => {
+test("scalar, one worker: prompt and greedy ids are the oracle's, log-probabilities within 2e-3", () => {
   goldens.forEach((golden, i) => {
-    const [choice] = references.f32[i] ?? [];
+    assert.deepEqual(references.f32[i]?.promptIds, golden.prompt_ids, golden.name);
+    const [choice] = references.f32[i]?.choices ?? [];
     assert.deepEqual(choice?.tokenIds, golden.greedy_ids, golden.name);
     golden.logprobs.forEach((logprob, k) => {
       const got = Number(choice?.logprobs[k]?.[1] ?? NaN);
       assert.ok(Math.abs(got - logprob) < 2e-3, golden.name);
     });
   });
+});
+
+test("one worker: each answer is the one its twin among the 32 has", () => {
+  for (const answers of [references.f32, references.bf16])
+    assert.deepEqual(answers.slice(goldens.length), answers.slice(0, 32 - goldens.length));
 });
 
 for (const one of cases) {

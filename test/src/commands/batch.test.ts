@@ -1,5 +1,6 @@
 /** `tessera batch`: lines in, lines out, in order; what is wrong with one line is that line's error. */
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -216,4 +217,55 @@ test("batch: with --model a cluster is started for the lines and stopped after t
   const { code, stderr, answers } = await batch(line("a"), ["--model", model, "--workers", "2"]);
   assert.deepEqual([code, stderr], [0, ""]);
   assert.equal(answers[0]?.response?.status_code, 200);
+});
+
+/** Lines of a file that is being written; none while it is not there. */
+async function linesOf(path: string): Promise<string[]> {
+  const text = await readFile(path, "utf8").catch(() => "");
+  return text.split("\n").slice(0, -1);
+}
+
+test("batch: Ctrl-C keeps the answers that are there, in order, and says where", async () => {
+  const input = join(folder, "many.jsonl");
+  const output = join(folder, "many-out.jsonl");
+  const ids = Array.from({ length: 400 }, (_, i) => `line-${i}`);
+  const body = { messages: [{ role: "user", content: "Read." }], min_tokens: 200, max_tokens: 200 };
+  const lines = ids.map((custom_id) => {
+    const line = { custom_id, method: "POST", url: "/v1/chat/completions", body };
+    return JSON.stringify(line);
+  });
+  await writeFile(input, lines.join("\n"));
+  const args = ["batch", ...SERVER, "-i", input, "-o", output, "--concurrency", "4"];
+  const child = spawn(process.execPath, [root("cli/bin/tessera.js"), ...args]);
+  let stderr = "";
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  const ended = new Promise((done) => child.once("exit", (code) => done(code)));
+  const until = Date.now() + 60_000;
+  while ((await linesOf(`${output}.partial`)).length < 5) {
+    assert.ok(Date.now() < until, stderr);
+    await new Promise((done) => setTimeout(done, 20));
+  }
+  child.kill("SIGINT");
+  assert.equal(await ended, 130);
+  const kept = (await linesOf(`${output}.partial`)).map((line) => JSON.parse(line) as Answer);
+  assert.ok(kept.length >= 5 && kept.length < ids.length, `${kept.length}`);
+  assert.deepEqual(
+    kept.map(({ custom_id }) => custom_id),
+    ids.slice(0, kept.length),
+  );
+  assert.match(stderr, new RegExp(`interrupted, the first ${kept.length} of 400 answers are in`));
+});
+
+test("batch and chat: settings of a cluster beside --server are refused by name", async () => {
+  const kv = await batch(line("a"), [...SERVER, "--kv", "bf16", "--workers", "2"]);
+  assert.equal(kv.code, 1);
+  assert.match(
+    kv.stderr,
+    /batch: --kv, --workers: of a cluster|batch: --workers, --kv: of a cluster/,
+  );
+  const chat = await tessera(["chat", ...SERVER, "--served-model-name", "x", "--prompt", "Hello"]);
+  assert.equal(chat.code, 1);
+  assert.match(chat.stderr, /chat: --served-model-name: of a cluster, which --server has already/);
+  const json = await tessera(["chat", ...SERVER, "--json"]);
+  assert.match(json.stderr, /chat: --json needs --prompt/);
 });

@@ -1,6 +1,6 @@
 /**
- * What a rank does to logits before sampling, and its noise, against a plain reading of the design's section
- * "Sampling": bias, then penalties, then masks, over the temperature; every value to the bit, noise to rounding.
+ * What a rank does to logits before sampling, and its noise, against a plain reading of docs/exactness.md
+ * (Sampling): bias, then penalties, then masks, over the temperature; every value to the bit, noise to rounding.
  */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";

@@ -4,7 +4,13 @@ import { once } from "node:events";
 import { readFile } from "node:fs/promises";
 import { createInterface } from "node:readline";
 import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { COORDINATOR_BYTES, openModel, planPlacement, PROCESS_BYTES } from "@tessera/model";
+import {
+  COORDINATOR_BYTES,
+  openModel,
+  planPlacement,
+  PROCESS_BYTES,
+  type CoordinatorPlan,
+} from "@tessera/model";
 import { peakBytes, rssBytes, sharedBytes } from "../../harness/memory.js";
 import { root } from "../../harness/paths.js";
 import type { BenchContext } from "../context.js";
@@ -87,11 +93,15 @@ async function load({ client, model }: BenchCluster): Promise<void> {
   await Promise.all(Array.from({ length: 8 }, picture));
 }
 
+function frontBytes(front: CoordinatorPlan): number {
+  return front.processBytes + front.tokenizerBytes + front.trafficBytes + front.pictureBytes;
+}
+
 async function measure(model: BenchModel, workers: number): Promise<Figure[]> {
   const { config } = await openModel(model.dir);
   const plan = planPlacement(config, { size: workers, kvType: "f32", maxModelLen: MAX_MODEL_LEN });
   const planned = [
-    Object.values(plan.coordinator).reduce((sum, bytes) => sum + bytes, 0),
+    frontBytes(plan.coordinator),
     ...plan.ranks.map(
       (rank) =>
         rank.weightBytes +
