@@ -5,6 +5,7 @@ import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
 import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
 import { checkTensorParallelSize, laneCount, headStarts, rankRange } from "./lanes.js";
+import type { CacheShape } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
 export const BLOCK_TOKENS = 32;
@@ -45,6 +46,8 @@ export interface RankPlan {
   rank: number;
   weightBytes: number;
   cacheBytes: number;
+  /** Of keys and values of images' streams; 0 without cross-attention. */
+  crossCacheBytes: number;
   workspaceBytes: number;
   /** Of the process that waits. */
   processBytes: number;
@@ -113,6 +116,15 @@ function modelBytes(config: ModelConfig) {
   return { stored, computed: stored - 2 * layers * (4 * dummy * hiddenSize + 2 * dummy) };
 }
 
+function crossBlocks(maxStreamRows: number): number {
+  return CROSS_IMAGES * Math.ceil(maxStreamRows / BLOCK_TOKENS);
+}
+
+function crossCacheBytes(shape: CacheShape, kvType: KvType, maxStreamRows: number): number {
+  const values = shape.layers * 2 * shape.kvHeads * shape.headDim * (kvType === "bf16" ? 2 : 4);
+  return crossBlocks(maxStreamRows) * BLOCK_TOKENS * values;
+}
+
 function checkModelLen(config: ModelConfig, options: PlacementOptions): number {
   const limit = config.decoder.maxPositionEmbeddings;
   const length = options.maxModelLen ?? limit;
@@ -151,6 +163,7 @@ function rankPlan(
     rank,
     weightBytes: weightBytes(program.encode.weights) + weightBytes(program.step.weights),
     cacheBytes: 0,
+    crossCacheBytes: crossCacheBytes(program.crossCache, options.kvType, limits.maxStreamRows),
     workspaceBytes:
       rope +
       Math.max(
@@ -177,7 +190,9 @@ function chooseBlocks(
   const kvHeads = Math.max(...ranks.map((rank) => rank.kvHeads));
   const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
   const taken = Math.max(
-    ...ranks.map((r) => r.weightBytes + r.workspaceBytes + r.processBytes + r.trafficBytes),
+    ...ranks.map(
+      (r) => r.weightBytes + r.workspaceBytes + r.crossCacheBytes + r.processBytes + r.trafficBytes,
+    ),
   );
   const memory = options.memoryBytes;
   const bytes = options.cacheBytes ?? (memory === undefined ? undefined : memory - taken);
@@ -231,7 +246,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     blockCount,
     maxWantedRows: limits.maxSequences,
     maxEmbeddings: 256,
-    crossBlockCount: CROSS_IMAGES * Math.ceil(limits.maxStreamRows / BLOCK_TOKENS),
+    crossBlockCount: crossBlocks(limits.maxStreamRows),
     ranks: ranks.map((rank) => ({
       ...rank,
       cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),

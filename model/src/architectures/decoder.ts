@@ -10,13 +10,7 @@ import {
   rankLaneStarts,
   rankRange,
 } from "../lanes.js";
-import type {
-  BufferId,
-  Program,
-  VocabularyLane,
-  WeightId,
-  WeightSpec,
-} from "../program.js";
+import type { BufferId, Program, VocabularyLane, WeightId, WeightSpec } from "../program.js";
 import { addCrossAttention, streamProgram } from "./cross.js";
 
 const PREFIX = "language_model";
