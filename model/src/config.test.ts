@@ -48,9 +48,9 @@ function changed(key: string, value: unknown): Json {
 }
 
 const refused: [string, unknown, RegExp][] = [
-  ["model_type", "NVLM_X", /model_type is "NVLM_X", which this version does not serve yet/],
-  ["model_type", "llama", /model_type is "llama", must be NVLM_D/],
-  ["model_type", undefined, /model_type is missing, must be NVLM_D/],
+  ["model_type", "llama", /model_type is "llama", must be NVLM_D or NVLM_X or NVLM_H/],
+  ["model_type", undefined, /model_type is missing, must be NVLM_D or NVLM_X or NVLM_H/],
+  ["projector", "linear", /projector is "linear", must be mlp/],
   ["downsample_ratio", 0.25, /downsample_ratio is 0.25, must be 0.5/],
   ["select_layer", -2, /select_layer is -2, must be -1/],
   ["ps_version", "v3", /ps_version is "v3", must be v1 or v2/],

@@ -1,5 +1,6 @@
 /** config.json as a type that cannot be wrong. Unknown values of keys that matter are refused by name. */
-import { ModelError } from "./errors.js";
+import { parseCross, type CrossConfig } from "./cross-config.js";
+import { Keys } from "./keys.js";
 
 export interface DecoderConfig {
   hiddenSize: number;
@@ -28,70 +29,31 @@ export interface VisionConfig {
   eps: number;
 }
 
+export const MODEL_TYPES = ["NVLM_D", "NVLM_X", "NVLM_H"] as const;
+export type ModelType = (typeof MODEL_TYPES)[number];
+
 export interface ModelConfig {
-  modelType: string;
+  modelType: ModelType;
   decoder: DecoderConfig;
   vision: VisionConfig;
   pixelShuffle: "v1" | "v2";
+  /** LayerNorm, linear, GELU, linear; or LayerNorm, linear. */
+  projector: "mlp" | "linear";
+  /** Gated cross-attention to the images' streams; absent in D. */
+  cross: CrossConfig | undefined;
   /** `rows`: image embeddings of one tile. */
   tile: { size: number; maxTiles: number; useThumbnail: boolean; rows: number };
 }
 
-/** Of any width or length; native code indexes with 32 bits. */
-const MAX_SIZE = 2 ** 24;
 const MAX_LAYERS = 1024;
 const MAX_HEAD_DIM = 256;
 
+/** Of each variant. */
+const PROJECTORS = { NVLM_D: "mlp", NVLM_X: "linear", NVLM_H: "mlp" } as const;
 /** Dummy heads behind the real ones in NVLM's vision attention tensors. */
 export const DUMMY_HEADS = 7;
 /** LayerNorm of the projector: PyTorch's default. */
 export const PROJECTOR_EPS = 1e-5;
-
-/** Reads keys of one object of config.json, collecting the path for messages. */
-class Keys {
-  constructor(
-    private readonly value: Record<string, unknown>,
-    private readonly path: string,
-  ) {}
-  static of(value: unknown, path: string): Keys {
-    if (typeof value !== "object" || value === null || Array.isArray(value))
-      throw new ModelError("BAD_MODEL", `config.json: ${path || "the file"} must be an object`);
-    return new Keys(value as Record<string, unknown>, path);
-  }
-  object(key: string): Keys {
-    return Keys.of(this.value[key], this.name(key));
-  }
-  has(key: string): boolean {
-    return this.value[key] !== undefined && this.value[key] !== null;
-  }
-  raw(key: string): unknown {
-    return this.value[key];
-  }
-  number(key: string, fallback?: number): number {
-    const value = this.value[key] ?? fallback;
-    if (typeof value !== "number" || !Number.isFinite(value) || value <= 0)
-      this.wrong(key, "must be a number above 0");
-    return value;
-  }
-  whole(key: string, fallback?: number, limit = MAX_SIZE): number {
-    const value = this.number(key, fallback);
-    if (!Number.isInteger(value)) this.wrong(key, "must be a whole number");
-    if (value > limit) this.wrong(key, `limit ${limit}`);
-    return value;
-  }
-  oneOf<T>(key: string, allowed: readonly T[], fallback?: T): T {
-    const value = this.value[key] ?? fallback;
-    if (!allowed.includes(value as T)) this.wrong(key, `must be ${allowed.join(" or ")}`);
-    return value as T;
-  }
-  wrong(key: string, must: string): never {
-    const value = JSON.stringify(this.value[key]) ?? "missing";
-    throw new ModelError("BAD_MODEL", `config.json: ${this.name(key)} is ${value}, ${must}`);
-  }
-  private name(key: string): string {
-    return this.path === "" ? key : `${this.path}.${key}`;
-  }
-}
 
 function parseHeadDim(keys: Keys, headDim: number): number {
   const must = `must leave heads of a multiple of 16 up to ${MAX_HEAD_DIM}, not ${headDim}`;
@@ -159,10 +121,7 @@ function parseVision(keys: Keys): VisionConfig {
 /** @throws ModelError BAD_MODEL naming the key, the value and what it must be. */
 export function parseConfig(json: unknown): ModelConfig {
   const keys = Keys.of(json, "");
-  const modelType = keys.raw("model_type");
-  if (modelType === "NVLM_X" || modelType === "NVLM_H")
-    keys.wrong("model_type", "which this version does not serve yet; NVLM_D is served");
-  if (modelType !== "NVLM_D") keys.wrong("model_type", "must be NVLM_D");
+  const modelType = keys.oneOf("model_type", MODEL_TYPES);
   if (Number(keys.number("downsample_ratio", 0.5)) !== 0.5)
     keys.wrong("downsample_ratio", "must be 0.5");
   if ((keys.raw("select_layer") ?? -1) !== -1) keys.wrong("select_layer", "must be -1");
@@ -173,10 +132,16 @@ export function parseConfig(json: unknown): ModelConfig {
   const grid = size / vision.patchSize;
   if (!Number.isSafeInteger(grid) || grid % 2 !== 0)
     keys.wrong("force_image_size", `must be an even number of patches of ${vision.patchSize}`);
+  const decoder = parseDecoder(keys.object("llm_config"));
   return {
-    modelType: "NVLM_D",
-    decoder: parseDecoder(keys.object("llm_config")),
+    modelType,
+    decoder,
     vision,
+    projector: keys.oneOf("projector", [PROJECTORS[modelType]], PROJECTORS[modelType]),
+    cross:
+      modelType === "NVLM_D"
+        ? undefined
+        : parseCross(keys.objectOr("cross_attention_config", {}), decoder),
     pixelShuffle: keys.oneOf("ps_version", ["v1", "v2"] as const, "v1"),
     tile: {
       size,

@@ -22,6 +22,7 @@ export interface Items {
   token: number;
   wanted: number;
   tile: number;
+  stream: number;
 }
 
 interface Life {

@@ -17,9 +17,11 @@ export function whole(tensor: string, rows: number, cols = 1): TensorPiece {
 
 export class Graph {
   private readonly buffers: BufferSpec[] = [];
-  private readonly weights: WeightSpec[] = [];
   private readonly segments: Segment[] = [];
   private ops: Op[] = [];
+
+  /** Programs that share weights are given the same list. */
+  constructor(private readonly weights: WeightSpec[] = []) {}
 
   buffer(name: string, per: BufferSpec["per"], width: number, rows = 1): BufferId {
     return this.buffers.push({ name, per, rows, width }) - 1;
@@ -51,8 +53,8 @@ export class Graph {
     return this.weight({ kind: "linear", name, outputs, inputs, pieces, laneStarts, zeros });
   }
 
-  allReduceAdd(buffer: BufferId): void {
-    this.segments.push({ ops: this.ops, collective: { op: "all_reduce_add", buffer } });
+  allReduceAdd(buffer: BufferId, onSight: { onSight?: true } = {}): void {
+    this.segments.push({ ops: this.ops, collective: { op: "all_reduce_add", buffer, ...onSight } });
     this.ops = [];
   }
 

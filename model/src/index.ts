@@ -1,4 +1,4 @@
-export * from "./architectures/nvlm-d.js";
+export * from "./architectures/index.js";
 export * from "./config.js";
 export * from "./errors.js";
 export { DIRECT_BYTES, exchangeBytes } from "./estimate.js";

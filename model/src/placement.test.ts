@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { rankProgram } from "./architectures/nvlm-d.js";
+import { rankProgram } from "./architectures/index.js";
 import { parseConfig } from "./config.js";
 import { exchangeBytes, workspaceBytes } from "./estimate.js";
 import { planHash, planPlacement, type PlacementOptions, type RankPlan } from "./placement.js";
@@ -126,7 +126,7 @@ test("workspaceBytes: buffers that live at the same time lie apart, others share
     weights: [],
     segments: [{ ops, collective: null }],
   });
-  const items = { token: 10, wanted: 0, tile: 0 };
+  const items = { token: 10, wanted: 0, tile: 0, stream: 0 };
   const one = 10 * 16 * 4;
   assert.equal(workspaceBytes(chain([step(0, 1), step(1, 2), step(2, 3)]), items), 2 * one);
   assert.equal(workspaceBytes(chain([step(0, 1), step(1, 2), step(0, 3)]), items), 3 * one);

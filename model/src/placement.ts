@@ -1,10 +1,11 @@
 /** What a placement costs: bytes of weights, cache and workspace of each rank, bytes exchanged per token. */
 import { createHash } from "node:crypto";
-import { rankProgram } from "./architectures/nvlm-d.js";
+import { rankProgram } from "./architectures/index.js";
 import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
 import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
 import { checkTensorParallelSize, laneCount, headStarts, rankRange } from "./lanes.js";
+import type { CacheShape } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
 export const BLOCK_TOKENS = 32;
@@ -21,6 +22,11 @@ const PICTURES = { count: 4, bytes: 3 * (4 << 20) };
  * peers where there are some (V8 collects when 32 MiB of buffers are new), requests and events in the coordinator.
  */
 const TRAFFIC_BYTES = { worker: 16 << 20, exchange: 40 << 20, coordinator: 24 << 20 };
+
+const MAX_IMAGE_TILES = 12;
+const MAX_TAG_IDS = 16;
+/** Images of the largest size whose keys and values are held. */
+const CROSS_IMAGES = 16;
 
 export type KvType = "f32" | "bf16";
 
@@ -40,6 +46,8 @@ export interface RankPlan {
   rank: number;
   weightBytes: number;
   cacheBytes: number;
+  /** Of keys and values of images' streams; 0 without cross-attention. */
+  crossCacheBytes: number;
   workspaceBytes: number;
   /** Of the process that waits. */
   processBytes: number;
@@ -69,6 +77,10 @@ export interface PlacementPlan {
   maxWantedRows: number;
   maxTiles: number;
   maxEmbeddings: number;
+  /** Rows of images' streams whose keys and values one step computes; 0 without cross-attention. */
+  maxStreamRows: number;
+  /** Blocks of 32 stream rows in the cross cache. */
+  crossBlockCount: number;
   ranks: RankPlan[];
   coordinator: CoordinatorPlan;
   /** Over all ranks. */
@@ -104,6 +116,15 @@ function modelBytes(config: ModelConfig) {
   return { stored, computed: stored - 2 * layers * (4 * dummy * hiddenSize + 2 * dummy) };
 }
 
+function crossBlocks(maxStreamRows: number): number {
+  return CROSS_IMAGES * Math.ceil(maxStreamRows / BLOCK_TOKENS);
+}
+
+function crossCacheBytes(shape: CacheShape, kvType: KvType, maxStreamRows: number): number {
+  const values = shape.layers * 2 * shape.kvHeads * shape.headDim * (kvType === "bf16" ? 2 : 4);
+  return crossBlocks(maxStreamRows) * BLOCK_TOKENS * values;
+}
+
 function checkModelLen(config: ModelConfig, options: PlacementOptions): number {
   const limit = config.decoder.maxPositionEmbeddings;
   const length = options.maxModelLen ?? limit;
@@ -118,6 +139,7 @@ function checkBytes(name: string, bytes: number | undefined): void {
 }
 
 interface Limits {
+  maxStreamRows: number;
   maxModelLen: number;
   maxBatchedTokens: number;
   maxSequences: number;
@@ -133,6 +155,7 @@ function rankPlan(
   const cut = { rank, size: options.size };
   const program = rankProgram(config, cut);
   const { maxBatchedTokens: token, maxSequences: wanted, maxTiles: tile } = limits;
+  const { maxStreamRows: stream } = limits;
   const rope = limits.maxModelLen * config.decoder.headDim * 4;
   const lanes = laneCount(config.decoder.kvHeads);
   const down = program.step.weights.find((weight) => weight.name.endsWith("mlp.down_proj.weight"));
@@ -140,11 +163,13 @@ function rankPlan(
     rank,
     weightBytes: weightBytes(program.encode.weights) + weightBytes(program.step.weights),
     cacheBytes: 0,
+    crossCacheBytes: crossCacheBytes(program.crossCache, options.kvType, limits.maxStreamRows),
     workspaceBytes:
       rope +
       Math.max(
-        workspaceBytes(program.step, { token, wanted, tile: 0 }),
-        workspaceBytes(program.encode, { token: 0, wanted: 0, tile }),
+        workspaceBytes(program.step, { token, wanted, tile: 0, stream: 0 }),
+        workspaceBytes(program.encode, { token: 0, wanted: 0, tile, stream: 0 }),
+        workspaceBytes(program.stream, { token: 0, wanted: 0, tile: 0, stream }),
       ),
     processBytes: PROCESS_BYTES,
     trafficBytes: TRAFFIC_BYTES.worker + (options.size > 1 ? TRAFFIC_BYTES.exchange : 0),
@@ -165,7 +190,9 @@ function chooseBlocks(
   const kvHeads = Math.max(...ranks.map((rank) => rank.kvHeads));
   const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
   const taken = Math.max(
-    ...ranks.map((r) => r.weightBytes + r.workspaceBytes + r.processBytes + r.trafficBytes),
+    ...ranks.map(
+      (r) => r.weightBytes + r.workspaceBytes + r.crossCacheBytes + r.processBytes + r.trafficBytes,
+    ),
   );
   const memory = options.memoryBytes;
   const bytes = options.cacheBytes ?? (memory === undefined ? undefined : memory - taken);
@@ -189,6 +216,11 @@ function pictureBytes({ tile }: ModelConfig): number {
   return PICTURES.count * (PICTURES.bytes + (tile.maxTiles + 1) * 3 * tile.size ** 2);
 }
 
+/** Rows of the largest image's stream: 12 tiles and the thumbnail, tags of at most 16 ids. */
+function streamRows({ cross, tile }: ModelConfig): number {
+  return cross === undefined ? 0 : (MAX_IMAGE_TILES + 1) * (tile.rows + MAX_TAG_IDS);
+}
+
 /** @throws ModelError INVALID_ARGUMENT when size, length or memory do not fit the model. */
 export function planPlacement(config: ModelConfig, options: PlacementOptions): PlacementPlan {
   checkTensorParallelSize(config, options.size);
@@ -200,6 +232,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     maxBatchedTokens: options.maxBatchedTokens ?? Math.min(2048, Math.max(512, maxModelLen)),
     maxSequences: options.maxSequences ?? 64,
     maxTiles: config.tile.maxTiles + 2,
+    maxStreamRows: streamRows(config),
   };
   const ranks = Array.from({ length: options.size }, (_, rank) =>
     rankPlan(config, options, limits, rank),
@@ -213,6 +246,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     blockCount,
     maxWantedRows: limits.maxSequences,
     maxEmbeddings: 256,
+    crossBlockCount: crossBlocks(limits.maxStreamRows),
     ranks: ranks.map((rank) => ({
       ...rank,
       cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),

@@ -9,10 +9,10 @@ export type BufferId = number;
 /** Index into `Program.weights`. */
 export type WeightId = number;
 
-/** `rows` rows of `width` values for each token, wanted row, or tile of a step. */
+/** `rows` rows of `width` values for each token, wanted row, tile, or row of an image's stream. */
 export interface BufferSpec {
   name: string;
-  per: "token" | "wanted" | "tile";
+  per: "token" | "wanted" | "tile" | "stream";
   rows: number;
   width: number;
 }
@@ -67,9 +67,13 @@ export interface VocabularyLane {
   column: number;
 }
 
-/** `label` names the value an op leaves in its output, for capture by tests and profiles ("layer.3", "logits"). */
+/**
+ * `onSight`: run only when a row of the step sees an image; a step without pays nothing for cross-attention.
+ * `label` names the value an op leaves in its output, for capture by tests and profiles ("layer.3", "logits").
+ */
 interface OpBase {
   label?: string;
+  onSight?: true;
 }
 
 /** The op catalogue; native/ops/ops.h holds the same names with shapes and the order of every sum. */
@@ -167,6 +171,37 @@ export type Op = OpBase &
         headDim: number;
         scale: number;
       }
+    /** Of a stream's [k heads | v heads], into the cross cache. */
+    | {
+        op: "write_cross_cache";
+        x: BufferId;
+        layer: number;
+        kvHeads: number;
+        headDim: number;
+      }
+    /** Rows attend to the ranges of images' streams that they see; `layer` counts those with cross-attention. */
+    | {
+        op: "cross_attention";
+        x: BufferId;
+        out: BufferId;
+        layer: number;
+        heads: number;
+        kvHeads: number;
+        headDim: number;
+        scale: number;
+      }
+    /** RMS norm of each head, in place on columns [column, column + heads × headDim). */
+    | {
+        op: "norm_each_head";
+        x: BufferId;
+        column: number;
+        heads: number;
+        headDim: number;
+        weight: WeightId;
+        eps: number;
+      }
+    /** Rows that see an image: y ← y + bias, then h ← fma(tanh(gate), y, h), or h + y. */
+    | { op: "gated_residual"; h: BufferId; y: BufferId; bias?: WeightId; gate?: WeightId }
     /** out[r] = silu(x[r, 0 … width)) · x[r, width … 2 · width). */
     | { op: "silu_mul"; x: BufferId; out: BufferId }
     | { op: "gather_rows"; x: BufferId; out: BufferId }
@@ -176,6 +211,7 @@ export type Op = OpBase &
 /** Entered by every rank in the same order; `buffer` holds this rank's partial and afterwards the sum. */
 export interface Collective {
   op: "all_reduce_add";
+  onSight?: true;
   buffer: BufferId;
 }
 
@@ -204,7 +240,11 @@ export interface RankProgram {
   size: number;
   encode: Program;
   step: Program;
+  /** Images' streams → keys and values of every cross-attention; its weights are those of `step`. Empty in D. */
+  stream: Program;
   cache: CacheShape;
+  /** Of cross-attention; no layers in D. */
+  crossCache: CacheShape;
   /** Image embeddings of one tile. */
   embedding: { rows: number; width: number };
   tile: { size: number };

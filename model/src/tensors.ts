@@ -45,6 +45,28 @@ function decoderLayer(shapes: TensorShapes, config: ModelConfig, layer: number):
     shapes.set(`${name}.${part}.weight`, [d]);
 }
 
+function crossLayer(shapes: TensorShapes, config: ModelConfig, layer: number): void {
+  const { cross, decoder } = config;
+  if (cross === undefined) return;
+  const { hiddenSize: d } = decoder;
+  const { heads, kvHeads, headDim } = cross;
+  const name = `language_model.model.layers.${layer}.cross_attn`;
+  shapes.set(`${name}.norm.weight`, [d]);
+  if (cross.kvNorm) shapes.set(`${name}.kv_norm.weight`, [d]);
+  for (const [part, rows, cols] of [
+    ["q_proj", heads * headDim, d],
+    ["k_proj", kvHeads * headDim, d],
+    ["v_proj", kvHeads * headDim, d],
+    ["o_proj", d, heads * headDim],
+  ] as const) {
+    shapes.set(`${name}.${part}.weight`, [rows, cols]);
+    if (cross.bias) shapes.set(`${name}.${part}.bias`, [rows]);
+  }
+  if (cross.qkNorm)
+    for (const part of ["q_norm", "k_norm"]) shapes.set(`${name}.${part}.weight`, [headDim]);
+  if (cross.gate === "tanh") shapes.set(`${name}.gate`, [1]);
+}
+
 export function tensorShapes(config: ModelConfig): TensorShapes {
   const shapes: TensorShapes = new Map();
   const { decoder, vision } = config;
@@ -62,10 +84,15 @@ export function tensorShapes(config: ModelConfig): TensorShapes {
   for (let layer = 0; layer < vision.layers; layer++) visionLayer(shapes, config, layer);
   shapes.set("mlp1.0.weight", [4 * v]);
   shapes.set("mlp1.0.bias", [4 * v]);
-  shapes.set("mlp1.1.weight", [decoder.intermediateSize, 4 * v]);
-  shapes.set("mlp1.3.weight", [d, decoder.intermediateSize]);
+  if (config.projector === "mlp") {
+    shapes.set("mlp1.1.weight", [decoder.intermediateSize, 4 * v]);
+    shapes.set("mlp1.3.weight", [d, decoder.intermediateSize]);
+  } else {
+    shapes.set("mlp1.1.weight", [d, 4 * v]);
+  }
   shapes.set("language_model.model.embed_tokens.weight", [decoder.vocabularySize, d]);
   for (let layer = 0; layer < decoder.layers; layer++) decoderLayer(shapes, config, layer);
+  for (const layer of config.cross?.layers ?? []) crossLayer(shapes, config, layer);
   shapes.set("language_model.model.norm.weight", [d]);
   shapes.set("language_model.lm_head.weight", [decoder.vocabularySize, d]);
   return shapes;

@@ -44,6 +44,23 @@ WantedRow read_wanted(const Fields& from) {
   return out;
 }
 
+ImageRows read_image_rows(const Fields& rows) {
+  return {rows.integer("row"), rows.u64("embeddingId"), rows.integer("firstRow"),
+          rows.integer("count"), rows.integer("encoderRank")};
+}
+
+SeenRows read_seen(const Fields& from) {
+  return {from.integer("row"), from.integer("count"),
+          from.list<SeenRange>("ranges", [](const Fields& range) {
+            return SeenRange{range.u64("streamId"), range.integer("first"), range.integer("end")};
+          })};
+}
+
+StreamOpen read_stream(const Fields& from) {
+  return {from.u64("streamId"), from.integers("tokenIds"),
+          from.list<ImageRows>("imageRows", read_image_rows), from.integers("blockIds")};
+}
+
 Slice read_slice(const Fields& from) {
   Slice out{from.u64("sequenceId"),
             from.integer("startPosition"),
@@ -52,11 +69,9 @@ Slice read_slice(const Fields& from) {
             from.integers("blockIds"),
             {},
             {}};
-  out.image_rows = from.list<ImageRows>("imageRows", [](const Fields& rows) {
-    return ImageRows{rows.integer("row"), rows.u64("embeddingId"), rows.integer("firstRow"),
-                     rows.integer("count"), rows.integer("encoderRank")};
-  });
+  out.image_rows = from.list<ImageRows>("imageRows", read_image_rows);
   out.wanted = from.list<WantedRow>("wanted", read_wanted);
+  if (from.has("seen")) out.seen = from.list<SeenRows>("seen", read_seen);
   return out;
 }
 
@@ -72,7 +87,12 @@ StepPlan read_step_plan(const Napi::Value& value) {
                 from.u64s("closedSequenceIds"),
                 from.u64s("releasedEmbeddingIds"),
                 {},
-                from.texts("capture")};
+                from.texts("capture"),
+                {},
+                {}};
+  if (from.has("openedStreams"))
+    plan.opened_streams = from.list<StreamOpen>("openedStreams", read_stream);
+  if (from.has("closedStreamIds")) plan.closed_stream_ids = from.u64s("closedStreamIds");
   plan.opened = from.list<SequenceOpen>("opened", [](const Fields& open) {
     return SequenceOpen{open.u64("sequenceId"), open.integer("promptLength"),
                         open.integers("tokenIds"), read_sampling(open.object("sampling"))};

@@ -26,7 +26,16 @@ const std::unordered_map<std::string, OpKind> kOps = {
     {"silu_mul", OpKind::kSiluMul},
     {"gather_rows", OpKind::kGatherRows},
     {"head", OpKind::kHead},
+    {"write_cross_cache", OpKind::kWriteCrossCache},
+    {"cross_attention", OpKind::kCrossAttention},
+    {"norm_each_head", OpKind::kNormEachHead},
+    {"gated_residual", OpKind::kGatedResidual},
 };
+
+const std::unordered_map<std::string, Per> kPers = {{"token", Per::kToken},
+                                                    {"wanted", Per::kWanted},
+                                                    {"tile", Per::kTile},
+                                                    {"stream", Per::kStream}};
 
 TensorPiece read_piece(const Fields& from) {
   const auto number = [&](const char* name) { return static_cast<int64_t>(from.number(name)); };
@@ -94,10 +103,11 @@ Op read_op(const Fields& from) {
   CHECK_ARGUMENT(found != kOps.end(), from.path(), ".op: ", op.name, " is unknown");
   op.kind = found->second;
   if (from.has("label")) op.label = from.text("label");
-  const bool residual = op.kind == OpKind::kResidual;
+  const bool residual = op.kind == OpKind::kResidual || op.kind == OpKind::kGatedResidual;
   op.x = residual ? id_of(from, {"y"}) : id_of(from, {"x", "qkv", "logits", "h"});
   op.out = residual ? id_of(from, {"h"}) : id_of(from, {"out"});
-  op.weight = id_of(from, {"weight", "classEmbedding", "table"});
+  op.weight = id_of(from, {"weight", "classEmbedding", "table", "gate"});
+  op.on_sight = from.has("onSight") && from.boolean("onSight");
   op.bias = id_of(from, {"bias", "position"});
   read_numbers(from, op);
   if (residual) {
@@ -117,15 +127,18 @@ Program read_program(const Fields& from) {
   Program program;
   program.buffers = from.list<BufferSpec>("buffers", [](const Fields& buffer) {
     const std::string per = buffer.text("per");
-    CHECK_ARGUMENT(per == "token" || per == "wanted" || per == "tile", buffer.path(), ".per: ", per,
-                   " is unknown");
-    const Per kind = per == "token" ? Per::kToken : per == "wanted" ? Per::kWanted : Per::kTile;
-    return BufferSpec{buffer.text("name"), kind, buffer.integer("rows"), buffer.integer("width")};
+    const auto found = kPers.find(per);
+    CHECK_ARGUMENT(found != kPers.end(), buffer.path(), ".per: ", per, " is unknown");
+    return BufferSpec{buffer.text("name"), found->second, buffer.integer("rows"),
+                      buffer.integer("width")};
   });
   program.weights = from.list<WeightSpec>("weights", read_weight);
   program.segments = from.list<Segment>("segments", [](const Fields& segment) {
     Segment out{segment.list<Op>("ops", read_op), -1};
-    if (segment.has("collective")) out.all_reduce = segment.object("collective").integer("buffer");
+    if (!segment.has("collective")) return out;
+    const Fields collective = segment.object("collective");
+    out.all_reduce = collective.integer("buffer");
+    out.all_reduce_on_sight = collective.has("onSight") && collective.boolean("onSight");
     return out;
   });
   return program;
@@ -138,6 +151,14 @@ EngineSpec read_engine_spec(const Napi::Value& value) {
   EngineSpec spec{};
   spec.encode = read_program(from.object("encode"));
   spec.step = read_program(from.object("step"));
+  if (from.has("stream")) {
+    spec.stream = read_program(from.object("stream"));
+    spec.stream.weights = spec.step.weights;
+  }
+  if (from.has("crossCache")) {
+    const Fields cross = from.object("crossCache");
+    spec.cross = {cross.integer("layers"), cross.integer("kvHeads"), cross.integer("headDim")};
+  }
   const Fields tensors = from.object("tensors");
   const Napi::Array names = tensors.raw().GetPropertyNames();
   for (uint32_t i = 0; i < names.Length(); ++i) {
@@ -178,7 +199,9 @@ PlacementSpec read_placement(const Napi::Value& value) {
           from.integer("maxStepsInFlight"),
           from.integer("selectableIds"),
           from.integer("collectiveDeadlineMs"),
-          from.has("spinUs") ? from.integer("spinUs") : 0};
+          from.has("spinUs") ? from.integer("spinUs") : 0,
+          from.has("maxStreamRows") ? from.integer("maxStreamRows") : 0,
+          from.has("crossBlockCount") ? from.integer("crossBlockCount") : 0};
 }
 
 }  // namespace tessera

@@ -44,6 +44,28 @@ struct WantedRow {
   std::vector<MaskRun> mask;
 };
 
+// Rows of a slice that see the same ranges of images' streams, image by image.
+struct SeenRange {
+  uint64_t stream_id;
+  int first, end;
+};
+struct SeenRows {
+  int row, count;
+  std::vector<SeenRange> ranges;
+};
+
+// An image's stream: rows of token embeddings (ids) and, where image rows say so, of a tile.
+struct StreamOpen {
+  uint64_t stream_id;
+  std::vector<int> token_ids;  // −1: an image row
+  std::vector<ImageRows> image_rows;
+  std::vector<int> block_ids;  // of the cross cache
+};
+struct Stream {
+  int rows = 0;
+  std::vector<int32_t> blocks;
+};
+
 struct Slice {
   uint64_t sequence_id;
   int start_position;
@@ -52,6 +74,7 @@ struct Slice {
   std::vector<int> block_ids;
   std::vector<ImageRows> image_rows;
   std::vector<WantedRow> wanted;
+  std::vector<SeenRows> seen = {};
 };
 
 struct Sequence {
@@ -62,6 +85,7 @@ struct Sequence {
 };
 
 using Sequences = std::unordered_map<uint64_t, Sequence>;
+using Streams = std::unordered_map<uint64_t, Stream>;
 
 // Cuts the sequence back to the slice's start and appends its tokens and blocks.
 void apply_slice(Sequence& sequence, const Slice& slice);

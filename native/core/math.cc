@@ -52,6 +52,14 @@ void sin_cos_f64(double angle, double* sin, double* cos) {
   *cos = quadrant == 0 ? c : quadrant == 1 ? -s : quadrant == 2 ? -c : s;
 }
 
+// Beyond 20 the difference to ±1 is below f32's precision.
+float tanh_f32(float x) {
+  if (x > 20.0f) return 1.0f;
+  if (x < -20.0f) return -1.0f;
+  const double e = exp_f64(2.0 * static_cast<double>(x));
+  return static_cast<float>((e - 1.0) / (e + 1.0));
+}
+
 float log_f32(float x) { return static_cast<float>(log_f64(x)); }
 
 }  // namespace tessera

@@ -6,6 +6,9 @@ namespace tessera {
 // Natural logarithm of a positive normal f32, computed in double and rounded once.
 float log_f32(float x);
 
+// In double, rounded once.
+float tanh_f32(float x);
+
 // In double, good to about 1e-15: x > 0; |angle| up to 1e6.
 double log_f64(double x);
 double exp_f64(double x);

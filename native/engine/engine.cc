@@ -24,12 +24,14 @@ double find_theta(const Program& program) {
 Engine::Engine(EngineSpec spec)
     : spec_(std::move(spec)),
       encode_run_(std::make_unique<Run>()),
-      step_run_(std::make_unique<Run>()) {
+      step_run_(std::make_unique<Run>()),
+      stream_run_(std::make_unique<Run>()) {
   CHECK_ARGUMENT(
       spec_.size >= 1 && spec_.size <= kMaxLanes && spec_.rank >= 0 && spec_.rank < spec_.size,
       "rank ", spec_.rank, " of ", spec_.size);
   check_program(spec_.encode, spec_, {Per::kTile});
   check_program(spec_.step, spec_, {Per::kToken, Per::kWanted});
+  check_program(spec_.stream, spec_, {Per::kStream});
   rope_theta_ = find_theta(spec_.step);
   context_.kind = detect_cpu_kind();
   CHECK_ARGUMENT(spec_.threads >= 1 && spec_.threads <= 1024, "threads ", spec_.threads,
@@ -117,28 +119,39 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
                  "placement: a size is zero");
   mailbox_.end(epoch_, -1);
   placement_ = placement;
-  encode_memory_ = plan_memory(spec_.encode, 0, 0, placement.max_tiles);
-  step_memory_ =
-      plan_memory(spec_.step, placement.max_batched_tokens, placement.max_wanted_rows, 0);
+  const bool cross = spec_.cross.layers > 0;
+  CHECK_ARGUMENT(!cross || (placement.max_stream_rows > 0 && placement.cross_block_count > 0),
+                 "placement: max_stream_rows ", placement.max_stream_rows, ", cross_block_count ",
+                 placement.cross_block_count, ", must be above 0");
+  encode_memory_ = plan_memory(spec_.encode, {.tile = placement.max_tiles});
+  step_memory_ = plan_memory(
+      spec_.step, {.token = placement.max_batched_tokens, .wanted = placement.max_wanted_rows});
+  stream_memory_ = plan_memory(spec_.stream, {.stream = placement.max_stream_rows});
   // What is held is given back before the new is taken.
   workspace_ = {};
-  workspace_ = Buffer<float>(std::max(encode_memory_.elements, step_memory_.elements));
+  workspace_ = Buffer<float>(
+      std::max({encode_memory_.elements, step_memory_.elements, stream_memory_.elements}));
   const size_t element = placement.kv_bf16 ? 2 : 4;
   const size_t layer =
       element * placement.block_count * spec_.kv_heads * 2 * spec_.head_dim * kBlockTokens;
   cache_.clear();
   for (int i = 0; i < spec_.layers; ++i) cache_.emplace_back(layer);
+  cross_cache_.clear();
+  const size_t cross_layer = element * placement.cross_block_count * spec_.cross.kv_heads * 2 *
+                             spec_.cross.head_dim * kBlockTokens;
+  for (int i = 0; i < spec_.cross.layers; ++i) cross_cache_.emplace_back(cross_layer);
   rope_table_ = {};
   rope_table_ = Buffer<float>(static_cast<size_t>(placement.max_model_len) * spec_.head_dim);
   if (rope_theta_ > 0)
     rope_table(rope_table_.data(), placement.max_model_len, spec_.head_dim, rope_theta_);
   sequences_.clear();
+  streams_.clear();
   embeddings_.clear();
   kept_.clear();
   answered_.clear();
   step_run_->reserve(placement);
-  sequence_count_ = embedding_count_ = last_step_ = 0;
-  cache_bytes_ = layer * cache_.size();
+  sequence_count_ = embedding_count_ = last_step_ = stream_count_ = 0;
+  cache_bytes_ = layer * cache_.size() + cross_layer * cross_cache_.size();
   workspace_bytes_ = workspace_.bytes() + rope_table_.bytes();
   epoch_ = epoch;
   mailbox_.begin(epoch, {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings),
@@ -187,7 +200,12 @@ StepOutcome Engine::step(const StepPlan& plan) {
   Run& run = *step_run_;
   try {
     apply(plan);
+    Run& streams = *stream_run_;
+    prepare_streams(streams, plan);
+    execute(streams, step_weights_);
     prepare(run, plan);
+    run.call = streams.call;  // collectives are counted over the whole step
+    run.times = streams.times;
     execute(run, step_weights_);
   } catch (...) {
     mailbox_.end(epoch_, -1);
@@ -214,6 +232,11 @@ void Engine::apply(const StepPlan& plan) {
     Sequence& sequence = sequences_[open.sequence_id];
     sequence = {open.prompt_length, open.sampling, open.token_ids, {}};
   }
+  for (const uint64_t id : plan.closed_stream_ids) streams_.erase(id);
+  for (const StreamOpen& open : plan.opened_streams)
+    streams_[open.stream_id] = {static_cast<int>(open.token_ids.size()),
+                                {open.block_ids.begin(), open.block_ids.end()}};
+  stream_count_ = streams_.size();
   for (const Slice& slice : plan.slices) apply_slice(sequences_.at(slice.sequence_id), slice);
   sequence_count_ = sequences_.size();
 }

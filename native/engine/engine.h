@@ -45,6 +45,7 @@ class Engine {
   EngineInfo info() const;
   uint64_t sequences() const { return sequence_count_.load(); }
   uint64_t embeddings() const { return embedding_count_.load(); }
+  uint64_t streams() const { return stream_count_.load(); }
   uint64_t last_step() const { return last_step_.load(); }
 
   // (executor)
@@ -68,9 +69,15 @@ class Engine {
   void check_step(const StepPlan& plan) const;
   void check_opened(const SequenceOpen& open) const;
   void check_slice(const Slice& slice, const OpenedIds& opened) const;
-  void check_image_rows(const Slice& slice, const ImageRows& rows) const;
+  void check_image_rows(int count, const ImageRows& rows) const;
   void check_wanted(const Slice& slice, const WantedRow& row) const;
   void apply(const StepPlan& plan);
+  void check_streams(const StepPlan& plan) const;
+  int known_rows(const StepPlan& plan, uint64_t stream_id) const;
+  void check_seen(const StepPlan& plan, const Slice& slice) const;
+  void prepare_streams(Run& run, const StepPlan& plan);
+  void place_seen(Run& run, const Slice& slice);
+  void cross_op(Run& run, const Op& op, const std::vector<Weight>& weights);
   void prepare(Run& run, const StepPlan& plan);
   void place_rows(Run& run, const Slice& slice);
   void execute(Run& run, const std::vector<Weight>& weights);
@@ -85,20 +92,22 @@ class Engine {
   void head(Run& run, const Op& op);
   KeptRow* keep_row(const Run& run, size_t wanted, const Op& op);
   Group group();
-  CacheView cache_view(const Op& op);
+  CacheView cache_view(std::vector<Buffer<uint8_t>>& cache, const Op& op);
 
   EngineSpec spec_;
   PlacementSpec placement_{};
   std::unique_ptr<ThreadPool> pool_;
   Context context_;
   std::vector<Weight> encode_weights_, step_weights_;
-  MemoryPlan encode_memory_, step_memory_;
-  std::unique_ptr<Run> encode_run_, step_run_;
+  MemoryPlan encode_memory_, step_memory_, stream_memory_;
+  std::unique_ptr<Run> encode_run_, step_run_, stream_run_;
   Buffer<float> workspace_;
   Buffer<float> rope_table_;
   double rope_theta_ = 0;
-  std::vector<Buffer<uint8_t>> cache_;  // by layer
+  std::vector<Buffer<uint8_t>> cache_;        // by layer
+  std::vector<Buffer<uint8_t>> cross_cache_;  // by layer with cross-attention
   Sequences sequences_;
+  Streams streams_;
   std::map<uint64_t, std::vector<float>> embeddings_;
   std::deque<std::unique_ptr<KeptRow>> kept_;
   std::vector<std::unique_ptr<KeptRow>> spare_rows_;
@@ -107,7 +116,7 @@ class Engine {
   uint64_t epoch_ = 0;
   Mailbox mailbox_;
   std::atomic<Exchange*> exchange_{nullptr};
-  std::atomic<uint64_t> sequence_count_{0}, embedding_count_{0}, last_step_{0};
+  std::atomic<uint64_t> sequence_count_{0}, embedding_count_{0}, last_step_{0}, stream_count_{0};
   std::atomic<uint64_t> cache_bytes_{0}, workspace_bytes_{0};
   std::atomic<bool> closing_{false};
 

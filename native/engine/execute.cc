@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "core/check.h"
+#include "core/math.h"
 #include "engine/run.h"
 
 namespace tessera {
@@ -30,10 +31,12 @@ void Engine::execute(Run& run, const std::vector<Weight>& weights) {
   for (const Segment& segment : run.program->segments) {
     for (const Op& op : segment.ops) {
       check_open();
+      if (op.on_sight && run.seen.empty()) continue;
       execute_op(run, op, weights);
       capture(run, op);
     }
     if (segment.all_reduce < 0) continue;
+    if (segment.all_reduce_on_sight && run.seen.empty()) continue;
     const BufferSpec& buffer = run.program->buffers[segment.all_reduce];
     float* data = workspace_.data() + run.memory->offsets[segment.all_reduce];
     const CallId call{run.epoch, run.step, run.call++};
@@ -45,8 +48,8 @@ void Engine::execute(Run& run, const std::vector<Weight>& weights) {
   }
 }
 
-CacheView Engine::cache_view(const Op& op) {
-  return {cache_[op.layer].data(), placement_.kv_bf16 ? CacheType::kBf16 : CacheType::kF32,
+CacheView Engine::cache_view(std::vector<Buffer<uint8_t>>& cache, const Op& op) {
+  return {cache[op.layer].data(), placement_.kv_bf16 ? CacheType::kBf16 : CacheType::kF32,
           op.kv_heads, op.head_dim};
 }
 
@@ -148,12 +151,12 @@ void Engine::decoder_op(Run& run, const Op& op, const std::vector<Weight>& weigh
       return rope(context_, {data(op.x), stride, run.tokens, op.heads + op.kv_heads, op.head_dim,
                              run.positions.data(), rope_table_.data()});
     case OpKind::kWriteCache:
-      return write_cache(context_, {cache_view(op), keys, keys + op.kv_heads * op.head_dim, stride,
-                                    run.tokens, run.slots.data()});
+      return write_cache(context_, {cache_view(cache_, op), keys, keys + op.kv_heads * op.head_dim,
+                                    stride, run.tokens, run.slots.data()});
     case OpKind::kAttention:
       return attention(
           context_, {data(op.out), data(op.x), static_cast<size_t>(buffers[op.out].width), stride,
-                     cache_view(op), run.tokens, op.heads, op.head_dim,
+                     cache_view(cache_, op), run.tokens, op.heads, op.head_dim,
                      static_cast<float>(op.scale), run.attention.data()});
     case OpKind::kGatherRows:
       for (size_t i = 0; i < run.wanted_rows.size(); ++i)
@@ -162,6 +165,34 @@ void Engine::decoder_op(Run& run, const Op& op, const std::vector<Weight>& weigh
       return;
     case OpKind::kHead:
       return head(run, op);
+    default:
+      return cross_op(run, op, weights);
+  }
+}
+
+void Engine::cross_op(Run& run, const Op& op, const std::vector<Weight>& weights) {
+  float* x = workspace_.data() + run.memory->offsets[op.x];
+  const auto& buffers = run.program->buffers;
+  const size_t stride = buffers[op.x].width;
+  const auto out = [&] { return workspace_.data() + run.memory->offsets[op.out]; };
+  switch (op.kind) {
+    case OpKind::kWriteCrossCache:
+      return write_cache(context_, {cache_view(cross_cache_, op), x, x + op.kv_heads * op.head_dim,
+                                    stride, run.tokens, run.slots.data()});
+    case OpKind::kCrossAttention:
+      return cross_attention(context_,
+                             {out(), x, static_cast<size_t>(buffers[op.out].width), stride,
+                              cache_view(cross_cache_, op), run.tokens, op.heads, op.head_dim,
+                              static_cast<float>(op.scale), run.ranges.data()});
+    case OpKind::kNormEachHead:
+      return norm_each_head(context_, {x + op.column, stride, run.tokens, op.heads, op.head_dim,
+                                       weights[op.weight].f32.data(), static_cast<float>(op.eps)});
+    case OpKind::kGatedResidual: {
+      const float gate = op.weight < 0 ? 1.0f : tanh_f32(weights[op.weight].f32[0]);
+      return gated_residual(
+          context_, {out(), x, values_or_null(weights, op.bias), op.weight < 0 ? nullptr : &gate,
+                     run.tokens, static_cast<int>(stride), run.ranges.data()});
+    }
     default:
       throw Error("INTERNAL", "op " + op.name + " has no executor");
   }

@@ -38,6 +38,8 @@ struct StepPlan {
   std::vector<uint64_t> closed_sequence_ids, released_embedding_ids;
   std::vector<Slice> slices;
   std::vector<std::string> capture;
+  std::vector<StreamOpen> opened_streams;        // before the slices
+  std::vector<uint64_t> closed_stream_ids = {};  // before the opened
 };
 
 struct ScoredToken {

@@ -1,4 +1,5 @@
 // A plan is checked whole before anything is changed, then laid out as rows of a batch.
+#include <algorithm>
 #include <cmath>
 #include <set>
 
@@ -26,8 +27,10 @@ void Engine::check_step(const StepPlan& plan) const {
           static_cast<size_t>(placement_.max_sequences) + plan.closed_sequence_ids.size(),
       "opened: ", sequences_.size() + opened.size(), " sequences, limit ",
       placement_.max_sequences);
+  check_streams(plan);
   size_t tokens = 0, wanted = 0;
   for (const Slice& slice : plan.slices) {
+    check_seen(plan, slice);
     CHECK_ARGUMENT(seen.insert(slice.sequence_id).second, "slices: sequence ", slice.sequence_id,
                    " twice");
     check_slice(slice, opened);
@@ -97,12 +100,11 @@ void Engine::check_slice(const Slice& slice, const OpenedIds& opened) const {
   for (const int block : slice.block_ids)
     CHECK_ARGUMENT(block >= 0 && block < placement_.block_count, "block_ids: ", block, ", limit ",
                    placement_.block_count);
-  for (const ImageRows& rows : slice.image_rows) check_image_rows(slice, rows);
+  for (const ImageRows& rows : slice.image_rows) check_image_rows(count, rows);
   for (const WantedRow& row : slice.wanted) check_wanted(slice, row);
 }
 
-void Engine::check_image_rows(const Slice& slice, const ImageRows& rows) const {
-  const int count = static_cast<int>(slice.token_ids.size());
+void Engine::check_image_rows(int count, const ImageRows& rows) const {
   CHECK_ARGUMENT(rows.row >= 0 && rows.count > 0 && rows.count <= count &&
                      rows.row <= count - rows.count && rows.first_row >= 0 &&
                      rows.count <= spec_.embedding_rows &&
@@ -132,6 +134,90 @@ void Engine::check_wanted(const Slice& slice, const WantedRow& row) const {
   }
 }
 
+void Engine::check_streams(const StepPlan& plan) const {
+  size_t rows = 0;
+  OpenedIds opened;
+  for (const StreamOpen& open : plan.opened_streams) {
+    const bool closed = std::find(plan.closed_stream_ids.begin(), plan.closed_stream_ids.end(),
+                                  open.stream_id) != plan.closed_stream_ids.end();
+    CHECK_ARGUMENT(
+        opened.insert(open.stream_id).second && (closed || !streams_.contains(open.stream_id)),
+        "opened_streams: stream ", open.stream_id, " twice");
+    const size_t blocks = (open.token_ids.size() + kBlockTokens - 1) / kBlockTokens;
+    CHECK_ARGUMENT(!open.token_ids.empty() && open.block_ids.size() == blocks,
+                   "opened_streams: ", open.block_ids.size(), " blocks for ", open.token_ids.size(),
+                   " rows");
+    for (const int block : open.block_ids)
+      CHECK_ARGUMENT(block >= 0 && block < placement_.cross_block_count,
+                     "opened_streams.block_ids: ", block, ", limit ", placement_.cross_block_count);
+    for (const int id : open.token_ids)
+      CHECK_ARGUMENT(id >= -1 && id < spec_.vocabulary, "opened_streams.token_ids: ", id,
+                     ", vocabulary ", spec_.vocabulary);
+    for (const ImageRows& image : open.image_rows)
+      check_image_rows(static_cast<int>(open.token_ids.size()), image);
+    rows += open.token_ids.size();
+  }
+  CHECK_ARGUMENT(rows <= static_cast<size_t>(placement_.max_stream_rows), "opened_streams: ", rows,
+                 " rows, limit ", placement_.max_stream_rows);
+}
+
+// Rows of a stream that the step's slices may see; 0 when there is none.
+int Engine::known_rows(const StepPlan& plan, uint64_t stream_id) const {
+  for (const StreamOpen& open : plan.opened_streams)
+    if (open.stream_id == stream_id) return static_cast<int>(open.token_ids.size());
+  for (const uint64_t id : plan.closed_stream_ids)
+    if (id == stream_id) return 0;
+  const auto held = streams_.find(stream_id);
+  return held == streams_.end() ? 0 : held->second.rows;
+}
+
+void Engine::check_seen(const StepPlan& plan, const Slice& slice) const {
+  int end = 0;
+  for (const SeenRows& seen : slice.seen) {
+    const int count = static_cast<int>(slice.token_ids.size());
+    CHECK_ARGUMENT(seen.row >= end && seen.count > 0 && seen.row <= count - seen.count,
+                   "seen: rows ", seen.row, " + ", seen.count, " of ", count, ", must follow ",
+                   end);
+    end = seen.row + seen.count;
+    for (const SeenRange& range : seen.ranges) {
+      const int rows = known_rows(plan, range.stream_id);
+      CHECK_ARGUMENT(range.first >= 0 && range.first < range.end && range.end <= rows,
+                     "seen: rows ", range.first, " to ", range.end, " of stream ", range.stream_id,
+                     ", which has ", rows);
+    }
+  }
+}
+
+// All streams that the step opens, as rows one after another.
+void Engine::prepare_streams(Run& run, const StepPlan& plan) {
+  run.begin(spec_.stream, stream_memory_, plan.epoch, plan.step_id);
+  run.capture = &plan.capture;
+  const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
+  run.deadline = Clock::now() + std::chrono::milliseconds(limit);
+  for (const StreamOpen& open : plan.opened_streams) {
+    const int first = static_cast<int>(run.ids.size());
+    for (size_t i = 0; i < open.token_ids.size(); ++i) {
+      const int64_t block = open.block_ids[i / kBlockTokens];
+      run.ids.push_back(open.token_ids[i]);
+      run.slots.push_back(block * kBlockTokens + static_cast<int64_t>(i % kBlockTokens));
+    }
+    for (const ImageRows& rows : open.image_rows) run.images.emplace_back(first + rows.row, &rows);
+  }
+  run.tokens = static_cast<int>(run.ids.size());
+}
+
+// What each row of a slice sees; rows that are not named see nothing.
+void Engine::place_seen(Run& run, const Slice& slice) {
+  const size_t before = run.seen_rows.size();
+  run.seen_rows.resize(before + slice.token_ids.size(), {0, 0});
+  for (const SeenRows& seen : slice.seen) {
+    const std::pair<size_t, size_t> place{run.seen.size(), seen.ranges.size()};
+    for (const SeenRange& range : seen.ranges)
+      run.seen.push_back({streams_.at(range.stream_id).blocks.data(), range.first, range.end});
+    for (int i = 0; i < seen.count; ++i) run.seen_rows[before + seen.row + i] = place;
+  }
+}
+
 void Engine::place_rows(Run& run, const Slice& slice) {
   const Sequence& sequence = sequences_.at(slice.sequence_id);
   const int first = static_cast<int>(run.ids.size());
@@ -155,7 +241,12 @@ void Engine::prepare(Run& run, const StepPlan& plan) {
   run.capture = &plan.capture;
   const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
   run.deadline = Clock::now() + std::chrono::milliseconds(limit);
-  for (const Slice& slice : plan.slices) place_rows(run, slice);
+  for (const Slice& slice : plan.slices) {
+    place_rows(run, slice);
+    place_seen(run, slice);
+  }
+  for (const auto& [first, count] : run.seen_rows)
+    run.ranges.push_back(std::span<const CrossRange>(run.seen).subspan(first, count));
   run.tokens = static_cast<int>(run.ids.size());
 }
 

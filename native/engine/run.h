@@ -15,7 +15,10 @@ struct Engine::Run {
   std::vector<int32_t> ids, positions;
   std::vector<int64_t> slots;
   std::vector<AttentionRow> attention;
-  std::vector<int> wanted_rows;                                   // row of the batch
+  std::vector<CrossRange> seen;                      // of all rows, one after another
+  std::vector<std::pair<size_t, size_t>> seen_rows;  // by row: first and number in `seen`
+  std::vector<std::span<const CrossRange>> ranges;   // by row; made when `seen` is whole
+  std::vector<int> wanted_rows;                      // row of the batch
   std::vector<std::pair<const Slice*, const WantedRow*>> wanted;  // the same order
   std::vector<std::pair<int, const ImageRows*>> images;           // first row of the batch
   const EncodePlan* encode = nullptr;
@@ -35,6 +38,9 @@ struct Engine::Run {
     positions.clear();
     slots.clear();
     attention.clear();
+    seen.clear();
+    seen_rows.clear();
+    ranges.clear();
     wanted_rows.clear();
     wanted.clear();
     images.clear();
@@ -53,10 +59,9 @@ struct Engine::Run {
     wanted.reserve(placement.max_wanted_rows);
   }
   int rows(const BufferSpec& buffer) const {
-    const int items = buffer.per == Per::kToken    ? tokens
-                      : buffer.per == Per::kWanted ? static_cast<int>(wanted_rows.size())
-                                                   : tiles;
-    return items * buffer.rows;
+    // A pass over streams has their rows as its tokens.
+    const Items items{tokens, static_cast<int>(wanted_rows.size()), tiles, tokens};
+    return items.of(buffer.per) * buffer.rows;
   }
 };
 

@@ -50,6 +50,18 @@ void vision_attention(const Context& context, const VisionAttentionArgs& args) {
   TESSERA_CHOOSE(vision_attention(context, args));
 }
 
+void cross_attention(const Context& context, const CrossAttentionArgs& args) {
+  TESSERA_CHOOSE(cross_attention(context, args));
+}
+
+void norm_each_head(const Context& context, const NormEachHeadArgs& args) {
+  TESSERA_CHOOSE(norm_each_head(context, args));
+}
+
+void gated_residual(const Context& context, const GatedResidualArgs& args) {
+  TESSERA_CHOOSE(gated_residual(context, args));
+}
+
 void residual(const Context& context, float* h, const float* y, const float* bias,
               const float* scale, int rows, int dim) {
   TESSERA_CHOOSE(residual(context, h, y, bias, scale, rows, dim));

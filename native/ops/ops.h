@@ -126,6 +126,49 @@ struct AttentionArgs {
 };
 void attention(const Context& context, const AttentionArgs& args);
 
+// Grouped-query attention of rows over the streams of images, whose keys and values lie in blocks
+// of the same layout. A row sees a range of each of some images: ranges in order, images walked one
+// after another, chunks of 256 counted from each image's row 0; a chunk's sums are as in attention,
+// over the rows in range only (i counted in the chunk), chunks without such a row are passed over;
+// all chunks merge in rising order over all images. A row that sees nothing gets zero.
+struct CrossRange {
+  const int32_t* block_table;  // of the image's stream
+  int32_t first, end;          // rows of the stream; first < end
+};
+struct CrossAttentionArgs {
+  float* out;      // [rows, heads · head_dim], stride
+  const float* q;  // [rows, heads · head_dim], stride
+  size_t out_stride, q_stride;
+  CacheView cache;
+  int rows, heads, head_dim;
+  float scale;
+  std::span<const CrossRange> const* ranges;  // [rows]
+};
+void cross_attention(const Context& context, const CrossAttentionArgs& args);
+
+// RMS norm of each head of head_dim, in place: x = (x · rsqrt(sum16(x²) / head_dim + eps)) ·
+// weight.
+struct NormEachHeadArgs {
+  float* x;  // first column of head 0, [rows, heads · head_dim], stride
+  size_t stride;
+  int rows, heads, head_dim;
+  const float* weight;  // [head_dim]
+  float eps;
+};
+void norm_each_head(const Context& context, const NormEachHeadArgs& args);
+
+// Rows that see something: y ← y + bias (when given); h ← fma(gate, y, h), or h + y without a gate.
+// Other rows of h stay.
+struct GatedResidualArgs {
+  float* h;           // [rows, dim]
+  const float* y;     // [rows, dim]
+  const float* bias;  // [dim] or null
+  const float* gate;  // one value, or null
+  int rows, dim;
+  std::span<const CrossRange> const* ranges;  // [rows]
+};
+void gated_residual(const Context& context, const GatedResidualArgs& args);
+
 // Full attention inside each tile, the same chunks and merges; qkv [tiles · sequence, 3 · heads ·
 // head_dim].
 struct VisionAttentionArgs {

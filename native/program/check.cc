@@ -8,7 +8,17 @@ namespace tessera {
 namespace {
 
 const char* per_name(Per per) {
-  return per == Per::kToken ? "token" : per == Per::kWanted ? "wanted" : "tile";
+  switch (per) {
+    case Per::kToken:
+      return "token";
+    case Per::kWanted:
+      return "wanted";
+    case Per::kTile:
+      return "tile";
+    case Per::kStream:
+      break;
+  }
+  return "stream";
 }
 
 // Checks one op of a program; every message names the op and the field.
@@ -36,6 +46,13 @@ class OpCheck {
       case OpKind::kWriteCache:
       case OpKind::kAttention:
         return attention();
+      case OpKind::kWriteCrossCache:
+      case OpKind::kCrossAttention:
+        return cross();
+      case OpKind::kNormEachHead:
+        return each_head();
+      case OpKind::kGatedResidual:
+        return residual();
       case OpKind::kHead:
         return head();
       default:
@@ -52,6 +69,8 @@ class OpCheck {
       case OpKind::kRope:
       case OpKind::kWriteCache:
       case OpKind::kHead:
+      case OpKind::kWriteCrossCache:
+      case OpKind::kNormEachHead:
         return false;
       default:
         return true;
@@ -82,8 +101,16 @@ class OpCheck {
         shape(op_.x, Per::kTile, program_.buffers[op_.x].rows);
         return same_rows();
       case OpKind::kEmbedTokens:
-        return shape(op_.out, Per::kToken, 1);
+        return shape(op_.out, text_or_stream(op_.out), 1);
       case OpKind::kSpliceImages:
+        return shape(op_.x, text_or_stream(op_.x), 1);
+      case OpKind::kNormEachHead:
+        return shape(op_.x, text_or_stream(op_.x), 1);
+      case OpKind::kWriteCrossCache:
+        return shape(op_.x, Per::kStream, 1);
+      case OpKind::kCrossAttention:
+        shape(op_.x, Per::kToken, 1);
+        return shape(op_.out, Per::kToken, 1);
       case OpKind::kRope:
       case OpKind::kWriteCache:
         return shape(op_.x, Per::kToken, 1);
@@ -98,6 +125,10 @@ class OpCheck {
       default:
         return same_rows();
     }
+  }
+  // Token ids and images stand in the text and in streams.
+  Per text_or_stream(int id) const {
+    return program_.buffers[id].per == Per::kStream ? Per::kStream : Per::kToken;
   }
   void shape(int id, Per per, int rows) const {
     const BufferSpec& buffer = program_.buffers[id];
@@ -159,6 +190,27 @@ class OpCheck {
     same(width(op_.out, "h"), dim, "h width");
     if (op_.bias >= 0) vector(op_.bias, dim, "bias");
     if (op_.scale_weight >= 0) vector(op_.scale_weight, dim, "scale");
+    if (op_.kind == OpKind::kGatedResidual && op_.weight >= 0) vector(op_.weight, 1, "gate");
+  }
+  void cross() const {
+    head_dim();
+    const bool write = op_.kind == OpKind::kWriteCrossCache;
+    same(op_.kv_heads, spec_.cross.kv_heads, "kvHeads");
+    same(op_.head_dim, spec_.cross.head_dim, "headDim");
+    CHECK_ARGUMENT(op_.layer >= 0 && op_.layer < spec_.cross.layers, op_.name,
+                   ".layer: ", op_.layer, " of ", spec_.cross.layers);
+    if (write) return same(width(op_.x, "x"), 2 * op_.kv_heads * op_.head_dim, "x width");
+    CHECK_ARGUMENT(op_.kv_heads > 0 && op_.heads % op_.kv_heads == 0, op_.name,
+                   ".heads: ", op_.heads, " is no multiple of kvHeads ", op_.kv_heads);
+    same(width(op_.x, "x"), op_.heads * op_.head_dim, "x width");
+    same(width(op_.out, "out"), op_.heads * op_.head_dim, "out width");
+  }
+  void each_head() const {
+    head_dim();
+    vector(op_.weight, op_.head_dim, "weight");
+    CHECK_ARGUMENT(op_.heads > 0 && op_.column >= 0 &&
+                       op_.column + op_.heads * op_.head_dim <= width(op_.x, "x"),
+                   op_.name, ": columns beyond x");
   }
   void head_dim() const {
     CHECK_ARGUMENT(op_.head_dim >= 16 && op_.head_dim <= 256 && op_.head_dim % 16 == 0, op_.name,
@@ -251,7 +303,8 @@ void check_order(const Program& program, const EngineSpec& spec, const Segment& 
   for (const Op& op : segment.ops) {
     const OpCheck check(program, spec, op);
     if (check.reads_x()) order.read(op.x, op.name);
-    if (op.kind == OpKind::kResidual) order.read(op.out, op.name);
+    const bool adds = op.kind == OpKind::kResidual || op.kind == OpKind::kGatedResidual;
+    if (adds) order.read(op.out, op.name);
     if (check.writes_out()) order.write(op.out);
   }
   if (segment.all_reduce >= 0) order.read(segment.all_reduce, "all_reduce_add");

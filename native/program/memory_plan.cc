@@ -33,13 +33,11 @@ std::vector<Life> lives(const Program& program) {
 
 }  // namespace
 
-MemoryPlan plan_memory(const Program& program, int max_tokens, int max_wanted, int max_tiles) {
+MemoryPlan plan_memory(const Program& program, const Items& most) {
   std::vector<Life> life = lives(program);
   for (size_t i = 0; i < life.size(); ++i) {
     const BufferSpec& buffer = program.buffers[i];
-    const int items = buffer.per == Per::kToken    ? max_tokens
-                      : buffer.per == Per::kWanted ? max_wanted
-                                                   : max_tiles;
+    const int items = most.of(buffer.per);
     // Whole lines of 64 bytes.
     life[i].elements = (static_cast<size_t>(items) * buffer.rows * buffer.width + 15) / 16 * 16;
   }

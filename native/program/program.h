@@ -9,7 +9,7 @@
 
 namespace tessera {
 
-enum class Per { kToken, kWanted, kTile };
+enum class Per { kToken, kWanted, kTile, kStream };
 
 struct BufferSpec {
   std::string name;
@@ -57,6 +57,10 @@ enum class OpKind {
   kSiluMul,
   kGatherRows,
   kHead,
+  kWriteCrossCache,
+  kCrossAttention,
+  kNormEachHead,
+  kGatedResidual,
 };
 
 // One op; fields an op does not have stay at their defaults. x: what is read (residual: y), out:
@@ -71,6 +75,7 @@ struct Op {
   int tile_size = 0, patch_size = 0, grid = 0, first_id = 0;
   double eps = 0, scale = 0, theta = 0;
   bool gelu = false, partial = false, v2 = true;
+  bool on_sight = false;  // only when a row of the step sees an image
   std::vector<int> group_starts;
   std::vector<VocabularyLane> lanes;
 };
@@ -78,6 +83,7 @@ struct Op {
 struct Segment {
   std::vector<Op> ops;
   int all_reduce = -1;  // the buffer, or none
+  bool all_reduce_on_sight = false;
 };
 
 struct Program {
@@ -92,8 +98,14 @@ struct TensorSource {
   int64_t rows, cols;
 };
 
+struct CacheShape {
+  int layers = 0, kv_heads = 0, head_dim = 0;
+};
+
 struct EngineSpec {
   Program encode, step;
+  Program stream;  // its weights are the step's; no segments without cross-attention
+  CacheShape cross;
   std::map<std::string, TensorSource> tensors;
   int rank, size, threads;
   int layers, kv_heads, head_dim;
@@ -105,6 +117,7 @@ struct PlacementSpec {
   bool kv_bf16, wire_bf16;
   int block_count, max_batched_tokens, max_sequences, max_wanted_rows, max_tiles, max_embeddings;
   int max_model_len, max_steps_in_flight, selectable_ids, collective_deadline_ms, spin_us;
+  int max_stream_rows, cross_block_count;
 };
 
 // Every index, shape and order: what an op reads was written before it. Buffers are of the kinds in
@@ -116,6 +129,15 @@ struct MemoryPlan {
   std::vector<size_t> offsets;  // f32 elements
   size_t elements;
 };
-MemoryPlan plan_memory(const Program& program, int max_tokens, int max_wanted, int max_tiles);
+struct Items {
+  int token = 0, wanted = 0, tile = 0, stream = 0;
+  int of(Per per) const {
+    return per == Per::kToken    ? token
+           : per == Per::kWanted ? wanted
+           : per == Per::kTile   ? tile
+                                 : stream;
+  }
+};
+MemoryPlan plan_memory(const Program& program, const Items& most);
 
 }  // namespace tessera

@@ -36,6 +36,9 @@ export interface EngineSpec {
   /** `encode` and `step` of model's RankProgram, as they are; checked in native code. */
   encode: object;
   step: object;
+  /** Of cross-attention; absent in models without. Its weights are the step's. */
+  stream?: object;
+  crossCache?: { layers: number; kvHeads: number; headDim: number };
   tensors: Record<string, TensorSource>;
   rank: number;
   size: number;
@@ -60,6 +63,9 @@ export interface PlacementSpec {
   maxStepsInFlight: number;
   selectableIds: number;
   collectiveDeadlineMs: number;
+  /** Rows of images' streams one step may open, and blocks of the cross cache; absent without cross-attention. */
+  maxStreamRows?: number;
+  crossBlockCount?: number;
   /** How long a wait for a peer polls before it sleeps; absent: not at all. */
   spinUs?: number;
 }
@@ -112,7 +118,19 @@ export interface StepPlanSpec {
   closedSequenceIds: bigint[];
   releasedEmbeddingIds: bigint[];
   slices: SliceSpec[];
+  /** Images' streams whose keys and values are computed before the slices. */
+  openedStreams?: StreamOpenSpec[];
+  closedStreamIds?: bigint[];
   capture?: string[];
+}
+
+export interface StreamOpenSpec {
+  streamId: bigint;
+  /** −1 where an image row is. */
+  tokenIds: number[];
+  imageRows: SliceSpec["imageRows"];
+  /** Of the cross cache. */
+  blockIds: number[];
 }
 
 export interface SliceSpec {
@@ -129,6 +147,12 @@ export interface SliceSpec {
     encoderRank: number;
   }[];
   wanted: WantedRowSpec[];
+  /** Rows and the ranges of streams that they see, rising; others see nothing. */
+  seen?: {
+    row: number;
+    count: number;
+    ranges: { streamId: bigint; first: number; end: number }[];
+  }[];
 }
 
 export interface WantedRowSpec {

@@ -105,7 +105,7 @@ TEST("memory plan: buffers that live at once do not meet, and the whole is less 
       segment.ops.push_back(op);
     }
     program.segments = {segment};
-    const MemoryPlan plan = plan_memory(program, 7, 3, 0);
+    const MemoryPlan plan = plan_memory(program, {.token = 7, .wanted = 3});
     const auto end = [&](int i) {
       return plan.offsets[i] + static_cast<size_t>(program.buffers[i].per == Per::kToken ? 7 : 3) *
                                    program.buffers[i].width;

@@ -1,6 +1,7 @@
 /** The Qwen2 decoder of the NVLM family, cut over the ranks of a group. */
 import type { ModelConfig } from "../config.js";
 import { Graph, whole } from "../graph.js";
+import { columnsOf, rowsOf, scaled, type Cut } from "./pieces.js";
 import {
   headStarts,
   laneCount,
@@ -9,44 +10,39 @@ import {
   rankLaneStarts,
   rankRange,
 } from "../lanes.js";
-import type { BufferId, Program, TensorPiece, VocabularyLane } from "../program.js";
-
-export interface Cut {
-  rank: number;
-  size: number;
-}
+import type { BufferId, Program, VocabularyLane, WeightId, WeightSpec } from "../program.js";
+import { addCrossAttention, streamProgram } from "./cross.js";
 
 const PREFIX = "language_model";
 
-/** Rows [start, start + count) of a tensor with `cols` columns. */
-function rowsOf(
-  tensor: string,
-  range: { start: number; count: number },
-  cols: number,
-): TensorPiece {
-  return { tensor, rowStart: range.start, rowCount: range.count, colStart: 0, colCount: cols };
+export interface DecoderPrograms {
+  /** Token ids → logits of the wanted rows. */
+  step: Program;
+  /** Rows of images' streams → keys and values for cross-attention; empty when there is none. */
+  stream: Program;
 }
 
-/** Columns of a tensor with `rows` rows. */
-function columnsOf(
-  tensor: string,
-  range: { start: number; count: number },
-  rows: number,
-): TensorPiece {
-  return { tensor, rowStart: 0, rowCount: rows, colStart: range.start, colCount: range.count };
-}
-
-function scaled(range: { start: number; count: number }, by: number) {
-  return { start: range.start * by, count: range.count * by };
-}
-
-/** The step program: token ids → logits of the wanted rows. */
-export function decoderProgram(config: ModelConfig, cut: Cut): Program {
-  return new DecoderBuilder(config, cut).build();
+/** `tags`: rows of a stream may be token embeddings, not of images only. */
+export function decoderPrograms(
+  config: ModelConfig,
+  cut: Cut,
+  options: { tags: boolean },
+): DecoderPrograms {
+  const weights: WeightSpec[] = [];
+  const decoder = new DecoderBuilder(config, cut, weights);
+  const step = decoder.build();
+  const { cross } = config;
+  if (cross === undefined) return { step, stream: { buffers: [], weights: [], segments: [] } };
+  const table = { weight: decoder.table, firstId: decoder.firstId };
+  const stream = streamProgram({ config, cross, cut, weights, table, tags: options.tags });
+  return { step, stream };
 }
 
 class DecoderBuilder {
-  private readonly graph = new Graph();
+  private readonly graph: Graph;
+  /** Of embed_tokens. */
+  table: WeightId = 0;
+  firstId = 0;
   private readonly d: ModelConfig["decoder"];
   private readonly lanes: number;
   private readonly h: BufferId;
@@ -54,9 +50,11 @@ class DecoderBuilder {
   private readonly y: BufferId;
 
   constructor(
-    config: ModelConfig,
+    private readonly config: ModelConfig,
     private readonly cut: Cut,
+    weights: WeightSpec[],
   ) {
+    this.graph = new Graph(weights);
     this.d = config.decoder;
     this.lanes = laneCount(this.d.kvHeads);
     this.h = this.graph.buffer("h", "token", this.d.hiddenSize);
@@ -68,6 +66,7 @@ class DecoderBuilder {
     this.embed();
     for (let layer = 0; layer < this.d.layers; layer++) {
       this.attention(layer);
+      this.crossAttention(layer);
       this.feedForward(layer);
     }
     this.head();
@@ -85,6 +84,8 @@ class DecoderBuilder {
       width: this.d.hiddenSize,
       pieces: [rowsOf(name, range, this.d.hiddenSize)],
     });
+    this.table = table;
+    this.firstId = range.start;
     g.op({ op: "embed_tokens", out: this.h, table, firstId: range.start });
     g.allReduceAdd(this.h);
     g.op({ op: "splice_images", h: this.h, label: "inputs_embeds" });
@@ -123,6 +124,22 @@ class DecoderBuilder {
     const starts = headStarts(this.d.heads, this.lanes).map((head) => head * headDim);
     this.rowParallel(out, `${name}.self_attn.o_proj.weight`, starts);
     g.op({ op: "residual", h: this.h, y: this.y });
+  }
+
+  /** In layers that have one: h ← h + tanh(gate) · CrossAttn(norm(h), streams). */
+  private crossAttention(layer: number): void {
+    const { cross } = this.config;
+    const index = cross?.layers.indexOf(layer) ?? -1;
+    if (cross === undefined || index < 0) return;
+    const { graph: g, d } = this;
+    addCrossAttention(g, {
+      cross,
+      cut: this.cut,
+      index,
+      name: `${PREFIX}.model.layers.${layer}.cross_attn`,
+      hiddenSize: d.hiddenSize,
+      buffers: { h: this.h, x: this.x, y: this.y },
+    });
   }
 
   private feedForward(layer: number): void {

@@ -5,7 +5,7 @@ import { fileURLToPath } from "node:url";
 import { parseConfig } from "../config.js";
 import type { Op, Program, TensorPiece } from "../program.js";
 import { tensorShapes } from "../tensors.js";
-import { rankProgram } from "./nvlm-d.js";
+import { rankProgram } from "./index.js";
 
 const SIZES = [1, 2, 4, 8];
 const MODELS = ["test/fixtures/nvlm-d-72b", "models/nvlm-d-tiny", "test/goldens/checkpoint"];

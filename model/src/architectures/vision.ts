@@ -153,47 +153,40 @@ class VisionBuilder {
   private projector(h: BufferId): void {
     const g = this.graph;
     const width = 4 * this.v.hiddenSize;
-    const inner = this.config.decoder.intermediateSize;
-    const d = this.config.decoder.hiddenSize;
     const rows = this.config.tile.rows;
     const shuffled = g.buffer("shuffled", "tile", width, rows);
     const normed = g.buffer("projector.norm", "tile", width, rows);
-    const wide = g.buffer("projector.inner", "tile", inner, rows);
-    const out = g.buffer("embeddings", "tile", d, rows);
     const weight = g.vector("mlp1.0", [whole("mlp1.0.weight", width)]);
     const bias = g.vector("mlp1.0.bias", [whole("mlp1.0.bias", width)]);
-    const first = g.linear("mlp1.1", [whole("mlp1.1.weight", inner, width)]);
-    const second = g.linear("mlp1.3", [whole("mlp1.3.weight", d, inner)], {
-      laneStarts: laneStarts(inner, VISION_LANES),
-    });
-    const order = this.config.pixelShuffle;
-    g.op({
-      op: "pixel_shuffle",
-      x: h,
-      out: shuffled,
-      grid: this.grid,
-      order,
-      label: "vit.pixel_shuffled",
-    });
-    g.op({
-      op: "layer_norm",
-      x: shuffled,
-      out: normed,
-      weight,
-      bias,
-      eps: PROJECTOR_EPS,
-      label: "projector.norm",
-    });
-    g.op({ op: "linear", x: normed, out: wide, weight: first, epilogue: "gelu", partial: false });
-    g.op({
-      op: "linear",
-      x: wide,
-      out,
-      weight: second,
-      epilogue: "none",
-      partial: false,
-      label: "projector.output",
-    });
+    const { pixelShuffle: order } = this.config;
+    const { grid } = this;
+    const [eps, out] = [PROJECTOR_EPS, shuffled];
+    g.op({ op: "pixel_shuffle", x: h, out, grid, order, label: "vit.pixel_shuffled" });
+    const label = "projector.norm";
+    g.op({ op: "layer_norm", x: shuffled, out: normed, weight, bias, eps, label });
+    if (this.config.projector === "mlp") this.mlp(normed);
+    else this.project(normed, "mlp1.1.weight", width);
+  }
+
+  /** Linear, GELU, linear. */
+  private mlp(x: BufferId): void {
+    const g = this.graph;
+    const inner = this.config.decoder.intermediateSize;
+    const out = g.buffer("projector.inner", "tile", inner, this.config.tile.rows);
+    const weight = g.linear("mlp1.1", [whole("mlp1.1.weight", inner, 4 * this.v.hiddenSize)]);
+    g.op({ op: "linear", x, out, weight, epilogue: "gelu", partial: false });
+    this.project(out, "mlp1.3.weight", inner);
+  }
+
+  /** The last linear, to the decoder's width. */
+  private project(x: BufferId, tensor: string, inner: number): void {
+    const g = this.graph;
+    const d = this.config.decoder.hiddenSize;
+    const out = g.buffer("embeddings", "tile", d, this.config.tile.rows);
+    const starts = laneStarts(inner, VISION_LANES);
+    const weight = g.linear(tensor, [whole(tensor, d, inner)], { laneStarts: starts });
+    const label = "projector.output";
+    g.op({ op: "linear", x, out, weight, epilogue: "none", partial: false, label });
     g.op({ op: "store_embeddings", x: out });
   }
 }

@@ -43,40 +43,56 @@ struct Chunk {
   std::vector<float> out;
 };
 
-// Positions [first, first + count): max, Σexp and Σexp·v of one query.
+// Positions [first, end) of the chunk that begins at `start`: max, Σexp and Σexp·v of one query.
 template <typename Key, typename Value>
-Chunk attend_chunk(const float* q, int head_dim, float scale, int first, int count, Key key,
-                   Value value) {
-  std::vector<float> scores(count);
-  for (int i = 0; i < count; ++i) {
+Chunk attend_chunk(const float* q, int head_dim, float scale, int start, int first, int end,
+                   Key key, Value value) {
+  Chunk chunk{kNoLogit, 0.0f, std::vector<float>(head_dim, 0.0f)};
+  std::vector<float> scores(end);
+  for (int i = first; i < end; ++i) {
     float dot = 0.0f;
-    for (int d = 0; d < head_dim; ++d) dot = std::fma(q[d], key(first + i, d), dot);
+    for (int d = 0; d < head_dim; ++d) dot = std::fma(q[d], key(start + i, d), dot);
     scores[i] = dot * scale;
+    chunk.max = std::max(chunk.max, scores[i]);
   }
-  Chunk chunk{*std::max_element(scores.begin(), scores.end()), 0.0f,
-              std::vector<float>(head_dim, 0.0f)};
-  for (float& score : scores) score = exp(score - chunk.max);
-  chunk.sum = sum16(count, [&](int i, float sum) { return sum + scores[i]; });
+  for (int i = first; i < end; ++i) scores[i] = exp(scores[i] - chunk.max);
+  chunk.sum = sum16(end, [&](int i, float sum) { return i < first ? sum : sum + scores[i]; });
   for (int d = 0; d < head_dim; ++d)
-    for (int i = 0; i < count; ++i)
-      chunk.out[d] = std::fma(scores[i], value(first + i, d), chunk.out[d]);
+    for (int i = first; i < end; ++i)
+      chunk.out[d] = std::fma(scores[i], value(start + i, d), chunk.out[d]);
   return chunk;
+}
+
+Chunk merged(const Chunk& run, const Chunk& next) {
+  const float top = std::max(run.max, next.max);
+  const float a = exp(run.max - top), b = exp(next.max - top);
+  Chunk out{top, std::fma(run.sum, a, next.sum * b), run.out};
+  for (size_t d = 0; d < out.out.size(); ++d) out.out[d] = std::fma(run.out[d], a, next.out[d] * b);
+  return out;
+}
+
+// Chunks of positions [first, end), in rising order behind those that are there.
+template <typename Key, typename Value>
+void add_chunks(std::vector<Chunk>& chunks, const float* q, int head_dim, float scale, int first,
+                int end, Key key, Value value) {
+  for (int start = first / kAttentionChunk * kAttentionChunk; start < end; start += kAttentionChunk)
+    chunks.push_back(attend_chunk(q, head_dim, scale, start, std::max(0, first - start),
+                                  std::min(kAttentionChunk, end - start), key, value));
+}
+
+void write_merged(float* out, const std::vector<Chunk>& chunks, int head_dim) {
+  if (chunks.empty()) return void(std::fill_n(out, head_dim, 0.0f));
+  Chunk run = chunks[0];
+  for (size_t i = 1; i < chunks.size(); ++i) run = merged(run, chunks[i]);
+  for (int d = 0; d < head_dim; ++d) out[d] = run.out[d] / run.sum;
 }
 
 template <typename Key, typename Value>
 void attend(float* out, const float* q, int head_dim, float scale, int count, Key key,
             Value value) {
-  Chunk run = attend_chunk(q, head_dim, scale, 0, std::min(count, kAttentionChunk), key, value);
-  for (int first = kAttentionChunk; first < count; first += kAttentionChunk) {
-    const int size = std::min(kAttentionChunk, count - first);
-    const Chunk next = attend_chunk(q, head_dim, scale, first, size, key, value);
-    const float top = std::max(run.max, next.max);
-    const float a = exp(run.max - top), b = exp(next.max - top);
-    run.max = top;
-    run.sum = std::fma(run.sum, a, next.sum * b);
-    for (int d = 0; d < head_dim; ++d) run.out[d] = std::fma(run.out[d], a, next.out[d] * b);
-  }
-  for (int d = 0; d < head_dim; ++d) out[d] = run.out[d] / run.sum;
+  std::vector<Chunk> chunks;
+  add_chunks(chunks, q, head_dim, scale, 0, count, key, value);
+  write_merged(out, chunks, head_dim);
 }
 
 }  // namespace
@@ -110,6 +126,26 @@ void attention(const Context&, const AttentionArgs& args) {
       attend(args.out + r * args.out_stride + h * args.head_dim,
              args.q + r * args.q_stride + h * args.head_dim, args.head_dim, args.scale,
              args.row[r].position + 1, key, value);
+    }
+}
+
+void cross_attention(const Context&, const CrossAttentionArgs& args) {
+  const Cache cache{args.cache};
+  for (int r = 0; r < args.rows; ++r)
+    for (int h = 0; h < args.heads; ++h) {
+      const int kv = h / (args.heads / args.cache.kv_heads);
+      const float* q = args.q + r * args.q_stride + h * args.head_dim;
+      std::vector<Chunk> chunks;
+      for (const CrossRange& range : args.ranges[r]) {
+        const auto block = [&](int p) { return range.block_table[p / kBlockTokens]; };
+        add_chunks(
+            chunks, q, args.head_dim, args.scale, range.first, range.end,
+            [&](int p, int d) { return cache.get(cache.key(block(p), kv, d, p % kBlockTokens)); },
+            [&](int p, int d) {
+              return cache.get(cache.value(block(p), kv, d, p % kBlockTokens));
+            });
+      }
+      write_merged(args.out + r * args.out_stride + h * args.head_dim, chunks, args.head_dim);
     }
 }
 

@@ -30,6 +30,16 @@ void residual(const Context&, float* h, const float* y, const float* bias, const
     }
 }
 
+void gated_residual(const Context&, const GatedResidualArgs& args) {
+  for (int r = 0; r < args.rows; ++r)
+    for (int i = 0; i < args.dim && !args.ranges[r].empty(); ++i) {
+      float& to = args.h[static_cast<size_t>(r) * args.dim + i];
+      float value = args.y[static_cast<size_t>(r) * args.dim + i];
+      if (args.bias != nullptr) value = value + args.bias[i];
+      to = args.gate == nullptr ? to + value : std::fma(*args.gate, value, to);
+    }
+}
+
 void silu_mul(const Context&, float* out, const float* x, int rows, int width) {
   for (int r = 0; r < rows; ++r)
     for (int i = 0; i < width; ++i) {

@@ -56,4 +56,14 @@ void rms_norm_heads(const Context&, const RmsNormHeadsArgs& args) {
   }
 }
 
+void norm_each_head(const Context&, const NormEachHeadArgs& args) {
+  for (int r = 0; r < args.rows; ++r)
+    for (int h = 0; h < args.heads; ++h) {
+      float* x = args.x + r * args.stride + h * args.head_dim;
+      const float mean = sum_squares(x, args.head_dim, 0.0f) / static_cast<float>(args.head_dim);
+      const float factor = inverse_root(mean + args.eps);
+      for (int d = 0; d < args.head_dim; ++d) x[d] = x[d] * factor * args.weight[d];
+    }
+}
+
 }  // namespace tessera::reference

@@ -35,14 +35,15 @@ void block_scores(float* scores, const float* q, const Element* keys, int head_d
   store(scores + 16, b * splat(scale));
 }
 
-// Turns scores of `count` positions into exp(s − max), zero beyond; returns the max, and Σexp in
-// `sum`.
-float exponentials(float* scores, int count, float* sum) {
-  for (int i = count; i < kAttentionChunk && i % 16 != 0; ++i) scores[i] = kNothing;
+// Turns scores of positions [first, end) of a chunk into exp(s − max), zero beside them; returns
+// the max, and Σexp in `sum`. An added zero changes no sum: they are never −0.
+float exponentials(float* scores, int first, int end, float* sum) {
+  for (int i = first / 16 * 16; i < first; ++i) scores[i] = kNothing;
+  for (int i = end; i < kAttentionChunk && i % 16 != 0; ++i) scores[i] = kNothing;
   float best = kNothing;
-  for (int i = 0; i < count; ++i) best = best > scores[i] ? best : scores[i];
+  for (int i = first; i < end; ++i) best = best > scores[i] ? best : scores[i];
   V16 total = splat(0.0f);
-  for (int i = 0; i < count; i += 16) {
+  for (int i = first / 16 * 16; i < end; i += 16) {
     const V16 e = exp(load(scores + i) - splat(best));
     store(scores + i, e);
     total = total + e;
@@ -51,27 +52,32 @@ float exponentials(float* scores, int count, float* sum) {
   return best;
 }
 
+// Positions [first, end) of a chunk.
+struct Span {
+  int first, end;
+};
+
 template <int kVecs, typename Element>
 void weigh_values(float* out, const float* weights, const Element* const* values, int head_dim,
-                  int first, int count) {
+                  int column, Span span) {
   V16 acc[kVecs];
   for (int v = 0; v < kVecs; ++v) acc[v] = splat(0.0f);
-  for (int p = 0; p < count; ++p) {
-    const Element* row = values[p / kBlockTokens] + p % kBlockTokens * head_dim + first;
+  for (int p = span.first; p < span.end; ++p) {
+    const Element* row = values[p / kBlockTokens] + p % kBlockTokens * head_dim + column;
     const V16 w = splat(weights[p]);
     for (int v = 0; v < kVecs; ++v) acc[v] = fma(w, load(row + v * 16), acc[v]);
   }
-  for (int v = 0; v < kVecs; ++v) store(out + first + v * 16, acc[v]);
+  for (int v = 0; v < kVecs; ++v) store(out + column + v * 16, acc[v]);
 }
 
 template <typename Element>
 void chunk_values(float* out, const float* weights, const Element* const* values, int head_dim,
-                  int count) {
+                  Span span) {
   int d = 0;
-  for (; d + 128 <= head_dim; d += 128) weigh_values<8>(out, weights, values, head_dim, d, count);
-  for (; d + 64 <= head_dim; d += 64) weigh_values<4>(out, weights, values, head_dim, d, count);
-  for (; d + 32 <= head_dim; d += 32) weigh_values<2>(out, weights, values, head_dim, d, count);
-  for (; d < head_dim; d += 16) weigh_values<1>(out, weights, values, head_dim, d, count);
+  for (; d + 128 <= head_dim; d += 128) weigh_values<8>(out, weights, values, head_dim, d, span);
+  for (; d + 64 <= head_dim; d += 64) weigh_values<4>(out, weights, values, head_dim, d, span);
+  for (; d + 32 <= head_dim; d += 32) weigh_values<2>(out, weights, values, head_dim, d, span);
+  for (; d < head_dim; d += 16) weigh_values<1>(out, weights, values, head_dim, d, span);
 }
 
 float exp_one(float x) {
@@ -90,34 +96,82 @@ void merge(Running& run, float max, float sum, const float* out, int head_dim) {
     store(run.out + d, fma(load(run.out + d), splat(a), load(out + d) * splat(b)));
 }
 
-// One query against positions 0 … count − 1. block(i): keys of block i; values follow head_dim · 32
-// later.
+// One query against positions [first, end); its chunks are merged into `run`, which is empty when
+// `fresh`. block(i): keys of block i; values follow head_dim · 32 later.
 template <typename Element, typename BlockAt>
-void attend(float* out, const float* q, int head_dim, float scale, int count, BlockAt block) {
-  Running run;
+void attend_range(Running& run, bool fresh, const float* q, int head_dim, float scale, Span range,
+                  BlockAt block) {
   alignas(64) float scores[kAttentionChunk];
   alignas(64) float chunk_out[kMaxHeadDim];
   const Element* values[kChunkBlocks];
-  for (int start = 0; start < count; start += kAttentionChunk) {
-    const int size = std::min(kAttentionChunk, count - start);
-    const int blocks = (size + kBlockTokens - 1) / kBlockTokens;
-    for (int b = 0; b < blocks; ++b) {
+  const int begin = range.first / kAttentionChunk * kAttentionChunk;
+  for (int start = begin; start < range.end; start += kAttentionChunk) {
+    const Span span{std::max(0, range.first - start), std::min(kAttentionChunk, range.end - start)};
+    for (int b = span.first / kBlockTokens; b * kBlockTokens < span.end; ++b) {
       const Element* keys = block(start / kBlockTokens + b);
       values[b] = keys + head_dim * kBlockTokens;
       block_scores(scores + b * kBlockTokens, q, keys, head_dim, scale);
     }
     float sum;
-    const float max = exponentials(scores, size, &sum);
-    float* target = start == 0 ? run.out : chunk_out;
-    chunk_values(target, scores, values, head_dim, size);
-    if (start == 0) {
+    const float max = exponentials(scores, span.first, span.end, &sum);
+    float* target = fresh ? run.out : chunk_out;
+    chunk_values(target, scores, values, head_dim, span);
+    if (fresh) {
       run.max = max;
       run.sum = sum;
     } else {
       merge(run, max, sum, chunk_out, head_dim);
     }
+    fresh = false;
   }
+}
+
+void divide(float* out, const Running& run, int head_dim) {
   for (int d = 0; d < head_dim; d += 16) store(out + d, load(run.out + d) / splat(run.sum));
+}
+
+// One query against positions 0 … count − 1.
+template <typename Element, typename BlockAt>
+void attend(float* out, const float* q, int head_dim, float scale, int count, BlockAt block) {
+  Running run;
+  attend_range<Element>(run, true, q, head_dim, scale, {0, count}, block);
+  divide(out, run, head_dim);
+}
+
+// One query against the ranges of a row.
+template <typename Element>
+void attend_images(float* out, const float* q, const CrossAttentionArgs& args, int kv,
+                   std::span<const CrossRange> ranges) {
+  const size_t head_size = static_cast<size_t>(2) * args.head_dim * kBlockTokens;
+  const Element* data = static_cast<const Element*>(args.cache.data);
+  if (ranges.empty()) {
+    std::fill_n(out, args.head_dim, 0.0f);
+    return;
+  }
+  Running run;
+  bool fresh = true;
+  for (const CrossRange& range : ranges) {
+    const auto block = [&](int index) {
+      const size_t id = static_cast<size_t>(range.block_table[index]);
+      return data + (id * args.cache.kv_heads + kv) * head_size;
+    };
+    attend_range<Element>(run, fresh, q, args.head_dim, args.scale, {range.first, range.end},
+                          block);
+    fresh = false;
+  }
+  divide(out, run, args.head_dim);
+}
+
+template <typename Element>
+void cross_typed(const Context& context, const CrossAttentionArgs& args) {
+  const int group = args.heads / args.cache.kv_heads;
+  context.pool->parallel_for(args.rows * args.cache.kv_heads, [&](int task) {
+    const int r = task / args.cache.kv_heads, kv = task % args.cache.kv_heads;
+    for (int h = kv * group; h < (kv + 1) * group; ++h)
+      attend_images<Element>(args.out + r * args.out_stride + h * args.head_dim,
+                             args.q + r * args.q_stride + h * args.head_dim, args, kv,
+                             args.ranges[r]);
+  });
 }
 
 template <typename Element>
@@ -193,6 +247,11 @@ void write_cache(const Context& context, const WriteCacheArgs& args) {
 void attention(const Context& context, const AttentionArgs& args) {
   if (args.cache.type == CacheType::kF32) return attention_typed<float>(context, args);
   attention_typed<uint16_t>(context, args);
+}
+
+void cross_attention(const Context& context, const CrossAttentionArgs& args) {
+  if (args.cache.type == CacheType::kF32) return cross_typed<float>(context, args);
+  cross_typed<uint16_t>(context, args);
 }
 
 void vision_attention(const Context& context, const VisionAttentionArgs& args) {

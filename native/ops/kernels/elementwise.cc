@@ -61,6 +61,19 @@ void residual(const Context& context, float* h, const float* y, const float* bia
   });
 }
 
+void gated_residual(const Context& context, const GatedResidualArgs& args) {
+  context.pool->parallel_for(args.rows, [&](int r) {
+    if (args.ranges[r].empty()) return;
+    const size_t row = static_cast<size_t>(r) * args.dim;
+    by_sixteen(args.h + row, args.dim, [&](auto at) {
+      V16 value = at(args.y + row);
+      if (args.bias != nullptr) value = value + at(args.bias);
+      if (args.gate != nullptr) return fma(splat(*args.gate), value, at(args.h + row));
+      return at(args.h + row) + value;
+    });
+  });
+}
+
 void silu_mul(const Context& context, float* out, const float* x, int rows, int width) {
   context.pool->parallel_for(rows, [&](int r) {
     const float* gate = x + static_cast<size_t>(r) * 2 * width;

@@ -16,6 +16,9 @@
   void write_cache(const Context& context, const WriteCacheArgs& args);                           \
   void attention(const Context& context, const AttentionArgs& args);                              \
   void vision_attention(const Context& context, const VisionAttentionArgs& args);                 \
+  void cross_attention(const Context& context, const CrossAttentionArgs& args);                   \
+  void norm_each_head(const Context& context, const NormEachHeadArgs& args);                      \
+  void gated_residual(const Context& context, const GatedResidualArgs& args);                     \
   void residual(const Context& context, float* h, const float* y, const float* bias,              \
                 const float* scale, int rows, int dim);                                           \
   void silu_mul(const Context& context, float* out, const float* x, int rows, int width);         \

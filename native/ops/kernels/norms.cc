@@ -85,4 +85,15 @@ void rms_norm_heads(const Context& context, const RmsNormHeadsArgs& args) {
   });
 }
 
+void norm_each_head(const Context& context, const NormEachHeadArgs& args) {
+  const int dim = args.head_dim;
+  context.pool->parallel_for(args.rows, [&](int r) {
+    for (int h = 0; h < args.heads; ++h) {
+      float* x = args.x + r * args.stride + h * dim;
+      const float mean = sum_squares(x, dim, 0.0f) / static_cast<float>(dim);
+      scale_row(x, x, args.weight, dim, inverse_root(mean + args.eps));
+    }
+  });
+}
+
 }  // namespace tessera::TESSERA_NS

@@ -37,6 +37,8 @@ export function roundTripProgram(bytes: number, rank: number): RankProgram {
     rank,
     size: 2,
     encode: EMPTY,
+    stream: EMPTY,
+    crossCache: { layers: 0, kvHeads: 0, headDim: 0 },
     step: {
       buffers: [{ name: "payload", per: "token", rows: 1, width }],
       weights: [{ kind: "table", name: "zeros", rows: 1, width, pieces: [piece] }],
