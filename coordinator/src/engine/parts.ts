@@ -1,6 +1,7 @@
 /** What a coordinator is put together from: settings of the group, limits of requests, the loop. */
 import { randomBytes } from "node:crypto";
 import { planHash, planPlacement, type ModelFolder, type PlacementPlan } from "@tessera/model";
+import { ServeError } from "@tessera/proto";
 import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { GroupSettings } from "../cluster/group.js";
 import { REQUEST_LIMITS, type PrepareContext, type Tokenizer } from "../request/index.js";
@@ -10,8 +11,17 @@ import { tensorParallelSize, type CoordinatorOptions } from "./options.js";
 export const BUILD = "tessera 0.1.0";
 export const JOIN_DEADLINE_MS = 10 * 60_000;
 
-/** @throws ModelError when the options do not fit the model. */
+/** The variants whose requests this version takes; the engine runs the others too. */
+const SERVED = ["NVLM_D"];
+
+/** @throws ServeError NOT_BUILT for a variant that is not served; ModelError when the options do not fit the model. */
 export function planOf(model: ModelFolder, options: CoordinatorOptions): PlacementPlan {
+  const { modelType } = model.config;
+  if (!SERVED.includes(modelType))
+    throw new ServeError(
+      "NOT_BUILT",
+      `${model.dir}: model_type ${modelType} is not served by this version; served: ${SERVED.join(", ")}`,
+    );
   return planPlacement(model.config, {
     size: tensorParallelSize(options),
     kvType: options.kvType,

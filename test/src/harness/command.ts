@@ -15,13 +15,19 @@ export function tessera(
     input = "",
     deadlineMs = 60_000,
     cwd = root(""),
+    environment = {},
   }: {
     input?: string | Uint8Array;
     deadlineMs?: number;
     cwd?: string;
+    /** Beside this process's own. */
+    environment?: Record<string, string>;
   } = {},
 ): Promise<CommandResult> {
-  const child = spawn(process.execPath, [root("cli/bin/tessera.js"), ...args], { cwd });
+  const child = spawn(process.execPath, [root("cli/bin/tessera.js"), ...args], {
+    cwd,
+    env: { ...process.env, ...environment },
+  });
   const out = { stdout: "", stderr: "" };
   for (const name of ["stdout", "stderr"] as const)
     child[name].setEncoding("utf8").on("data", (text: string) => (out[name] += text));
