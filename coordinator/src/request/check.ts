@@ -120,9 +120,14 @@ function refuseUnbuilt(request: GenerateRequest): void {
     ["tool_choice", request.toolChoice !== undefined],
     ["resume", request.resume === true],
     ["prompt_logprobs", request.promptLogprobs === true],
-    ["messages.role", request.messages.some((message) => message.role === Role.TOOL)],
-    ["messages.tool_call_id", request.messages.some((message) => message.toolCallId !== undefined)],
-    ["messages.tool_calls", request.messages.some((message) => message.toolCalls.length > 0)],
+    ...request.messages.flatMap(
+      (message, index) =>
+        [
+          [`messages[${index}].role`, message.role === Role.TOOL],
+          [`messages[${index}].tool_call_id`, message.toolCallId !== undefined],
+          [`messages[${index}].tool_calls`, message.toolCalls.length > 0],
+        ] as const,
+    ),
   ] as const;
   for (const [field, set] of unbuilt)
     if (set) throw ServeError.field(field, "is not served by this version", "NOT_BUILT");

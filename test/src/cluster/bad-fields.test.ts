@@ -215,19 +215,19 @@ const unbuilt: BadRow[] = [
   [
     "a tool's message",
     { messages: [{ role: Role.TOOL, parts: [say("1")] }] },
-    "messages.role",
+    "messages[0].role",
     /is not served/,
   ],
   [
     "a tool call id",
     { messages: [{ role: Role.USER, parts: [say("1")], toolCallId: "c" }] },
-    "messages.tool_call_id",
+    "messages[0].tool_call_id",
     /is not served/,
   ],
   [
     "tool calls",
     { messages: [{ role: Role.ASSISTANT, toolCalls: [{ id: "c", name: "f", arguments: "{}" }] }] },
-    "messages.tool_calls",
+    "messages[0].tool_calls",
     /is not served/,
   ],
 ];

@@ -201,5 +201,11 @@ test("the SDK refuses to send a message above the limit", async () => {
 
 test("after Drain new requests are refused", async () => {
   await client.drain();
-  await assert.rejects(client.generateOnce(good), /draining/);
+  await assert.rejects(client.generateOnce(good), (error: unknown) => {
+    assert.ok(error instanceof TesseraError);
+    assert.equal(error.code, "DRAINING");
+    assert.equal(error.grpcStatus, status.UNAVAILABLE);
+    assert.match(error.message, /draining/);
+    return true;
+  });
 });

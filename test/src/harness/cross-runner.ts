@@ -1,0 +1,258 @@
+/**
+ * Golden requests of small NVLM-X and NVLM-H models through engines in one process. What is in a stream and who sees
+ * what is the golden's.
+ */
+import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
+import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine";
+import { closeGroup, GREEDY, openGroup } from "./engines.js";
+import { root } from "./paths.js";
+
+export interface CrossGolden {
+  name: string;
+  images: string[];
+  prompt_ids: number[];
+  image_positions?: number[];
+  /** Image, tile of it, ids of the tag before its rows. */
+  stream: [number, number, number[]][];
+  /** Tokens [start, end) see rows [from, to) of all streams one after another. */
+  sees: [number, number, number, number][];
+  greedy_ids: number[];
+  logprobs: number[];
+}
+
+export interface CrossAnswer {
+  ids: number[];
+  logprobs: number[];
+}
+
+const ROWS = 16;
+const BLOCK = 32;
+
+export async function readCrossGoldens(path: string): Promise<CrossGolden[]> {
+  const text = await readFile(root(`test/goldens/${path}`), "utf8");
+  return (JSON.parse(text) as { requests: CrossGolden[] }).requests;
+}
+
+async function tilesOf(golden: CrossGolden): Promise<Uint8Array[][]> {
+  return Promise.all(
+    golden.images.map(async (name) => {
+      const data = await readFile(root(`models/documents/${name}`));
+      const image = await decodeImage(data, { field: name, limits: IMAGE_LIMITS });
+      const options = { tileSize: 112, maxTiles: 6, useThumbnail: true };
+      return (await tileImage(image, options)).tiles.map((tile) => tile.pixels);
+    }),
+  );
+}
+
+/** Each request alone: blocks from 0, ids that rise over all requests. */
+export class CrossRunner {
+  private step = 1n;
+  private id = 1n;
+  constructor(private readonly engines: Engine[]) {}
+
+  async greedy(golden: CrossGolden, chunk: number): Promise<CrossAnswer> {
+    const perImage = await tilesOf(golden);
+    const first = await this.encode(perImage.flat());
+    const offsets = perImage.map((_, i) => perImage.slice(0, i).flat().length);
+    const embedding = (image: number, tile: number) => first + BigInt((offsets[image] ?? 0) + tile);
+    const streams = this.streamsOf(golden, embedding);
+    const at = { golden, streams, embedding, lastTile: perImage.map((tiles) => tiles.length - 1) };
+    const sequenceId = this.id++;
+    const tokens = [...golden.prompt_ids];
+    const logprobs: number[] = [];
+    for (let computed = 0; logprobs.length < golden.greedy_ids.length;) {
+      const count = Math.min(chunk, tokens.length - computed);
+      const lanes = await this.run({ ...at, sequenceId, tokens, start: computed, count });
+      computed += count;
+      if (computed < tokens.length) continue;
+      const { tokenId, logprob } = chosen(lanes);
+      tokens.push(tokenId);
+      logprobs.push(logprob);
+    }
+    await this.close(sequenceId, streams);
+    return { ids: tokens.slice(golden.prompt_ids.length), logprobs };
+  }
+
+  /** In batches of the placement's 8 tiles a rank. → id of the first tile. */
+  private async encode(tiles: Uint8Array[]): Promise<bigint> {
+    const size = this.engines.length;
+    const first = this.id;
+    this.id += BigInt(tiles.length) + 1n;
+    for (let start = 0; start < tiles.length; start += 8 * size) {
+      const batch = tiles.slice(start, start + 8 * size).map((pixels, i) => ({
+        embeddingId: first + BigInt(start + i),
+        rank: this.rankOf(first + BigInt(start + i)),
+        pixels,
+      }));
+      await Promise.all(
+        this.engines.map((engine, rank) =>
+          engine.encode({
+            epoch: 1n,
+            encodeId: first + BigInt(start),
+            tiles: batch.filter((tile) => tile.rank === rank),
+          }),
+        ),
+      );
+    }
+    return first;
+  }
+  private rankOf(embeddingId: bigint): number {
+    return Number(embeddingId % BigInt(this.engines.length));
+  }
+
+  /** One stream an image: of its pieces, tags first. */
+  private streamsOf(
+    golden: CrossGolden,
+    embedding: (image: number, tile: number) => bigint,
+  ): StreamOpenSpec[] {
+    let block = 0;
+    return golden.images.flatMap((_, image) => {
+      const pieces = golden.stream.filter(([of]) => of === image);
+      if (pieces.length === 0) return [];
+      const tokenIds: number[] = [];
+      const imageRows = pieces.map(([, tile, tag]) => {
+        tokenIds.push(...tag);
+        const embeddingId = embedding(image, tile);
+        const place = { row: tokenIds.length, embeddingId, firstRow: 0, count: ROWS };
+        tokenIds.push(...Array<number>(ROWS).fill(-1));
+        return { ...place, encoderRank: this.rankOf(embeddingId) };
+      });
+      const blocks = Math.ceil(tokenIds.length / BLOCK);
+      const blockIds = Array.from({ length: blocks }, () => block++);
+      return [{ streamId: this.id++, tokenIds, imageRows, blockIds }];
+    });
+  }
+
+  private async run(at: {
+    golden: CrossGolden;
+    streams: StreamOpenSpec[];
+    embedding: (image: number, tile: number) => bigint;
+    lastTile: number[];
+    sequenceId: bigint;
+    tokens: number[];
+    start: number;
+    count: number;
+  }): Promise<LaneResult[]> {
+    const { golden, streams, sequenceId, tokens, start, count } = at;
+    const end = start + count;
+    const imageRows = (golden.image_positions ?? []).flatMap((position, i) => {
+      if (position < start || position >= end) return [];
+      const image = Math.floor(i / ROWS);
+      const embeddingId = at.embedding(image, at.lastTile[image] ?? 0);
+      const place = { row: position - start, embeddingId, firstRow: i % ROWS, count: 1 };
+      return [{ ...place, encoderRank: this.rankOf(embeddingId) }];
+    });
+    const wanted = { row: count - 1, candidates: 0, topLogprobs: 0, logprob: true };
+    const blockIds = Array.from({ length: Math.ceil(end / BLOCK) }, (_, i) => i);
+    const promptLength = golden.prompt_ids.length;
+    const rows = await this.send({
+      opened: start === 0 ? [{ sequenceId, promptLength, tokenIds: [], sampling: GREEDY }] : [],
+      openedStreams: start === 0 ? streams : [],
+      slices: [
+        {
+          sequenceId,
+          startPosition: start,
+          tokenIds: tokens.slice(start, end),
+          firstBlock: 0,
+          blockIds,
+          imageRows,
+          wanted: [{ ...wanted, scoredTokenIds: [], masked: false, mask: [] }],
+          seen: seenRows(golden, streams, start, end),
+        },
+      ],
+    });
+    return rows;
+  }
+
+  private close(sequenceId: bigint, streams: StreamOpenSpec[]): Promise<LaneResult[]> {
+    const closedStreamIds = streams.map(({ streamId }) => streamId);
+    return this.send({ closedSequenceIds: [sequenceId], closedStreamIds });
+  }
+
+  private async send(part: Partial<Parameters<Engine["step"]>[0]>): Promise<LaneResult[]> {
+    const stepId = this.step++;
+    const plan = {
+      epoch: 1n,
+      stepId,
+      releasedStep: stepId - 1n,
+      deadlineMs: 20_000,
+      opened: [],
+      closedSequenceIds: [],
+      releasedEmbeddingIds: [],
+      slices: [],
+      ...part,
+    };
+    const outcomes = await Promise.all(this.engines.map((engine) => engine.step(plan)));
+    return outcomes
+      .flatMap(({ rows }) => rows.flatMap((row) => row.lanes))
+      .sort((a, b) => a.lane - b.lane);
+  }
+}
+
+/** The golden's ranges over all streams, cut at the borders of streams and of the slice; answers see as the last token. */
+function seenRows(golden: CrossGolden, streams: StreamOpenSpec[], start: number, end: number) {
+  const starts = streams.map((_, i) =>
+    streams.slice(0, i).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0),
+  );
+  const last = golden.sees.at(-1);
+  return golden.sees.flatMap((entry) => {
+    const [from, to, low, high] = entry;
+    const first = Math.max(from, start);
+    const stop = Math.min(entry === last ? Infinity : to, end);
+    const ranges = streams.flatMap(({ streamId, tokenIds }, i) => {
+      const offset = starts[i] ?? 0;
+      const range = {
+        first: Math.max(0, low - offset),
+        end: Math.min(tokenIds.length, high - offset),
+      };
+      return range.first < range.end ? [{ streamId, ...range }] : [];
+    });
+    return first < stop && ranges.length > 0
+      ? [{ row: first - start, count: stop - first, ranges }]
+      : [];
+  });
+}
+
+function chosen(lanes: LaneResult[]): { tokenId: number; logprob: number } {
+  const best = lanes
+    .flatMap((lane) => (lane.best === null ? [] : [lane.best]))
+    .reduce((a, b) => (b.scaled > a.scaled ? b : a));
+  const max = Math.max(...lanes.map((lane) => lane.raw?.max ?? -Infinity));
+  const sum = lanes.reduce(
+    (s, { raw }) => s + (raw?.sum ?? 0) * Math.exp((raw?.max ?? 0) - max),
+    0,
+  );
+  return { tokenId: best.tokenId, logprob: Math.fround(best.raw - (max + Math.log(sum))) };
+}
+
+export interface CrossCase {
+  size: number;
+  /** Prompt tokens a step. */
+  chunk: number;
+}
+
+/** Each request's answer; its ids are the golden's, its log-probabilities within 2e-3. */
+export async function answersLike(
+  goldens: CrossGolden[],
+  dir: string,
+  { size, chunk }: CrossCase,
+): Promise<CrossAnswer[]> {
+  const engines = await openGroup(dir, { size, kvType: "f32", selectableIds: 1024 });
+  try {
+    const runner = new CrossRunner(engines);
+    const answers: CrossAnswer[] = [];
+    for (const golden of goldens) answers.push(await runner.greedy(golden, chunk));
+    goldens.forEach((golden, i) => {
+      assert.deepEqual(answers[i]?.ids, golden.greedy_ids, golden.name);
+      golden.logprobs.forEach((logprob, k) => {
+        const got = answers[i]?.logprobs[k] ?? NaN;
+        assert.ok(Math.abs(got - logprob) < 2e-3, `${golden.name} ${k}: ${got} ${logprob}`);
+      });
+    });
+    return answers;
+  } finally {
+    await closeGroup(engines);
+  }
+}

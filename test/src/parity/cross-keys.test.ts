@@ -1,0 +1,22 @@
+/** Every key of `cross_attention_config` by a model that has it otherwise: the oracle's tokens, the same bits at every width. */
+import assert from "node:assert/strict";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+import { answersLike, readCrossGoldens } from "../harness/cross-runner.js";
+import { CROSS_VARIANTS, writeCrossVariant } from "../harness/cross-variants.js";
+
+for (const [name, variant] of Object.entries(CROSS_VARIANTS))
+  test(`cross_attention_config, ${name} (${variant.base}): the oracle's tokens at ${variant.sizes.join(", ")} ranks`, async () => {
+    const goldens = await readCrossGoldens(`cross-variants/${name}.json`);
+    const dir = await mkdtemp(join(tmpdir(), "tessera-cross-"));
+    try {
+      await writeCrossVariant(dir, variant);
+      const reference = await answersLike(goldens, dir, { size: 1, chunk: 1000 });
+      for (const size of variant.sizes)
+        assert.deepEqual(await answersLike(goldens, dir, { size, chunk: 13 }), reference);
+    } finally {
+      await rm(dir, { recursive: true, force: true });
+    }
+  });
