@@ -4,9 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
-import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
 import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine";
-import { closeGroup, GREEDY, openGroup } from "./engines.js";
+import { chosen, closeGroup, goldenTiles, GREEDY, openGroup } from "./engines.js";
 import { root } from "./paths.js";
 
 export interface CrossGolden {
@@ -35,17 +34,6 @@ export async function readCrossGoldens(path: string): Promise<CrossGolden[]> {
   return (JSON.parse(text) as { requests: CrossGolden[] }).requests;
 }
 
-async function tilesOf(golden: CrossGolden): Promise<Uint8Array[][]> {
-  return Promise.all(
-    golden.images.map(async (name) => {
-      const data = await readFile(root(`models/documents/${name}`));
-      const image = await decodeImage(data, { field: name, limits: IMAGE_LIMITS });
-      const options = { tileSize: 112, maxTiles: 6, useThumbnail: true };
-      return (await tileImage(image, options)).tiles.map((tile) => tile.pixels);
-    }),
-  );
-}
-
 /** Each request alone: blocks from 0, ids that rise over all requests. */
 export class CrossRunner {
   private step = 1n;
@@ -53,7 +41,7 @@ export class CrossRunner {
   constructor(private readonly engines: Engine[]) {}
 
   async greedy(golden: CrossGolden, chunk: number): Promise<CrossAnswer> {
-    const perImage = await tilesOf(golden);
+    const perImage = await goldenTiles(golden.images);
     const first = await this.encode(perImage.flat());
     const offsets = perImage.map((_, i) => perImage.slice(0, i).flat().length);
     const embedding = (image: number, tile: number) => first + BigInt((offsets[image] ?? 0) + tile);
@@ -213,18 +201,6 @@ function seenRows(golden: CrossGolden, streams: StreamOpenSpec[], start: number,
       ? [{ row: first - start, count: stop - first, ranges }]
       : [];
   });
-}
-
-function chosen(lanes: LaneResult[]): { tokenId: number; logprob: number } {
-  const best = lanes
-    .flatMap((lane) => (lane.best === null ? [] : [lane.best]))
-    .reduce((a, b) => (b.scaled > a.scaled ? b : a));
-  const max = Math.max(...lanes.map((lane) => lane.raw?.max ?? -Infinity));
-  const sum = lanes.reduce(
-    (s, { raw }) => s + (raw?.sum ?? 0) * Math.exp((raw?.max ?? 0) - max),
-    0,
-  );
-  return { tokenId: best.tokenId, logprob: Math.fround(best.raw - (max + Math.log(sum))) };
 }
 
 export interface CrossCase {

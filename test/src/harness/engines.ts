@@ -1,5 +1,7 @@
 /** Engines of one model in one process, their exchange frames handed over directly. */
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
+import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
 import { openModel, planPlacement, rankProgram } from "@tessera/model";
 import {
   attachExchange,
@@ -7,8 +9,10 @@ import {
   FRAME_HEADROOM,
   openEngine,
   type Engine,
+  type LaneResult,
   type SamplingSpec,
 } from "@tessera/native/engine";
+import { root } from "./paths.js";
 
 export const GREEDY: SamplingSpec = {
   temperature: 0,
@@ -71,4 +75,29 @@ export async function openGroup(dir: string, options: GroupOptions): Promise<Eng
 
 export async function closeGroup(engines: Engine[]): Promise<void> {
   await Promise.all(engines.map((engine) => engine.close()));
+}
+
+/** Tiles of bundled documents as the tiny models take them: per image their pixels. */
+export function goldenTiles(images: string[]): Promise<Uint8Array[][]> {
+  return Promise.all(
+    images.map(async (name) => {
+      const data = await readFile(root(`models/documents/${name}`));
+      const image = await decodeImage(data, { field: name, limits: IMAGE_LIMITS });
+      const options = { tileSize: 112, maxTiles: 6, useThumbnail: true };
+      return (await tileImage(image, options)).tiles.map((tile) => tile.pixels);
+    }),
+  );
+}
+
+/** The greedy token of a row's lanes, and its log-probability. */
+export function chosen(lanes: LaneResult[]): { tokenId: number; logprob: number } {
+  const best = lanes
+    .flatMap((lane) => (lane.best === null ? [] : [lane.best]))
+    .reduce((a, b) => (b.scaled > a.scaled ? b : a));
+  const max = Math.max(...lanes.map((lane) => lane.raw?.max ?? -Infinity));
+  const sum = lanes.reduce(
+    (s, { raw }) => s + (raw?.sum ?? 0) * Math.exp((raw?.max ?? 0) - max),
+    0,
+  );
+  return { tokenId: best.tokenId, logprob: Math.fround(best.raw - (max + Math.log(sum))) };
 }

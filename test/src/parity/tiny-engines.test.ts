@@ -3,8 +3,7 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import type { Engine, LaneResult } from "@tessera/native/engine";
-import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
-import { closeGroup, GREEDY, openGroup } from "../harness/engines.js";
+import { chosen, goldenTiles, closeGroup, GREEDY, openGroup } from "../harness/engines.js";
 import { root } from "../harness/paths.js";
 
 interface Golden {
@@ -17,29 +16,6 @@ interface Golden {
 }
 
 const ROWS_PER_TILE = 16;
-async function tilesOf(golden: Golden): Promise<Uint8Array[]> {
-  const perImage = await Promise.all(
-    golden.images.map(async (name) => {
-      const data = await readFile(root(`models/documents/${name}`));
-      const image = await decodeImage(data, { field: name, limits: IMAGE_LIMITS });
-      return tileImage(image, { tileSize: 112, maxTiles: 6, useThumbnail: true });
-    }),
-  );
-  return perImage.flatMap(({ tiles }) => tiles.map((tile) => tile.pixels));
-}
-
-function logprobOf(lanes: LaneResult[]): { tokenId: number; logprob: number } {
-  const best = lanes
-    .flatMap((lane) => (lane.best === null ? [] : [lane.best]))
-    .reduce((a, b) => (b.scaled > a.scaled ? b : a));
-  const max = Math.max(...lanes.map((lane) => lane.raw?.max ?? -Infinity));
-  const sum = lanes.reduce(
-    (s, { raw }) => s + (raw?.sum ?? 0) * Math.exp((raw?.max ?? 0) - max),
-    0,
-  );
-  return { tokenId: best.tokenId, logprob: Math.fround(best.raw - (max + Math.log(sum))) };
-}
-
 class Runner {
   private step = 1n;
   private sequence = 1n;
@@ -47,7 +23,7 @@ class Runner {
   constructor(private readonly engines: Engine[]) {}
 
   async greedy(golden: Golden, chunk: number) {
-    const tiles = await tilesOf(golden);
+    const tiles = (await goldenTiles(golden.images)).flat();
     const first = this.embedding;
     this.embedding += BigInt(tiles.length);
     await this.encode(tiles, first);
@@ -60,7 +36,7 @@ class Runner {
       const lanes = await this.run({ sequenceId, golden, tokens, start: computed, count, first });
       computed += count;
       if (computed < tokens.length) continue;
-      const next = logprobOf(lanes);
+      const next = chosen(lanes);
       tokens.push(next.tokenId);
       logprobs.push(next.logprob);
     }
