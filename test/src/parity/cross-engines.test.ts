@@ -4,13 +4,13 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { answersLike, readCrossGoldens, type CrossAnswer } from "../harness/cross-runner.js";
+import { answersOf, assertLikeOracle, readGoldens, type Answer } from "../harness/golden-runner.js";
 import { root } from "../harness/paths.js";
 
 for (const variant of ["x", "h"]) {
-  const goldens = await readCrossGoldens(`nvlm-${variant}-tiny.json`);
+  const goldens = await readGoldens(`nvlm-${variant}-tiny.json`);
   const dir = root(`models/nvlm-${variant}-tiny`);
-  let reference: CrossAnswer[] | undefined;
+  let reference: Answer[] | undefined;
   for (const { size, chunk } of [
     { size: 1, chunk: 1000 },
     { size: 1, chunk: 1 },
@@ -19,7 +19,8 @@ for (const variant of ["x", "h"]) {
     { size: 8, chunk: 1000 },
   ])
     test(`nvlm-${variant}-tiny, ${size} ranks, chunks of ${chunk}: the oracle's tokens, the same bits`, async () => {
-      const answers = await answersLike(goldens, dir, { size, chunk });
+      const answers = await answersOf(goldens, dir, { size, kvType: "f32", chunk });
+      assertLikeOracle(answers, goldens);
       reference ??= answers;
       assert.deepEqual(answers, reference);
     });

@@ -4,18 +4,20 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { answersLike, readCrossGoldens } from "../harness/cross-runner.js";
 import { CROSS_VARIANTS, writeCrossVariant } from "../harness/cross-variants.js";
+import { answersOf, assertLikeOracle, readGoldens } from "../harness/golden-runner.js";
 
 for (const [name, variant] of Object.entries(CROSS_VARIANTS))
   test(`cross_attention_config, ${name} (${variant.base}): the oracle's tokens at ${variant.sizes.join(", ")} ranks`, async () => {
-    const goldens = await readCrossGoldens(`cross-variants/${name}.json`);
+    const goldens = await readGoldens(`cross-variants/${name}.json`);
     const dir = await mkdtemp(join(tmpdir(), "tessera-cross-"));
     try {
       await writeCrossVariant(dir, variant);
-      const reference = await answersLike(goldens, dir, { size: 1, chunk: 1000 });
-      for (const size of variant.sizes)
-        assert.deepEqual(await answersLike(goldens, dir, { size, chunk: 13 }), reference);
+      const answers = (size: number, chunk: number) =>
+        answersOf(goldens, dir, { size, kvType: "f32", chunk });
+      const reference = await answers(1, 1000);
+      assertLikeOracle(reference, goldens);
+      for (const size of variant.sizes) assert.deepEqual(await answers(size, 13), reference);
     } finally {
       await rm(dir, { recursive: true, force: true });
     }

@@ -1,6 +1,6 @@
 /**
- * Golden requests of small NVLM-X and NVLM-H models through engines in one process. What is in a stream and who sees
- * what is the golden's.
+ * Golden requests of the small models through engines in one process. Where image rows lie, what is in a stream and who
+ * sees what is the golden's.
  */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
@@ -8,20 +8,21 @@ import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine"
 import { chosen, closeGroup, goldenTiles, GREEDY, openGroup } from "./engines.js";
 import { root } from "./paths.js";
 
-export interface CrossGolden {
+export interface Golden {
   name: string;
   images: string[];
   prompt_ids: number[];
+  /** D: of every tile's rows; H: of each image's last tile's. */
   image_positions?: number[];
-  /** Image, tile of it, ids of the tag before its rows. */
-  stream: [number, number, number[]][];
-  /** Tokens [start, end) see rows [from, to) of all streams one after another. */
-  sees: [number, number, number, number][];
+  /** X and H: image, tile of it, ids of the tag before its rows. */
+  stream?: [number, number, number[]][];
+  /** X and H: tokens [start, end) see rows [from, to) of all streams one after another. */
+  sees?: [number, number, number, number][];
   greedy_ids: number[];
   logprobs: number[];
 }
 
-export interface CrossAnswer {
+export interface Answer {
   ids: number[];
   logprobs: number[];
 }
@@ -29,24 +30,28 @@ export interface CrossAnswer {
 const ROWS = 16;
 const BLOCK = 32;
 
-export async function readCrossGoldens(path: string): Promise<CrossGolden[]> {
+export async function readGoldens(path: string): Promise<Golden[]> {
   const text = await readFile(root(`test/goldens/${path}`), "utf8");
-  return (JSON.parse(text) as { requests: CrossGolden[] }).requests;
+  return (JSON.parse(text) as { requests: Golden[] }).requests;
 }
 
 /** Each request alone: blocks from 0, ids that rise over all requests. */
-export class CrossRunner {
+export class GoldenRunner {
   private step = 1n;
   private id = 1n;
   constructor(private readonly engines: Engine[]) {}
 
-  async greedy(golden: CrossGolden, chunk: number): Promise<CrossAnswer> {
+  async greedy(golden: Golden, chunk: number): Promise<Answer> {
     const perImage = await goldenTiles(golden.images);
     const first = await this.encode(perImage.flat());
     const offsets = perImage.map((_, i) => perImage.slice(0, i).flat().length);
     const embedding = (image: number, tile: number) => first + BigInt((offsets[image] ?? 0) + tile);
     const streams = this.streamsOf(golden, embedding);
-    const at = { golden, streams, embedding, lastTile: perImage.map((tiles) => tiles.length - 1) };
+    const inText = perImage.flatMap((tiles, image) => {
+      const all = tiles.map((_, tile) => embedding(image, tile));
+      return golden.stream === undefined ? all : all.slice(-1);
+    });
+    const at = { golden, streams, inText };
     const sequenceId = this.id++;
     const tokens = [...golden.prompt_ids];
     const logprobs: number[] = [];
@@ -92,12 +97,12 @@ export class CrossRunner {
 
   /** One stream an image: of its pieces, tags first. */
   private streamsOf(
-    golden: CrossGolden,
+    golden: Golden,
     embedding: (image: number, tile: number) => bigint,
   ): StreamOpenSpec[] {
     let block = 0;
     return golden.images.flatMap((_, image) => {
-      const pieces = golden.stream.filter(([of]) => of === image);
+      const pieces = (golden.stream ?? []).filter(([of]) => of === image);
       if (pieces.length === 0) return [];
       const tokenIds: number[] = [];
       const imageRows = pieces.map(([, tile, tag]) => {
@@ -114,10 +119,10 @@ export class CrossRunner {
   }
 
   private async run(at: {
-    golden: CrossGolden;
+    golden: Golden;
     streams: StreamOpenSpec[];
-    embedding: (image: number, tile: number) => bigint;
-    lastTile: number[];
+    /** Embeddings of the tiles that lie in the text. */
+    inText: bigint[];
     sequenceId: bigint;
     tokens: number[];
     start: number;
@@ -127,8 +132,7 @@ export class CrossRunner {
     const end = start + count;
     const imageRows = (golden.image_positions ?? []).flatMap((position, i) => {
       if (position < start || position >= end) return [];
-      const image = Math.floor(i / ROWS);
-      const embeddingId = at.embedding(image, at.lastTile[image] ?? 0);
+      const embeddingId = at.inText[Math.floor(i / ROWS)] ?? 0n;
       const place = { row: position - start, embeddingId, firstRow: i % ROWS, count: 1 };
       return [{ ...place, encoderRank: this.rankOf(embeddingId) }];
     });
@@ -180,12 +184,13 @@ export class CrossRunner {
 }
 
 /** The golden's ranges over all streams, cut at the borders of streams and of the slice; answers see as the last token. */
-function seenRows(golden: CrossGolden, streams: StreamOpenSpec[], start: number, end: number) {
+function seenRows(golden: Golden, streams: StreamOpenSpec[], start: number, end: number) {
   const starts = streams.map((_, i) =>
     streams.slice(0, i).reduce((sum, { tokenIds }) => sum + tokenIds.length, 0),
   );
-  const last = golden.sees.at(-1);
-  return golden.sees.flatMap((entry) => {
+  const sees = golden.sees ?? [];
+  const last = sees.at(-1);
+  return sees.flatMap((entry) => {
     const [from, to, low, high] = entry;
     const first = Math.max(from, start);
     const stop = Math.min(entry === last ? Infinity : to, end);
@@ -203,32 +208,34 @@ function seenRows(golden: CrossGolden, streams: StreamOpenSpec[], start: number,
   });
 }
 
-export interface CrossCase {
+export interface Way {
   size: number;
+  kvType: "f32" | "bf16";
   /** Prompt tokens a step. */
   chunk: number;
 }
 
-/** Each request's answer; its ids are the golden's, its log-probabilities within 2e-3. */
-export async function answersLike(
-  goldens: CrossGolden[],
-  dir: string,
-  { size, chunk }: CrossCase,
-): Promise<CrossAnswer[]> {
-  const engines = await openGroup(dir, { size, kvType: "f32", selectableIds: 1024 });
+/** Each request's answer, as many tokens as the golden's. */
+export async function answersOf(goldens: Golden[], dir: string, way: Way): Promise<Answer[]> {
+  const { size, kvType, chunk } = way;
+  const engines = await openGroup(dir, { size, kvType, selectableIds: 1024 });
   try {
-    const runner = new CrossRunner(engines);
-    const answers: CrossAnswer[] = [];
+    const runner = new GoldenRunner(engines);
+    const answers: Answer[] = [];
     for (const golden of goldens) answers.push(await runner.greedy(golden, chunk));
-    goldens.forEach((golden, i) => {
-      assert.deepEqual(answers[i]?.ids, golden.greedy_ids, golden.name);
-      golden.logprobs.forEach((logprob, k) => {
-        const got = answers[i]?.logprobs[k] ?? NaN;
-        assert.ok(Math.abs(got - logprob) < 2e-3, `${golden.name} ${k}: ${got} ${logprob}`);
-      });
-    });
     return answers;
   } finally {
     await closeGroup(engines);
   }
+}
+
+/** Ids are the oracle's, log-probabilities within 2e-3. */
+export function assertLikeOracle(answers: Answer[], goldens: Golden[]): void {
+  goldens.forEach((golden, i) => {
+    assert.deepEqual(answers[i]?.ids, golden.greedy_ids, golden.name);
+    golden.logprobs.forEach((logprob, k) => {
+      const got = answers[i]?.logprobs[k] ?? NaN;
+      assert.ok(Math.abs(got - logprob) < 2e-3, `${golden.name} ${k}: ${got} ${logprob}`);
+    });
+  });
 }
