@@ -1,4 +1,5 @@
 #include <future>
+#include <memory>
 
 #include "test/tiny_model.h"
 
@@ -80,23 +81,28 @@ TEST("a new epoch forgets sequences; an older one is refused") {
   EXPECT_ERROR("INVALID_ARGUMENT", "not above", group.begin(2));
 }
 
+// Code and rank of the error that the first step ends with, on the engine's own thread.
+std::future<std::string> failure_of_first_step(Engine& engine) {
+  auto said = std::make_shared<std::promise<std::string>>();
+  engine.post([&engine, said] {
+    try {
+      engine.step(tiny_step(1, kPrompt, 0, true));
+      said->set_value("nothing");
+    } catch (const Error& error) {
+      said->set_value(error.code() + " " + std::to_string(error.rank()));
+    }
+  });
+  return said->get_future();
+}
+
 TEST("a rank that does not send: the others name it, and its epoch has ended") {
   TinyGroup group(2);
   PlacementSpec placement = tiny_placement();
   placement.collective_deadline_ms = 50;
   group.begin(1, placement);
   group.hold(1);
-  StepOutcome unused;
-  std::promise<std::string> said;
-  group.engine(0).post([&] {
-    try {
-      group.engine(0).step(tiny_step(1, kPrompt, 0, true));
-      said.set_value("nothing");
-    } catch (const Error& error) {
-      said.set_value(error.code() + " " + std::to_string(error.rank()));
-    }
-  });
-  EXPECT(said.get_future().get() == "PEER_TIMEOUT 1");
+  std::future<std::string> said = failure_of_first_step(group.engine(0));
+  EXPECT(said.get() == "PEER_TIMEOUT 1");
   EXPECT_ERROR("EPOCH_ENDED", "epoch 1", group.all([](Engine& engine, int rank) {
     if (rank == 0) engine.step(tiny_step(1, kPrompt, 0, true));
   }));
@@ -108,17 +114,9 @@ TEST("a lost rank wakes who waits, naming it") {
   TinyGroup group(2);
   group.begin(1);
   group.hold(1);
-  std::promise<std::string> said;
-  group.engine(0).post([&] {
-    try {
-      group.engine(0).step(tiny_step(1, kPrompt, 0, true));
-      said.set_value("nothing");
-    } catch (const Error& error) {
-      said.set_value(error.code() + " " + std::to_string(error.rank()));
-    }
-  });
+  std::future<std::string> said = failure_of_first_step(group.engine(0));
   group.engine(0).end_epoch(1, 1);
-  EXPECT(said.get_future().get() == "PEER_LOST 1");
+  EXPECT(said.get() == "PEER_LOST 1");
 }
 
 TEST("plans that cannot be are refused with field and value") {

@@ -4,44 +4,25 @@ import { after, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { Client, credentials, status, type ServiceError } from "@grpc/grpc-js";
 import { TesseraClient } from "@tessera/client";
-import { startCoordinator } from "@tessera/coordinator";
 import { ServeError, serviceDefinition } from "@tessera/proto";
 import {
   CountTokensRequestSchema,
   GenerateOnceRequestSchema,
   Inference,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { startWorker } from "@tessera/shard-worker";
-import { FLAGS } from "../harness/cluster.js";
-import { root } from "../harness/paths.js";
+import { serveInProcess } from "../harness/in-process.js";
 
-const modelDir = root("models/nvlm-d-tiny");
-const listen = "127.0.0.1:0";
-const worker = await startWorker({ modelDir, threads: 1, logLevel: "fatal", listen });
-const coordinator = await startCoordinator({
-  modelDir,
-  listen,
-  workers: [worker.address],
-  kvType: "f32",
-  wireType: "f32",
-  chatTemplate: "nvlm",
-  maxRequests: 1,
-  stepDeadlineMs: FLAGS.stepDeadlineMs,
-  reflection: false,
-  logLevel: "fatal",
-});
-await coordinator.ready;
-const client = new TesseraClient({ addresses: [coordinator.address], deadlineMs: 30_000 });
+const served = await serveInProcess(1, { maxRequests: 1 });
+const client = new TesseraClient({ addresses: [served.coordinator.address], deadlineMs: 30_000 });
 after(async () => {
   client.close();
-  await coordinator.close();
-  await worker.close();
+  await served.close();
 });
 
 const tokenIds = [65, 66, 67];
 
 /** Sent once: the SDK would try again. */
-const raw = new Client(coordinator.address, credentials.createInsecure());
+const raw = new Client(served.coordinator.address, credentials.createInsecure());
 after(() => raw.close());
 const { generateOnce, countTokens } = serviceDefinition(Inference);
 const request = { tokenIds, maxTokens: 1 };

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import type { GenerateInput } from "@tessera/client";
 import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { essence, readGoldens, requestOf, serve } from "../harness/cluster.js";
+import { essence, requestOf, serve } from "../harness/cluster.js";
+import { readGoldens } from "../harness/goldens.js";
 
 const goldens = await readGoldens();
 const { client, stop } = await serve(2);

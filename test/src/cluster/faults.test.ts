@@ -4,7 +4,8 @@ import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import { TesseraError } from "@tessera/client";
 import { GroupState } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
-import { essence, readGoldens, requestOf, serve, type Served } from "../harness/cluster.js";
+import { essence, requestOf, serve, type Served } from "../harness/cluster.js";
+import { readGoldens } from "../harness/goldens.js";
 
 const goldens = await readGoldens();
 const short = await requestOf(goldens[0] ?? assert.fail());

@@ -5,7 +5,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { cpuKind } from "@tessera/native/engine";
-import { essence, readGoldens, requestOf, serve } from "../harness/cluster.js";
+import { essence, requestOf, serve } from "../harness/cluster.js";
+import { readGoldens } from "../harness/goldens.js";
 import { combinations, pairwise, type Factors } from "../harness/pairwise.js";
 
 interface Case {

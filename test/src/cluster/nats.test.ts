@@ -8,7 +8,8 @@ import { durationToMillis } from "@tessera/proto";
 import type { ClusterEvent } from "@tessera/proto/gen/tessera/cluster/v1/cluster_pb.js";
 import { FinishReason } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { NatsGroup } from "@tessera/proto/nats";
-import { essence, readGoldens, requestOf, serve } from "../harness/cluster.js";
+import { essence, requestOf, serve } from "../harness/cluster.js";
+import { readGoldens } from "../harness/goldens.js";
 import { copyModel } from "../harness/damage.js";
 import { formed, HEARTBEAT_MS, NatsServer, SILENT_MS, startGroup, until } from "../harness/nats.js";
 

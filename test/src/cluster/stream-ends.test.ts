@@ -6,7 +6,6 @@ import { after, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { Client, credentials, status, type StatusObject } from "@grpc/grpc-js";
 import { TesseraClient, type GenerateInput } from "@tessera/client";
-import { startCoordinator } from "@tessera/coordinator";
 import { ServeError, serviceDefinition } from "@tessera/proto";
 import {
   GenerateRequestSchema,
@@ -14,38 +13,21 @@ import {
   Role,
   type GenerateResponse,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { startWorker } from "@tessera/shard-worker";
-import { FLAGS } from "../harness/cluster.js";
+import { serveInProcess } from "../harness/in-process.js";
 import { eventually } from "../harness/eventually.js";
 import { root } from "../harness/paths.js";
 import { rankStats } from "../harness/shard-stats.js";
 
-const modelDir = root("models/nvlm-d-tiny");
-const listen = "127.0.0.1:0";
-const worker = await startWorker({ modelDir, threads: 1, logLevel: "fatal", listen });
-const coordinator = await startCoordinator({
-  modelDir,
-  listen,
-  workers: [worker.address],
-  kvType: "f32",
-  wireType: "bf16",
-  chatTemplate: "nvlm",
-  maxRequests: 64,
-  stepDeadlineMs: FLAGS.stepDeadlineMs,
-  reflection: false,
-  logLevel: "fatal",
-});
-await coordinator.ready;
-const client = new TesseraClient({ addresses: [coordinator.address], deadlineMs: 30_000 });
+const served = await serveInProcess(1, { wireType: "bf16", maxRequests: 64 });
+const client = new TesseraClient({ addresses: [served.coordinator.address], deadlineMs: 30_000 });
 /** Reads only what it is told to, and never tries again. */
-const raw = new Client(coordinator.address, credentials.createInsecure(), {
+const raw = new Client(served.coordinator.address, credentials.createInsecure(), {
   "grpc-node.flow_control_window": 65_535,
 });
 after(async () => {
   raw.close();
   client.close();
-  await coordinator.close();
-  await worker.close();
+  await served.close();
 });
 
 const { generate } = serviceDefinition(Inference);
@@ -116,7 +98,7 @@ test("a request whose group is lost before it runs fails without an event, so th
   const ends = calls.map(endOf);
   // Four prepare at once: when the first runs, others wait for their turn, and the only rank goes.
   await Promise.race(calls.map((call) => once(call, "data")));
-  await worker.close();
+  await served.workers[0]?.close();
   const late = (await Promise.all(ends)).filter(({ code }) => code === "NOT_READY");
   assert.ok(late.length > 0);
   for (const { cases } of late) assert.deepEqual(cases, []);

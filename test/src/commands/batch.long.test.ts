@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { readGoldens, type Golden } from "../harness/cluster.js";
+import { readGoldens, type Golden } from "../harness/goldens.js";
 import { tessera } from "../harness/command.js";
 import { root } from "../harness/paths.js";
 

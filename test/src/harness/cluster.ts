@@ -4,6 +4,7 @@ import { TesseraClient, type GenerateInput } from "@tessera/client";
 import { startCluster, type Cluster, type PlacementFlags } from "@tessera/cli";
 import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import type { Golden } from "./goldens.js";
 import { root } from "./paths.js";
 
 export const FLAGS: PlacementFlags = {
@@ -17,20 +18,6 @@ export const FLAGS: PlacementFlags = {
 type PartInit = {
   content: { case: "image"; value: { data: Uint8Array } } | { case: "text"; value: string };
 };
-
-export interface Golden {
-  name: string;
-  images: string[];
-  turns: [string, string | null][];
-  prompt_ids: number[];
-  greedy_ids: number[];
-  logprobs: number[];
-}
-
-export async function readGoldens(): Promise<Golden[]> {
-  const text = await readFile(root("test/goldens/nvlm-d-tiny.json"), "utf8");
-  return (JSON.parse(text) as { requests: Golden[] }).requests;
-}
 
 const ROLES: Record<string, Role> = {
   system: Role.SYSTEM,

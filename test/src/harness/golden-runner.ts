@@ -3,24 +3,9 @@
  * sees what is the golden's.
  */
 import assert from "node:assert/strict";
-import { readFile } from "node:fs/promises";
 import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine";
 import { chosen, closeGroup, goldenTiles, GREEDY, openGroup } from "./engines.js";
-import { root } from "./paths.js";
-
-export interface Golden {
-  name: string;
-  images: string[];
-  prompt_ids: number[];
-  /** D: of every tile's rows; H: of each image's last tile's. */
-  image_positions?: number[];
-  /** X and H: image, tile of it, ids of the tag before its rows. */
-  stream?: [number, number, number[]][];
-  /** X and H: tokens [start, end) see rows [from, to) of all streams one after another. */
-  sees?: [number, number, number, number][];
-  greedy_ids: number[];
-  logprobs: number[];
-}
+import type { Golden } from "./goldens.js";
 
 export interface Answer {
   ids: number[];
@@ -29,11 +14,6 @@ export interface Answer {
 
 const ROWS = 16;
 const BLOCK = 32;
-
-export async function readGoldens(path: string): Promise<Golden[]> {
-  const text = await readFile(root(`test/goldens/${path}`), "utf8");
-  return (JSON.parse(text) as { requests: Golden[] }).requests;
-}
 
 /** Each request alone: blocks from 0, ids that rise over all requests. */
 export class GoldenRunner {

@@ -4,7 +4,8 @@
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { answersOf, assertLikeOracle, readGoldens, type Answer } from "../harness/golden-runner.js";
+import { answersOf, assertLikeOracle, type Answer } from "../harness/golden-runner.js";
+import { readGoldens } from "../harness/goldens.js";
 import { root } from "../harness/paths.js";
 
 for (const variant of ["x", "h"]) {

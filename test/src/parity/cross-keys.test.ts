@@ -5,7 +5,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { CROSS_VARIANTS, writeCrossVariant } from "../harness/cross-variants.js";
-import { answersOf, assertLikeOracle, readGoldens } from "../harness/golden-runner.js";
+import { answersOf, assertLikeOracle } from "../harness/golden-runner.js";
+import { readGoldens } from "../harness/goldens.js";
 
 for (const [name, variant] of Object.entries(CROSS_VARIANTS))
   test(`cross_attention_config, ${name} (${variant.base}): the oracle's tokens at ${variant.sizes.join(", ")} ranks`, async () => {

@@ -2,11 +2,9 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { TesseraClient } from "@tessera/client";
-import { startCoordinator } from "@tessera/coordinator";
 import { DIRECT_BYTES, exchangeBytes, openModel, planPlacement, rankProgram } from "@tessera/model";
-import { startWorker } from "@tessera/shard-worker";
-import { FLAGS } from "../harness/cluster.js";
 import { closeGroup, GREEDY, openGroup } from "../harness/engines.js";
+import { serveInProcess } from "../harness/in-process.js";
 import { root } from "../harness/paths.js";
 
 const SIZES = [1, 2, 4, 8];
@@ -86,26 +84,9 @@ async function sentBytes(addresses: (string | undefined)[]): Promise<number> {
 }
 
 test("a cluster of two reports the planned bytes for a prompt and its decoded tokens", async () => {
-  const worker = { modelDir: root("models/nvlm-d-tiny"), threads: 1, logLevel: "fatal" };
-  const listen = "127.0.0.1:0";
-  const workers = await Promise.all(
-    [0, 1].map(() => startWorker({ ...worker, listen, healthListen: listen })),
-  );
-  after(() => Promise.all(workers.map((one) => one.close())));
-  const coordinator = await startCoordinator({
-    modelDir: worker.modelDir,
-    listen,
-    workers: workers.map(({ address }) => address),
-    kvType: "f32",
-    wireType: "f32",
-    chatTemplate: "nvlm",
-    maxRequests: 4,
-    stepDeadlineMs: FLAGS.stepDeadlineMs,
-    reflection: false,
-    logLevel: "fatal",
-  });
-  after(() => coordinator.close());
-  await coordinator.ready;
+  const served = await serveInProcess(2, {});
+  after(() => served.close());
+  const { workers, coordinator } = served;
   const client = new TesseraClient({ addresses: [coordinator.address], deadlineMs: 60_000 });
   const addresses = workers.map(({ healthAddress }) => healthAddress);
   const before = await sentBytes(addresses);

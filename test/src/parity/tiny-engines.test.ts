@@ -1,7 +1,8 @@
 /** The golden requests of nvlm-d-tiny through 1, 2, 4 and 8 engines in one process, connected frame by frame. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { answersOf, assertLikeOracle, readGoldens, type Golden } from "../harness/golden-runner.js";
+import { answersOf, assertLikeOracle } from "../harness/golden-runner.js";
+import { readGoldens, type Golden } from "../harness/goldens.js";
 import { root } from "../harness/paths.js";
 
 const goldens = await readGoldens("nvlm-d-tiny.json");
