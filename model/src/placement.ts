@@ -5,7 +5,7 @@ import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
 import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
 import { checkTensorParallelSize, laneCount, headStarts, rankRange } from "./lanes.js";
-import type { CacheShape } from "./program.js";
+import type { CacheShape, VisionPlacement } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
 export const BLOCK_TOKENS = 32;
@@ -23,6 +23,9 @@ const PICTURES = { count: 4, bytes: 3 * (4 << 20) };
  */
 const TRAFFIC_BYTES = { worker: 16 << 20, exchange: 40 << 20, coordinator: 24 << 20 };
 
+/** Of embeddings, when nothing else is said. */
+const EMBEDDING_BYTES = 512 << 20;
+const MAX_EMBEDDINGS = 256;
 const MAX_IMAGE_TILES = 12;
 const MAX_TAG_IDS = 16;
 /** Images of the largest size whose keys and values are held. */
@@ -40,6 +43,12 @@ export interface PlacementOptions {
   memoryBytes?: number | undefined;
   maxBatchedTokens?: number | undefined;
   maxSequences?: number | undefined;
+  /** Default `auto`: replicate where it fits `memoryBytes`. */
+  vision?: "replicate" | "tensor" | "auto" | undefined;
+  /** Ranks beyond `size` that only encode tiles. */
+  visionWorkers?: number | undefined;
+  /** Of image embeddings that each rank holds. */
+  embeddingBytes?: number | undefined;
 }
 
 export interface RankPlan {
@@ -49,6 +58,8 @@ export interface RankPlan {
   /** Of keys and values of images' streams; 0 without cross-attention. */
   crossCacheBytes: number;
   workspaceBytes: number;
+  /** Of tiles' embeddings. */
+  embeddingBytes: number;
   /** Of the process that waits. */
   processBytes: number;
   /** Of messages on their way. */
@@ -76,7 +87,11 @@ export interface PlacementPlan {
   maxSequences: number;
   maxWantedRows: number;
   maxTiles: number;
+  /** Tiles whose embeddings each rank holds at most. */
   maxEmbeddings: number;
+  vision: VisionPlacement;
+  /** The last so many of `ranks` only encode tiles. */
+  encoderCount: number;
   /** Rows of images' streams whose keys and values one step computes; 0 without cross-attention. */
   maxStreamRows: number;
   /** Blocks of 32 stream rows in the cross cache. */
@@ -139,6 +154,7 @@ function checkBytes(name: string, bytes: number | undefined): void {
 }
 
 interface Limits {
+  maxEmbeddings: number;
   maxStreamRows: number;
   maxModelLen: number;
   maxBatchedTokens: number;
@@ -171,6 +187,7 @@ function rankPlan(
         workspaceBytes(program.encode, { token: 0, wanted: 0, tile, stream: 0 }),
         workspaceBytes(program.stream, { token: 0, wanted: 0, tile: 0, stream }),
       ),
+    embeddingBytes: limits.maxEmbeddings * embeddingBytes(config),
     processBytes: PROCESS_BYTES,
     trafficBytes: TRAFFIC_BYTES.worker + (options.size > 1 ? TRAFFIC_BYTES.exchange : 0),
     feedForwardColumns: down?.kind === "linear" ? down.inputs : 0,
@@ -191,7 +208,13 @@ function chooseBlocks(
   const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
   const taken = Math.max(
     ...ranks.map(
-      (r) => r.weightBytes + r.workspaceBytes + r.crossCacheBytes + r.processBytes + r.trafficBytes,
+      (r) =>
+        r.weightBytes +
+        r.workspaceBytes +
+        r.crossCacheBytes +
+        r.embeddingBytes +
+        r.processBytes +
+        r.trafficBytes,
     ),
   );
   const memory = options.memoryBytes;
@@ -216,6 +239,26 @@ function pictureBytes({ tile }: ModelConfig): number {
   return PICTURES.count * (PICTURES.bytes + (tile.maxTiles + 1) * 3 * tile.size ** 2);
 }
 
+/** Of one tile. */
+function embeddingBytes({ tile, decoder }: ModelConfig): number {
+  return 4 * tile.rows * decoder.hiddenSize;
+}
+
+/** @throws ModelError INVALID_ARGUMENT when not even the tiles of one image fit. */
+function chooseEmbeddings(config: ModelConfig, given: number | undefined): number {
+  const each = embeddingBytes(config);
+  const least = config.tile.maxTiles + 1;
+  if (given === undefined)
+    return Math.max(least, Math.min(MAX_EMBEDDINGS, Math.floor(EMBEDDING_BYTES / each)));
+  checkBytes("embedding-memory", given);
+  const count = Math.floor(given / each);
+  if (count >= least) return count;
+  throw new ModelError(
+    "INVALID_ARGUMENT",
+    `embedding-memory of ${given} bytes holds ${count} tiles, one image can have ${least}: needs ${least * each}`,
+  );
+}
+
 /** Rows of the largest image's stream: 12 tiles and the thumbnail, tags of at most 16 ids. */
 function streamRows({ cross, tile }: ModelConfig): number {
   return cross === undefined ? 0 : (MAX_IMAGE_TILES + 1) * (tile.rows + MAX_TAG_IDS);
@@ -233,6 +276,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     maxSequences: options.maxSequences ?? 64,
     maxTiles: config.tile.maxTiles + 2,
     maxStreamRows: streamRows(config),
+    maxEmbeddings: chooseEmbeddings(config, options.embeddingBytes),
   };
   const ranks = Array.from({ length: options.size }, (_, rank) =>
     rankPlan(config, options, limits, rank),
@@ -245,7 +289,8 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     kvType: options.kvType,
     blockCount,
     maxWantedRows: limits.maxSequences,
-    maxEmbeddings: 256,
+    vision: "replicate",
+    encoderCount: 0,
     crossBlockCount: crossBlocks(limits.maxStreamRows),
     ranks: ranks.map((rank) => ({
       ...rank,

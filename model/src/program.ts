@@ -250,3 +250,22 @@ export interface RankProgram {
   tile: { size: number };
   vocabulary: number;
 }
+
+/** Who holds the vision encoder: every rank whole, every rank its lanes, or ranks of their own. */
+export type VisionPlacement = "replicate" | "tensor" | "workers";
+
+/** How an image stands in the text and in cross-attention (docs/architecture.md); what the variants differ in. */
+export interface ImageLayout {
+  /** Tiles whose tags stand in the text; an image of one tile has the thumbnail's. */
+  tags: "all" | "thumbnail";
+  /** Whether the rows of those tiles stand behind their tags. */
+  rowsInText: boolean;
+  stream?: {
+    /** Tiles in it, in order; `regular`: all but the thumbnail. */
+    tiles: "all" | "regular";
+    /** Each tile's rows behind the embeddings of its tag's ids. */
+    tagged: boolean;
+    /** The tokens of a tag in the text see their own tile only. */
+    ownTileAtTags: boolean;
+  };
+}

@@ -23,7 +23,7 @@ import type {
 } from "@tessera/native/engine";
 
 export function toPlacementSpec(from: Placement): PlacementSpec {
-  const { $typeName: _type, $unknown: _unknown, kvType, wireType, ...rest } = from;
+  const { $typeName: _type, $unknown: _unknown, kvType, wireType, vision: _vision, ...rest } = from;
   return {
     ...rest,
     kvType: kvType === KvType.BF16 ? "bf16" : "f32",

@@ -9,6 +9,7 @@ import {
   GetInfoResponseSchema,
   JoinResponseSchema,
   KvType,
+  VisionPlacement,
   Shard,
   StepResponseSchema,
   WireType,
@@ -32,6 +33,10 @@ const PLACEMENT = {
   maxModelLen: 1,
   maxStepsInFlight: 1,
   selectableIds: 1,
+  vision: VisionPlacement.REPLICATE,
+  encoderCount: 0,
+  maxStreamRows: 0,
+  crossBlockCount: 0,
 };
 const PLAN = {
   releasedStep: 0n,
@@ -39,6 +44,8 @@ const PLAN = {
   closedSequenceIds: [],
   releasedEmbeddingIds: [],
   slices: [],
+  openedStreams: [],
+  closedStreamIds: [],
 };
 const TILES = [[{ embeddingId: 1n, pixels: new Uint8Array(3) }]];
 const QUERY = { stepId: 1n, sequenceId: 1n, row: 0, count: 1 };

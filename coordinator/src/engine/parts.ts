@@ -2,7 +2,7 @@
 import { randomBytes } from "node:crypto";
 import { planHash, planPlacement, type ModelFolder, type PlacementPlan } from "@tessera/model";
 import { ServeError } from "@tessera/proto";
-import { KvType, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { KvType, VisionPlacement, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { GroupSettings } from "../cluster/group.js";
 import { REQUEST_LIMITS, type PrepareContext, type Tokenizer } from "../request/index.js";
 import type { LoopLimits } from "./engine-loop.js";
@@ -10,6 +10,12 @@ import { tensorParallelSize, type CoordinatorOptions } from "./options.js";
 
 export const BUILD = "tessera 0.1.0";
 export const JOIN_DEADLINE_MS = 10 * 60_000;
+
+const VISION = {
+  replicate: VisionPlacement.REPLICATE,
+  tensor: VisionPlacement.TENSOR,
+  workers: VisionPlacement.WORKERS,
+} as const;
 
 /** The variants whose requests this version takes; the engine runs the others too. */
 const SERVED = ["NVLM_D"];
@@ -51,6 +57,10 @@ export function settingsOf(
     maxModelLen: plan.maxModelLen,
     maxStepsInFlight: 1,
     selectableIds,
+    vision: VISION[plan.vision],
+    encoderCount: plan.encoderCount,
+    maxStreamRows: plan.maxStreamRows,
+    crossBlockCount: plan.maxStreamRows === 0 ? 0 : plan.crossBlockCount,
   };
   const facts = { build: BUILD, backend: "cpu", model: modelHash, size: plan.size };
   return {

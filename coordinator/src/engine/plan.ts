@@ -101,5 +101,7 @@ export function buildPlan(
     closedSequenceIds: changes.closed,
     releasedEmbeddingIds: changes.releasedEmbeddings,
     slices: slices.map(slice),
+    openedStreams: [],
+    closedStreamIds: [],
   });
 }

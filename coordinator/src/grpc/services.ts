@@ -169,8 +169,10 @@ function describeCluster(serving: Serving) {
       kvType: plan.kvType,
       weightType: "bf16",
       wireType: settings.placement.wireType === WireType.BF16 ? "bf16" : "f32",
-      encoderRanks: plan.ranks.map((rank) => rank.rank),
+      encoderRanks: plan.ranks.filter((rank) => rank.encodes).map((rank) => rank.rank),
       planHash: settings.planHash,
+      crossBlockCount: settings.placement.crossBlockCount,
+      vision: plan.vision,
     },
     ranks: (group?.ranks ?? []).map((rank, index) => ({
       index,

@@ -3,11 +3,17 @@
  * text has their tags but no image rows, and gated cross-attention in some decoder layers reads the streams.
  */
 import type { ModelConfig } from "../config.js";
-import type { RankProgram } from "../program.js";
+import type { ImageLayout, RankProgram } from "../program.js";
 import { decoderPrograms } from "./decoder.js";
 import type { Cut } from "./pieces.js";
 import { assemble, checkCut } from "./rank.js";
 import { visionProgram } from "./vision.js";
+
+export const nvlmXImages: ImageLayout = {
+  tags: "all",
+  rowsInText: false,
+  stream: { tiles: "all", tagged: false, ownTileAtTags: true },
+};
 
 export function nvlmX(config: ModelConfig, cut: Cut): RankProgram {
   checkCut(config, cut);

@@ -1,9 +1,13 @@
 /** Rectangles of stored tensors that a rank holds. */
-import type { TensorPiece } from "../program.js";
+import type { TensorPiece, VisionPlacement } from "../program.js";
 
 export interface Cut {
+  /** From `size` on: a rank that only encodes tiles. */
   rank: number;
+  /** Ranks that hold the decoder. */
   size: number;
+  /** Absent: replicate. */
+  vision?: VisionPlacement;
 }
 
 /** Rows [start, start + count) of a tensor with `cols` columns. */

@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tessera/v1/cluster.proto.
  */
 export const file_tessera_v1_cluster: GenFile = /*@__PURE__*/
-  fileDesc("Chh0ZXNzZXJhL3YxL2NsdXN0ZXIucHJvdG8SCnRlc3NlcmEudjEiEQoPR2V0TW9kZWxSZXF1ZXN0IsoBChBHZXRNb2RlbFJlc3BvbnNlEgwKBG5hbWUYASABKAkSEgoKbW9kZWxfdHlwZRgCIAEoCRIVCg1tYXhfbW9kZWxfbGVuGAMgASgNEhIKCnZvY2FidWxhcnkYBCABKA0SEQoJdGlsZV9zaXplGAUgASgNEhEKCW1heF90aWxlcxgGIAEoDRIXCg90b2tlbnNfcGVyX3RpbGUYByABKA0SEgoKbWF4X2ltYWdlcxgIIAEoDRIWCg5zdG9wX3Rva2VuX2lkcxgJIAMoDSITChFHZXRDbHVzdGVyUmVxdWVzdCLGAQoSR2V0Q2x1c3RlclJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSJQoFc3RhdGUYAiABKA4yFi50ZXNzZXJhLnYxLkdyb3VwU3RhdGUSDQoFZXBvY2gYAyABKAQSKAoJcGxhY2VtZW50GAQgASgLMhUudGVzc2VyYS52MS5QbGFjZW1lbnQSHwoFcmFua3MYBSADKAsyEC50ZXNzZXJhLnYxLlJhbmsSHgoEbG9hZBgGIAEoCzIQLnRlc3NlcmEudjEuTG9hZCLFAQoJUGxhY2VtZW50EhwKFHRlbnNvcl9wYXJhbGxlbF9zaXplGAEgASgNEg4KBnN0YWdlcxgCIAEoDRISCgpibG9ja19zaXplGAMgASgNEhMKC2Jsb2NrX2NvdW50GAQgASgNEg8KB2t2X3R5cGUYBSABKAkSEwoLd2VpZ2h0X3R5cGUYBiABKAkSEQoJd2lyZV90eXBlGAcgASgJEhUKDWVuY29kZXJfcmFua3MYCCADKA0SEQoJcGxhbl9oYXNoGAkgASgJIskBCgRSYW5rEg0KBWluZGV4GAEgASgNEg8KB2FkZHJlc3MYAiABKAkSCwoDY3B1GAMgASgJEg8KB3RocmVhZHMYBCABKA0SFAoMd2VpZ2h0X2J5dGVzGAUgASgEEhMKC2NhY2hlX2J5dGVzGAYgASgEEhYKDnJlc2lkZW50X2J5dGVzGAcgASgEEi0KCmxhc3RfaGVhcmQYCCABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb24SEQoJd29ya2VyX2lkGAkgASgJInMKBExvYWQSGAoQd2FpdGluZ19yZXF1ZXN0cxgBIAEoDRIZChFydW5uaW5nX3NlcXVlbmNlcxgCIAEoDRITCgt1c2VkX2Jsb2NrcxgDIAEoDRISCgplbWJlZGRpbmdzGAQgASgNEg0KBXN0ZXBzGAUgASgEIk0KDERyYWluUmVxdWVzdBIwCghkZWFkbGluZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAiAEBQgsKCV9kZWFkbGluZSIpCg1EcmFpblJlc3BvbnNlEhgKEGFib3J0ZWRfcmVxdWVzdHMYASABKA0qiQEKCkdyb3VwU3RhdGUSGwoXR1JPVVBfU1RBVEVfVU5TUEVDSUZJRUQQABIXChNHUk9VUF9TVEFURV9GT1JNSU5HEAESFQoRR1JPVVBfU1RBVEVfUkVBRFkQAhIYChRHUk9VUF9TVEFURV9EUkFJTklORxADEhQKEEdST1VQX1NUQVRFX0xPU1QQBDLbAQoHQ2x1c3RlchJFCghHZXRNb2RlbBIbLnRlc3NlcmEudjEuR2V0TW9kZWxSZXF1ZXN0GhwudGVzc2VyYS52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkdldENsdXN0ZXISHS50ZXNzZXJhLnYxLkdldENsdXN0ZXJSZXF1ZXN0Gh4udGVzc2VyYS52MS5HZXRDbHVzdGVyUmVzcG9uc2USPAoFRHJhaW4SGC50ZXNzZXJhLnYxLkRyYWluUmVxdWVzdBoZLnRlc3NlcmEudjEuRHJhaW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_duration]);
+  fileDesc("Chh0ZXNzZXJhL3YxL2NsdXN0ZXIucHJvdG8SCnRlc3NlcmEudjEiEQoPR2V0TW9kZWxSZXF1ZXN0IsoBChBHZXRNb2RlbFJlc3BvbnNlEgwKBG5hbWUYASABKAkSEgoKbW9kZWxfdHlwZRgCIAEoCRIVCg1tYXhfbW9kZWxfbGVuGAMgASgNEhIKCnZvY2FidWxhcnkYBCABKA0SEQoJdGlsZV9zaXplGAUgASgNEhEKCW1heF90aWxlcxgGIAEoDRIXCg90b2tlbnNfcGVyX3RpbGUYByABKA0SEgoKbWF4X2ltYWdlcxgIIAEoDRIWCg5zdG9wX3Rva2VuX2lkcxgJIAMoDSITChFHZXRDbHVzdGVyUmVxdWVzdCLGAQoSR2V0Q2x1c3RlclJlc3BvbnNlEg8KB3ZlcnNpb24YASABKAkSJQoFc3RhdGUYAiABKA4yFi50ZXNzZXJhLnYxLkdyb3VwU3RhdGUSDQoFZXBvY2gYAyABKAQSKAoJcGxhY2VtZW50GAQgASgLMhUudGVzc2VyYS52MS5QbGFjZW1lbnQSHwoFcmFua3MYBSADKAsyEC50ZXNzZXJhLnYxLlJhbmsSHgoEbG9hZBgGIAEoCzIQLnRlc3NlcmEudjEuTG9hZCLwAQoJUGxhY2VtZW50EhwKFHRlbnNvcl9wYXJhbGxlbF9zaXplGAEgASgNEg4KBnN0YWdlcxgCIAEoDRISCgpibG9ja19zaXplGAMgASgNEhMKC2Jsb2NrX2NvdW50GAQgASgNEg8KB2t2X3R5cGUYBSABKAkSEwoLd2VpZ2h0X3R5cGUYBiABKAkSEQoJd2lyZV90eXBlGAcgASgJEhUKDWVuY29kZXJfcmFua3MYCCADKA0SEQoJcGxhbl9oYXNoGAkgASgJEhkKEWNyb3NzX2Jsb2NrX2NvdW50GAogASgNEg4KBnZpc2lvbhgLIAEoCSLJAQoEUmFuaxINCgVpbmRleBgBIAEoDRIPCgdhZGRyZXNzGAIgASgJEgsKA2NwdRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEhQKDHdlaWdodF9ieXRlcxgFIAEoBBITCgtjYWNoZV9ieXRlcxgGIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgHIAEoBBItCgpsYXN0X2hlYXJkGAggASgLMhkuZ29vZ2xlLnByb3RvYnVmLkR1cmF0aW9uEhEKCXdvcmtlcl9pZBgJIAEoCSLCAQoETG9hZBIYChB3YWl0aW5nX3JlcXVlc3RzGAEgASgNEhkKEXJ1bm5pbmdfc2VxdWVuY2VzGAIgASgNEhMKC3VzZWRfYmxvY2tzGAMgASgNEhIKCmVtYmVkZGluZ3MYBCABKA0SDQoFc3RlcHMYBSABKAQSFwoPaWRsZV9lbWJlZGRpbmdzGAYgASgNEhkKEXVzZWRfY3Jvc3NfYmxvY2tzGAcgASgNEhkKEWlkbGVfY3Jvc3NfYmxvY2tzGAggASgNIk0KDERyYWluUmVxdWVzdBIwCghkZWFkbGluZRgBIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbkgAiAEBQgsKCV9kZWFkbGluZSIpCg1EcmFpblJlc3BvbnNlEhgKEGFib3J0ZWRfcmVxdWVzdHMYASABKA0qiQEKCkdyb3VwU3RhdGUSGwoXR1JPVVBfU1RBVEVfVU5TUEVDSUZJRUQQABIXChNHUk9VUF9TVEFURV9GT1JNSU5HEAESFQoRR1JPVVBfU1RBVEVfUkVBRFkQAhIYChRHUk9VUF9TVEFURV9EUkFJTklORxADEhQKEEdST1VQX1NUQVRFX0xPU1QQBDLbAQoHQ2x1c3RlchJFCghHZXRNb2RlbBIbLnRlc3NlcmEudjEuR2V0TW9kZWxSZXF1ZXN0GhwudGVzc2VyYS52MS5HZXRNb2RlbFJlc3BvbnNlEksKCkdldENsdXN0ZXISHS50ZXNzZXJhLnYxLkdldENsdXN0ZXJSZXF1ZXN0Gh4udGVzc2VyYS52MS5HZXRDbHVzdGVyUmVzcG9uc2USPAoFRHJhaW4SGC50ZXNzZXJhLnYxLkRyYWluUmVxdWVzdBoZLnRlc3NlcmEudjEuRHJhaW5SZXNwb25zZWIGcHJvdG8z", [file_google_protobuf_duration]);
 
 /**
  * @generated from message tessera.v1.GetModelRequest
@@ -211,6 +211,20 @@ export type Placement = Message<"tessera.v1.Placement"> & {
    * @generated from field: string plan_hash = 9;
    */
   planHash: string;
+
+  /**
+   * blocks of 32 rows of images' streams; 0 without cross-attention
+   *
+   * @generated from field: uint32 cross_block_count = 10;
+   */
+  crossBlockCount: number;
+
+  /**
+   * replicate, tensor, workers
+   *
+   * @generated from field: string vision = 11;
+   */
+  vision: string;
 };
 
 /**
@@ -301,7 +315,7 @@ export type Load = Message<"tessera.v1.Load"> & {
   usedBlocks: number;
 
   /**
-   * image tiles held
+   * image tiles that requests hold
    *
    * @generated from field: uint32 embeddings = 4;
    */
@@ -313,6 +327,27 @@ export type Load = Message<"tessera.v1.Load"> & {
    * @generated from field: uint64 steps = 5;
    */
   steps: bigint;
+
+  /**
+   * kept for later requests
+   *
+   * @generated from field: uint32 idle_embeddings = 6;
+   */
+  idleEmbeddings: number;
+
+  /**
+   * of images' streams that requests see
+   *
+   * @generated from field: uint32 used_cross_blocks = 7;
+   */
+  usedCrossBlocks: number;
+
+  /**
+   * kept for later requests
+   *
+   * @generated from field: uint32 idle_cross_blocks = 8;
+   */
+  idleCrossBlocks: number;
 };
 
 /**

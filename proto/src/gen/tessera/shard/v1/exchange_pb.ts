@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tessera/shard/v1/exchange.proto.
  */
 export const file_tessera_shard_v1_exchange: GenFile = /*@__PURE__*/
-  fileDesc("Ch90ZXNzZXJhL3NoYXJkL3YxL2V4Y2hhbmdlLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIjgKDkNvbm5lY3RSZXF1ZXN0EiYKBWZyYW1lGAEgASgLMhcudGVzc2VyYS5zaGFyZC52MS5GcmFtZSI5Cg9Db25uZWN0UmVzcG9uc2USJgoFZnJhbWUYASABKAsyFy50ZXNzZXJhLnNoYXJkLnYxLkZyYW1lItQBCgVGcmFtZRIoCgVoZWxsbxgBIAEoCzIXLnRlc3NlcmEuc2hhcmQudjEuSGVsbG9IABI1Cgpjb2xsZWN0aXZlGAIgASgLMh8udGVzc2VyYS5zaGFyZC52MS5Db2xsZWN0aXZlS2V5SAASMwoJZW1iZWRkaW5nGAMgASgLMh4udGVzc2VyYS5zaGFyZC52MS5FbWJlZGRpbmdLZXlIABIOCgZvZmZzZXQYBCABKAQSDQoFdG90YWwYBSABKAQSDwoHcGF5bG9hZBgGIAEoDEIFCgNrZXkiNwoFSGVsbG8SDQoFZXBvY2gYASABKAQSDAoEcmFuaxgCIAEoDRIRCglwbGFuX2hhc2gYAyABKAkiOgoNQ29sbGVjdGl2ZUtleRINCgVlcG9jaBgBIAEoBBIMCgRzdGVwGAIgASgEEgwKBGNhbGwYAyABKA0iQwoMRW1iZWRkaW5nS2V5Eg0KBWVwb2NoGAEgASgEEg4KBmVuY29kZRgCIAEoBBIUCgxlbWJlZGRpbmdfaWQYAyABKAQyXgoIRXhjaGFuZ2USUgoHQ29ubmVjdBIgLnRlc3NlcmEuc2hhcmQudjEuQ29ubmVjdFJlcXVlc3QaIS50ZXNzZXJhLnNoYXJkLnYxLkNvbm5lY3RSZXNwb25zZSgBMAFiBnByb3RvMw");
+  fileDesc("Ch90ZXNzZXJhL3NoYXJkL3YxL2V4Y2hhbmdlLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIjgKDkNvbm5lY3RSZXF1ZXN0EiYKBWZyYW1lGAEgASgLMhcudGVzc2VyYS5zaGFyZC52MS5GcmFtZSI5Cg9Db25uZWN0UmVzcG9uc2USJgoFZnJhbWUYASABKAsyFy50ZXNzZXJhLnNoYXJkLnYxLkZyYW1lIpICCgVGcmFtZRIoCgVoZWxsbxgBIAEoCzIXLnRlc3NlcmEuc2hhcmQudjEuSGVsbG9IABI1Cgpjb2xsZWN0aXZlGAIgASgLMh8udGVzc2VyYS5zaGFyZC52MS5Db2xsZWN0aXZlS2V5SAASMwoJZW1iZWRkaW5nGAMgASgLMh4udGVzc2VyYS5zaGFyZC52MS5FbWJlZGRpbmdLZXlIABI8ChFlbmNvZGVfY29sbGVjdGl2ZRgHIAEoCzIfLnRlc3NlcmEuc2hhcmQudjEuQ29sbGVjdGl2ZUtleUgAEg4KBm9mZnNldBgEIAEoBBINCgV0b3RhbBgFIAEoBBIPCgdwYXlsb2FkGAYgASgMQgUKA2tleSI3CgVIZWxsbxINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEhEKCXBsYW5faGFzaBgDIAEoCSI6Cg1Db2xsZWN0aXZlS2V5Eg0KBWVwb2NoGAEgASgEEgwKBHN0ZXAYAiABKAQSDAoEY2FsbBgDIAEoDSJDCgxFbWJlZGRpbmdLZXkSDQoFZXBvY2gYASABKAQSDgoGZW5jb2RlGAIgASgEEhQKDGVtYmVkZGluZ19pZBgDIAEoBDJeCghFeGNoYW5nZRJSCgdDb25uZWN0EiAudGVzc2VyYS5zaGFyZC52MS5Db25uZWN0UmVxdWVzdBohLnRlc3NlcmEuc2hhcmQudjEuQ29ubmVjdFJlc3BvbnNlKAEwAWIGcHJvdG8z");
 
 /**
  * @generated from message tessera.shard.v1.ConnectRequest
@@ -75,6 +75,14 @@ export type Frame = Message<"tessera.shard.v1.Frame"> & {
      */
     value: EmbeddingKey;
     case: "embedding";
+  } | {
+    /**
+     * its step is the encode's id
+     *
+     * @generated from field: tessera.shard.v1.CollectiveKey encode_collective = 7;
+     */
+    value: CollectiveKey;
+    case: "encodeCollective";
   } | { case: undefined; value?: undefined };
 
   /**

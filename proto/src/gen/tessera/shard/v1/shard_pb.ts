@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tessera/shard/v1/shard.proto.
  */
 export const file_tessera_shard_v1_shard: GenFile = /*@__PURE__*/
-  fileDesc("Chx0ZXNzZXJhL3NoYXJkL3YxL3NoYXJkLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIhAKDkdldEluZm9SZXF1ZXN0IrgBCg9HZXRJbmZvUmVzcG9uc2USEQoJd29ya2VyX2lkGAEgASgJEg0KBWJ1aWxkGAIgASgJEgsKA2NwdRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBISCgppZGxlX2J5dGVzGAYgASgEEhIKCm1vZGVsX2hhc2gYByABKAkSDQoFZXBvY2gYCCABKAQSGAoQZXhjaGFuZ2VfYWRkcmVzcxgJIAEoCSJ8CgtKb2luUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEg0KBXBlZXJzGAMgAygJEi4KCXBsYWNlbWVudBgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuUGxhY2VtZW50EhEKCXBsYW5faGFzaBgFIAEoCSLdAgoJUGxhY2VtZW50EikKB2t2X3R5cGUYASABKA4yGC50ZXNzZXJhLnNoYXJkLnYxLkt2VHlwZRItCgl3aXJlX3R5cGUYAiABKA4yGi50ZXNzZXJhLnNoYXJkLnYxLldpcmVUeXBlEhMKC2Jsb2NrX2NvdW50GAMgASgNEhoKEm1heF9iYXRjaGVkX3Rva2VucxgEIAEoDRIVCg1tYXhfc2VxdWVuY2VzGAUgASgNEhcKD21heF93YW50ZWRfcm93cxgGIAEoDRIRCgltYXhfdGlsZXMYByABKA0SFgoObWF4X2VtYmVkZGluZ3MYCCABKA0SHgoWY29sbGVjdGl2ZV9kZWFkbGluZV9tcxgJIAEoDRIVCg1tYXhfbW9kZWxfbGVuGAogASgNEhsKE21heF9zdGVwc19pbl9mbGlnaHQYCyABKA0SFgoOc2VsZWN0YWJsZV9pZHMYDCABKA0ieAoMSm9pblJlc3BvbnNlEjIKCHByb2dyZXNzGAEgASgLMh4udGVzc2VyYS5zaGFyZC52MS5Kb2luUHJvZ3Jlc3NIABIsCgVyZWFkeRgCIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlYWR5SABCBgoEa2luZCI6CgxKb2luUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDAoEZG9uZRgCIAEoBBINCgV0b3RhbBgDIAEoBCJnCglKb2luUmVhZHkSFAoMd2VpZ2h0X2J5dGVzGAEgASgEEhMKC2NhY2hlX2J5dGVzGAIgASgEEhcKD3dvcmtzcGFjZV9ieXRlcxgDIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgEIAEoBCI3CgtTdGVwUmVxdWVzdBIoCgRwbGFuGAEgASgLMhoudGVzc2VyYS5zaGFyZC52MS5TdGVwUGxhbiL0AQoIU3RlcFBsYW4SDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBIVCg1yZWxlYXNlZF9zdGVwGAMgASgEEi4KBm9wZW5lZBgEIAMoCzIeLnRlc3NlcmEuc2hhcmQudjEuU2VxdWVuY2VPcGVuEhsKE2Nsb3NlZF9zZXF1ZW5jZV9pZHMYBSADKAQSHgoWcmVsZWFzZWRfZW1iZWRkaW5nX2lkcxgGIAMoBBIvCgZzbGljZXMYByADKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNlcXVlbmNlU2xpY2USEwoLZGVhZGxpbmVfbXMYCCABKA0igAEKDFNlcXVlbmNlT3BlbhITCgtzZXF1ZW5jZV9pZBgBIAEoBBIVCg1wcm9tcHRfbGVuZ3RoGAIgASgNEhEKCXRva2VuX2lkcxgDIAMoDRIxCghzYW1wbGluZxgEIAEoCzIfLnRlc3NlcmEuc2hhcmQudjEuU2FtcGxpbmdTdGF0ZSLBAgoNU2FtcGxpbmdTdGF0ZRITCgt0ZW1wZXJhdHVyZRgBIAEoAhIMCgRzZWVkGAIgASgEEg4KBmNob2ljZRgDIAEoDRIaChJyZXBldGl0aW9uX3BlbmFsdHkYBCABKAISGAoQcHJlc2VuY2VfcGVuYWx0eRgFIAEoAhIZChFmcmVxdWVuY3lfcGVuYWx0eRgGIAEoAhIvCgpsb2dpdF9iaWFzGAcgAygLMhsudGVzc2VyYS5zaGFyZC52MS5Mb2dpdEJpYXMSGQoRYWxsb3dlZF90b2tlbl9pZHMYCCADKA0SLgoJYmFkX3dvcmRzGAkgAygLMhsudGVzc2VyYS5zaGFyZC52MS5Ub2tlbkxpc3QSEgoKbWluX3Rva2VucxgKIAEoDRIcChRzdXBwcmVzc2VkX3Rva2VuX2lkcxgLIAMoDSIrCglMb2dpdEJpYXMSEAoIdG9rZW5faWQYASABKA0SDAoEYmlhcxgCIAEoAiIeCglUb2tlbkxpc3QSEQoJdG9rZW5faWRzGAEgAygNItUBCg1TZXF1ZW5jZVNsaWNlEhMKC3NlcXVlbmNlX2lkGAEgASgEEhYKDnN0YXJ0X3Bvc2l0aW9uGAIgASgNEhEKCXRva2VuX2lkcxgDIAMoDRITCgtmaXJzdF9ibG9jaxgEIAEoDRIRCglibG9ja19pZHMYBSADKA0SLwoKaW1hZ2Vfcm93cxgGIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuSW1hZ2VSb3dzEisKBndhbnRlZBgHIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuV2FudGVkUm93ImYKCUltYWdlUm93cxILCgNyb3cYASABKA0SFAoMZW1iZWRkaW5nX2lkGAIgASgEEhEKCWZpcnN0X3JvdxgDIAEoDRINCgVjb3VudBgEIAEoDRIUCgxlbmNvZGVyX3JhbmsYBSABKA0ipgEKCVdhbnRlZFJvdxILCgNyb3cYASABKA0SEgoKY2FuZGlkYXRlcxgCIAEoDRIUCgx0b3BfbG9ncHJvYnMYAyABKA0SDwoHbG9ncHJvYhgEIAEoCBIYChBzY29yZWRfdG9rZW5faWRzGAUgAygNEicKBG1hc2sYBiADKAsyGS50ZXNzZXJhLnNoYXJkLnYxLk1hc2tSdW4SDgoGbWFza2VkGAcgASgIIicKB01hc2tSdW4SDQoFc3RhcnQYASABKA0SDQoFY291bnQYAiABKA0ihQEKDFN0ZXBSZXNwb25zZRINCgVlcG9jaBgBIAEoBBIPCgdzdGVwX2lkGAIgASgEEikKBHJvd3MYAyADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlJvd1Jlc3VsdBIqCgV0aW1lcxgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuU3RlcFRpbWVzIl8KCVN0ZXBUaW1lcxISCgpjb21wdXRlX25zGAEgASgEEg8KB3dhaXRfbnMYAiABKAQSFgoOZXhjaGFuZ2VfYnl0ZXMYAyABKAQSFQoNY29sbGVjdGl2ZV9ucxgEIAEoBCJaCglSb3dSZXN1bHQSEwoLc2VxdWVuY2VfaWQYASABKAQSCwoDcm93GAIgASgNEisKBWxhbmVzGAMgAygLMhwudGVzc2VyYS5zaGFyZC52MS5MYW5lUmVzdWx0IrYCCgpMYW5lUmVzdWx0EgwKBGxhbmUYASABKA0SEgoKbm9uX2Zpbml0ZRgCIAEoCBIpCgRiZXN0GAMgASgLMhsudGVzc2VyYS5zaGFyZC52MS5DYW5kaWRhdGUSLwoKY2FuZGlkYXRlcxgEIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuQ2FuZGlkYXRlEioKA3RvcBgFIAMoCzIdLnRlc3NlcmEuc2hhcmQudjEuU2NvcmVkVG9rZW4SLQoGc2NvcmVkGAYgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TY29yZWRUb2tlbhIlCgNyYXcYByABKAsyGC50ZXNzZXJhLnNoYXJkLnYxLkxvZ1N1bRIoCgZzY2FsZWQYCCABKAsyGC50ZXNzZXJhLnNoYXJkLnYxLkxvZ1N1bSJJCglDYW5kaWRhdGUSEAoIdG9rZW5faWQYASABKA0SCwoDcmF3GAIgASgCEg4KBnNjYWxlZBgDIAEoAhINCgVub2lzZRgEIAEoAiIsCgtTY29yZWRUb2tlbhIQCgh0b2tlbl9pZBgBIAEoDRILCgNyYXcYAiABKAIiIgoGTG9nU3VtEgsKA21heBgBIAEoAhILCgNzdW0YAiABKAIibQoNRW5jb2RlUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIRCgllbmNvZGVfaWQYAiABKAQSJQoFdGlsZXMYAyADKAsyFi50ZXNzZXJhLnNoYXJkLnYxLlRpbGUSEwoLZGVhZGxpbmVfbXMYBCABKA0iLAoEVGlsZRIUCgxlbWJlZGRpbmdfaWQYASABKAQSDgoGcGl4ZWxzGAIgASgMIiQKDkVuY29kZVJlc3BvbnNlEhIKCmNvbXB1dGVfbnMYASABKAQiaAoVTW9yZUNhbmRpZGF0ZXNSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEEg8KB3N0ZXBfaWQYAiABKAQSEwoLc2VxdWVuY2VfaWQYAyABKAQSCwoDcm93GAQgASgNEg0KBWNvdW50GAUgASgNIkIKFk1vcmVDYW5kaWRhdGVzUmVzcG9uc2USKAoDcm93GAEgASgLMhsudGVzc2VyYS5zaGFyZC52MS5Sb3dSZXN1bHQiTAoOUmVsZWFzZVJlcXVlc3QSDQoFZXBvY2gYASABKAQSFAoMc2VxdWVuY2VfaWRzGAIgAygEEhUKDWVtYmVkZGluZ19pZHMYAyADKAQiEQoPUmVsZWFzZVJlc3BvbnNlIh0KDEZlbmNlUmVxdWVzdBINCgVlcG9jaBgBIAEoBCIPCg1GZW5jZVJlc3BvbnNlIhEKD0dldFN0YXRzUmVxdWVzdCKEAQoQR2V0U3RhdHNSZXNwb25zZRINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEhQKDGxhc3Rfc3RlcF9pZBgDIAEoBBIRCglzZXF1ZW5jZXMYBCABKA0SEgoKZW1iZWRkaW5ncxgFIAEoDRIWCg5yZXNpZGVudF9ieXRlcxgGIAEoBCpECgZLdlR5cGUSFwoTS1ZfVFlQRV9VTlNQRUNJRklFRBAAEg8KC0tWX1RZUEVfRjMyEAESEAoMS1ZfVFlQRV9CRjE2EAIqTAoIV2lyZVR5cGUSGQoVV0lSRV9UWVBFX1VOU1BFQ0lGSUVEEAASEQoNV0lSRV9UWVBFX0YzMhABEhIKDldJUkVfVFlQRV9CRjE2EAIyigUKBVNoYXJkEk4KB0dldEluZm8SIC50ZXNzZXJhLnNoYXJkLnYxLkdldEluZm9SZXF1ZXN0GiEudGVzc2VyYS5zaGFyZC52MS5HZXRJbmZvUmVzcG9uc2USRwoESm9pbhIdLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlcXVlc3QaHi50ZXNzZXJhLnNoYXJkLnYxLkpvaW5SZXNwb25zZTABEkkKBFN0ZXASHS50ZXNzZXJhLnNoYXJkLnYxLlN0ZXBSZXF1ZXN0Gh4udGVzc2VyYS5zaGFyZC52MS5TdGVwUmVzcG9uc2UoATABEksKBkVuY29kZRIfLnRlc3NlcmEuc2hhcmQudjEuRW5jb2RlUmVxdWVzdBogLnRlc3NlcmEuc2hhcmQudjEuRW5jb2RlUmVzcG9uc2USYwoOTW9yZUNhbmRpZGF0ZXMSJy50ZXNzZXJhLnNoYXJkLnYxLk1vcmVDYW5kaWRhdGVzUmVxdWVzdBooLnRlc3NlcmEuc2hhcmQudjEuTW9yZUNhbmRpZGF0ZXNSZXNwb25zZRJOCgdSZWxlYXNlEiAudGVzc2VyYS5zaGFyZC52MS5SZWxlYXNlUmVxdWVzdBohLnRlc3NlcmEuc2hhcmQudjEuUmVsZWFzZVJlc3BvbnNlEkgKBUZlbmNlEh4udGVzc2VyYS5zaGFyZC52MS5GZW5jZVJlcXVlc3QaHy50ZXNzZXJhLnNoYXJkLnYxLkZlbmNlUmVzcG9uc2USUQoIR2V0U3RhdHMSIS50ZXNzZXJhLnNoYXJkLnYxLkdldFN0YXRzUmVxdWVzdBoiLnRlc3NlcmEuc2hhcmQudjEuR2V0U3RhdHNSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("Chx0ZXNzZXJhL3NoYXJkL3YxL3NoYXJkLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIhAKDkdldEluZm9SZXF1ZXN0IrgBCg9HZXRJbmZvUmVzcG9uc2USEQoJd29ya2VyX2lkGAEgASgJEg0KBWJ1aWxkGAIgASgJEgsKA2NwdRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBISCgppZGxlX2J5dGVzGAYgASgEEhIKCm1vZGVsX2hhc2gYByABKAkSDQoFZXBvY2gYCCABKAQSGAoQZXhjaGFuZ2VfYWRkcmVzcxgJIAEoCSJ8CgtKb2luUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEg0KBXBlZXJzGAMgAygJEi4KCXBsYWNlbWVudBgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuUGxhY2VtZW50EhEKCXBsYW5faGFzaBgFIAEoCSLbAwoJUGxhY2VtZW50EikKB2t2X3R5cGUYASABKA4yGC50ZXNzZXJhLnNoYXJkLnYxLkt2VHlwZRItCgl3aXJlX3R5cGUYAiABKA4yGi50ZXNzZXJhLnNoYXJkLnYxLldpcmVUeXBlEhMKC2Jsb2NrX2NvdW50GAMgASgNEhoKEm1heF9iYXRjaGVkX3Rva2VucxgEIAEoDRIVCg1tYXhfc2VxdWVuY2VzGAUgASgNEhcKD21heF93YW50ZWRfcm93cxgGIAEoDRIRCgltYXhfdGlsZXMYByABKA0SFgoObWF4X2VtYmVkZGluZ3MYCCABKA0SHgoWY29sbGVjdGl2ZV9kZWFkbGluZV9tcxgJIAEoDRIVCg1tYXhfbW9kZWxfbGVuGAogASgNEhsKE21heF9zdGVwc19pbl9mbGlnaHQYCyABKA0SFgoOc2VsZWN0YWJsZV9pZHMYDCABKA0SMQoGdmlzaW9uGA0gASgOMiEudGVzc2VyYS5zaGFyZC52MS5WaXNpb25QbGFjZW1lbnQSFQoNZW5jb2Rlcl9jb3VudBgOIAEoDRIXCg9tYXhfc3RyZWFtX3Jvd3MYDyABKA0SGQoRY3Jvc3NfYmxvY2tfY291bnQYECABKA0ieAoMSm9pblJlc3BvbnNlEjIKCHByb2dyZXNzGAEgASgLMh4udGVzc2VyYS5zaGFyZC52MS5Kb2luUHJvZ3Jlc3NIABIsCgVyZWFkeRgCIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlYWR5SABCBgoEa2luZCI6CgxKb2luUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDAoEZG9uZRgCIAEoBBINCgV0b3RhbBgDIAEoBCJnCglKb2luUmVhZHkSFAoMd2VpZ2h0X2J5dGVzGAEgASgEEhMKC2NhY2hlX2J5dGVzGAIgASgEEhcKD3dvcmtzcGFjZV9ieXRlcxgDIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgEIAEoBCI3CgtTdGVwUmVxdWVzdBIoCgRwbGFuGAEgASgLMhoudGVzc2VyYS5zaGFyZC52MS5TdGVwUGxhbiLFAgoIU3RlcFBsYW4SDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBIVCg1yZWxlYXNlZF9zdGVwGAMgASgEEi4KBm9wZW5lZBgEIAMoCzIeLnRlc3NlcmEuc2hhcmQudjEuU2VxdWVuY2VPcGVuEhsKE2Nsb3NlZF9zZXF1ZW5jZV9pZHMYBSADKAQSHgoWcmVsZWFzZWRfZW1iZWRkaW5nX2lkcxgGIAMoBBIvCgZzbGljZXMYByADKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNlcXVlbmNlU2xpY2USEwoLZGVhZGxpbmVfbXMYCCABKA0SNAoOb3BlbmVkX3N0cmVhbXMYCSADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLlN0cmVhbU9wZW4SGQoRY2xvc2VkX3N0cmVhbV9pZHMYCiADKAQiXwoKU3RyZWFtT3BlbhIRCglzdHJlYW1faWQYASABKAQSKwoFdGlsZXMYAiADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLlN0cmVhbVRpbGUSEQoJYmxvY2tfaWRzGAMgAygNIk8KClN0cmVhbVRpbGUSFQoNdGFnX3Rva2VuX2lkcxgBIAMoDRIUCgxlbWJlZGRpbmdfaWQYAiABKAQSFAoMZW5jb2Rlcl9yYW5rGAMgASgNIoABCgxTZXF1ZW5jZU9wZW4SEwoLc2VxdWVuY2VfaWQYASABKAQSFQoNcHJvbXB0X2xlbmd0aBgCIAEoDRIRCgl0b2tlbl9pZHMYAyADKA0SMQoIc2FtcGxpbmcYBCABKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNhbXBsaW5nU3RhdGUiwQIKDVNhbXBsaW5nU3RhdGUSEwoLdGVtcGVyYXR1cmUYASABKAISDAoEc2VlZBgCIAEoBBIOCgZjaG9pY2UYAyABKA0SGgoScmVwZXRpdGlvbl9wZW5hbHR5GAQgASgCEhgKEHByZXNlbmNlX3BlbmFsdHkYBSABKAISGQoRZnJlcXVlbmN5X3BlbmFsdHkYBiABKAISLwoKbG9naXRfYmlhcxgHIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuTG9naXRCaWFzEhkKEWFsbG93ZWRfdG9rZW5faWRzGAggAygNEi4KCWJhZF93b3JkcxgJIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuVG9rZW5MaXN0EhIKCm1pbl90b2tlbnMYCiABKA0SHAoUc3VwcHJlc3NlZF90b2tlbl9pZHMYCyADKA0iKwoJTG9naXRCaWFzEhAKCHRva2VuX2lkGAEgASgNEgwKBGJpYXMYAiABKAIiHgoJVG9rZW5MaXN0EhEKCXRva2VuX2lkcxgBIAMoDSL/AQoNU2VxdWVuY2VTbGljZRITCgtzZXF1ZW5jZV9pZBgBIAEoBBIWCg5zdGFydF9wb3NpdGlvbhgCIAEoDRIRCgl0b2tlbl9pZHMYAyADKA0SEwoLZmlyc3RfYmxvY2sYBCABKA0SEQoJYmxvY2tfaWRzGAUgAygNEi8KCmltYWdlX3Jvd3MYBiADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkltYWdlUm93cxIrCgZ3YW50ZWQYByADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLldhbnRlZFJvdxIoCgRzZWVuGAggAygLMhoudGVzc2VyYS5zaGFyZC52MS5TZWVuUm93cyJVCghTZWVuUm93cxILCgNyb3cYASABKA0SDQoFY291bnQYAiABKA0SLQoGcmFuZ2VzGAMgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TdHJlYW1SYW5nZSI8CgtTdHJlYW1SYW5nZRIRCglzdHJlYW1faWQYASABKAQSDQoFZmlyc3QYAiABKA0SCwoDZW5kGAMgASgNImYKCUltYWdlUm93cxILCgNyb3cYASABKA0SFAoMZW1iZWRkaW5nX2lkGAIgASgEEhEKCWZpcnN0X3JvdxgDIAEoDRINCgVjb3VudBgEIAEoDRIUCgxlbmNvZGVyX3JhbmsYBSABKA0ipgEKCVdhbnRlZFJvdxILCgNyb3cYASABKA0SEgoKY2FuZGlkYXRlcxgCIAEoDRIUCgx0b3BfbG9ncHJvYnMYAyABKA0SDwoHbG9ncHJvYhgEIAEoCBIYChBzY29yZWRfdG9rZW5faWRzGAUgAygNEicKBG1hc2sYBiADKAsyGS50ZXNzZXJhLnNoYXJkLnYxLk1hc2tSdW4SDgoGbWFza2VkGAcgASgIIicKB01hc2tSdW4SDQoFc3RhcnQYASABKA0SDQoFY291bnQYAiABKA0ihQEKDFN0ZXBSZXNwb25zZRINCgVlcG9jaBgBIAEoBBIPCgdzdGVwX2lkGAIgASgEEikKBHJvd3MYAyADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlJvd1Jlc3VsdBIqCgV0aW1lcxgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuU3RlcFRpbWVzIl8KCVN0ZXBUaW1lcxISCgpjb21wdXRlX25zGAEgASgEEg8KB3dhaXRfbnMYAiABKAQSFgoOZXhjaGFuZ2VfYnl0ZXMYAyABKAQSFQoNY29sbGVjdGl2ZV9ucxgEIAEoBCJaCglSb3dSZXN1bHQSEwoLc2VxdWVuY2VfaWQYASABKAQSCwoDcm93GAIgASgNEisKBWxhbmVzGAMgAygLMhwudGVzc2VyYS5zaGFyZC52MS5MYW5lUmVzdWx0IrYCCgpMYW5lUmVzdWx0EgwKBGxhbmUYASABKA0SEgoKbm9uX2Zpbml0ZRgCIAEoCBIpCgRiZXN0GAMgASgLMhsudGVzc2VyYS5zaGFyZC52MS5DYW5kaWRhdGUSLwoKY2FuZGlkYXRlcxgEIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuQ2FuZGlkYXRlEioKA3RvcBgFIAMoCzIdLnRlc3NlcmEuc2hhcmQudjEuU2NvcmVkVG9rZW4SLQoGc2NvcmVkGAYgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TY29yZWRUb2tlbhIlCgNyYXcYByABKAsyGC50ZXNzZXJhLnNoYXJkLnYxLkxvZ1N1bRIoCgZzY2FsZWQYCCABKAsyGC50ZXNzZXJhLnNoYXJkLnYxLkxvZ1N1bSJJCglDYW5kaWRhdGUSEAoIdG9rZW5faWQYASABKA0SCwoDcmF3GAIgASgCEg4KBnNjYWxlZBgDIAEoAhINCgVub2lzZRgEIAEoAiIsCgtTY29yZWRUb2tlbhIQCgh0b2tlbl9pZBgBIAEoDRILCgNyYXcYAiABKAIiIgoGTG9nU3VtEgsKA21heBgBIAEoAhILCgNzdW0YAiABKAIibQoNRW5jb2RlUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIRCgllbmNvZGVfaWQYAiABKAQSJQoFdGlsZXMYAyADKAsyFi50ZXNzZXJhLnNoYXJkLnYxLlRpbGUSEwoLZGVhZGxpbmVfbXMYBCABKA0iLAoEVGlsZRIUCgxlbWJlZGRpbmdfaWQYASABKAQSDgoGcGl4ZWxzGAIgASgMIiQKDkVuY29kZVJlc3BvbnNlEhIKCmNvbXB1dGVfbnMYASABKAQiaAoVTW9yZUNhbmRpZGF0ZXNSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEEg8KB3N0ZXBfaWQYAiABKAQSEwoLc2VxdWVuY2VfaWQYAyABKAQSCwoDcm93GAQgASgNEg0KBWNvdW50GAUgASgNIkIKFk1vcmVDYW5kaWRhdGVzUmVzcG9uc2USKAoDcm93GAEgASgLMhsudGVzc2VyYS5zaGFyZC52MS5Sb3dSZXN1bHQiTAoOUmVsZWFzZVJlcXVlc3QSDQoFZXBvY2gYASABKAQSFAoMc2VxdWVuY2VfaWRzGAIgAygEEhUKDWVtYmVkZGluZ19pZHMYAyADKAQiEQoPUmVsZWFzZVJlc3BvbnNlIh0KDEZlbmNlUmVxdWVzdBINCgVlcG9jaBgBIAEoBCIPCg1GZW5jZVJlc3BvbnNlIhEKD0dldFN0YXRzUmVxdWVzdCKVAQoQR2V0U3RhdHNSZXNwb25zZRINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEhQKDGxhc3Rfc3RlcF9pZBgDIAEoBBIRCglzZXF1ZW5jZXMYBCABKA0SEgoKZW1iZWRkaW5ncxgFIAEoDRIWCg5yZXNpZGVudF9ieXRlcxgGIAEoBBIPCgdzdHJlYW1zGAcgASgNKkQKBkt2VHlwZRIXChNLVl9UWVBFX1VOU1BFQ0lGSUVEEAASDwoLS1ZfVFlQRV9GMzIQARIQCgxLVl9UWVBFX0JGMTYQAiqOAQoPVmlzaW9uUGxhY2VtZW50EiAKHFZJU0lPTl9QTEFDRU1FTlRfVU5TUEVDSUZJRUQQABIeChpWSVNJT05fUExBQ0VNRU5UX1JFUExJQ0FURRABEhsKF1ZJU0lPTl9QTEFDRU1FTlRfVEVOU09SEAISHAoYVklTSU9OX1BMQUNFTUVOVF9XT1JLRVJTEAMqTAoIV2lyZVR5cGUSGQoVV0lSRV9UWVBFX1VOU1BFQ0lGSUVEEAASEQoNV0lSRV9UWVBFX0YzMhABEhIKDldJUkVfVFlQRV9CRjE2EAIyigUKBVNoYXJkEk4KB0dldEluZm8SIC50ZXNzZXJhLnNoYXJkLnYxLkdldEluZm9SZXF1ZXN0GiEudGVzc2VyYS5zaGFyZC52MS5HZXRJbmZvUmVzcG9uc2USRwoESm9pbhIdLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlcXVlc3QaHi50ZXNzZXJhLnNoYXJkLnYxLkpvaW5SZXNwb25zZTABEkkKBFN0ZXASHS50ZXNzZXJhLnNoYXJkLnYxLlN0ZXBSZXF1ZXN0Gh4udGVzc2VyYS5zaGFyZC52MS5TdGVwUmVzcG9uc2UoATABEksKBkVuY29kZRIfLnRlc3NlcmEuc2hhcmQudjEuRW5jb2RlUmVxdWVzdBogLnRlc3NlcmEuc2hhcmQudjEuRW5jb2RlUmVzcG9uc2USYwoOTW9yZUNhbmRpZGF0ZXMSJy50ZXNzZXJhLnNoYXJkLnYxLk1vcmVDYW5kaWRhdGVzUmVxdWVzdBooLnRlc3NlcmEuc2hhcmQudjEuTW9yZUNhbmRpZGF0ZXNSZXNwb25zZRJOCgdSZWxlYXNlEiAudGVzc2VyYS5zaGFyZC52MS5SZWxlYXNlUmVxdWVzdBohLnRlc3NlcmEuc2hhcmQudjEuUmVsZWFzZVJlc3BvbnNlEkgKBUZlbmNlEh4udGVzc2VyYS5zaGFyZC52MS5GZW5jZVJlcXVlc3QaHy50ZXNzZXJhLnNoYXJkLnYxLkZlbmNlUmVzcG9uc2USUQoIR2V0U3RhdHMSIS50ZXNzZXJhLnNoYXJkLnYxLkdldFN0YXRzUmVxdWVzdBoiLnRlc3NlcmEuc2hhcmQudjEuR2V0U3RhdHNSZXNwb25zZWIGcHJvdG8z");
 
 /**
  * @generated from message tessera.shard.v1.GetInfoRequest
@@ -111,7 +111,7 @@ export type JoinRequest = Message<"tessera.shard.v1.JoinRequest"> & {
   rank: number;
 
   /**
-   * exchange addresses by rank, the worker's own included; their number is the tensor-parallel size
+   * Exchange addresses by rank, the worker's own included: the tensor-parallel ranks, then those that only encode tiles.
    *
    * @generated from field: repeated string peers = 3;
    */
@@ -214,6 +214,32 @@ export type Placement = Message<"tessera.shard.v1.Placement"> & {
    * @generated from field: uint32 selectable_ids = 12;
    */
   selectableIds: number;
+
+  /**
+   * @generated from field: tessera.shard.v1.VisionPlacement vision = 13;
+   */
+  vision: VisionPlacement;
+
+  /**
+   * the last so many of the peers only encode tiles
+   *
+   * @generated from field: uint32 encoder_count = 14;
+   */
+  encoderCount: number;
+
+  /**
+   * rows of images' streams that one step opens; 0 without cross-attention
+   *
+   * @generated from field: uint32 max_stream_rows = 15;
+   */
+  maxStreamRows: number;
+
+  /**
+   * blocks of 32 stream rows
+   *
+   * @generated from field: uint32 cross_block_count = 16;
+   */
+  crossBlockCount: number;
 };
 
 /**
@@ -391,6 +417,20 @@ export type StepPlan = Message<"tessera.shard.v1.StepPlan"> & {
    * @generated from field: uint32 deadline_ms = 8;
    */
   deadlineMs: number;
+
+  /**
+   * before the slices
+   *
+   * @generated from field: repeated tessera.shard.v1.StreamOpen opened_streams = 9;
+   */
+  openedStreams: StreamOpen[];
+
+  /**
+   * before the opened
+   *
+   * @generated from field: repeated uint64 closed_stream_ids = 10;
+   */
+  closedStreamIds: bigint[];
 };
 
 /**
@@ -399,6 +439,68 @@ export type StepPlan = Message<"tessera.shard.v1.StepPlan"> & {
  */
 export const StepPlanSchema: GenMessage<StepPlan> = /*@__PURE__*/
   messageDesc(file_tessera_shard_v1_shard, 8);
+
+/**
+ * An image's stream, whose keys and values for cross-attention are computed once: its tiles in order.
+ *
+ * @generated from message tessera.shard.v1.StreamOpen
+ */
+export type StreamOpen = Message<"tessera.shard.v1.StreamOpen"> & {
+  /**
+   * @generated from field: uint64 stream_id = 1;
+   */
+  streamId: bigint;
+
+  /**
+   * @generated from field: repeated tessera.shard.v1.StreamTile tiles = 2;
+   */
+  tiles: StreamTile[];
+
+  /**
+   * of the cross cache
+   *
+   * @generated from field: repeated uint32 block_ids = 3;
+   */
+  blockIds: number[];
+};
+
+/**
+ * Describes the message tessera.shard.v1.StreamOpen.
+ * Use `create(StreamOpenSchema)` to create a new message.
+ */
+export const StreamOpenSchema: GenMessage<StreamOpen> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_shard, 9);
+
+/**
+ * All rows of a tile, behind the token embeddings of its tag.
+ *
+ * @generated from message tessera.shard.v1.StreamTile
+ */
+export type StreamTile = Message<"tessera.shard.v1.StreamTile"> & {
+  /**
+   * @generated from field: repeated uint32 tag_token_ids = 1;
+   */
+  tagTokenIds: number[];
+
+  /**
+   * @generated from field: uint64 embedding_id = 2;
+   */
+  embeddingId: bigint;
+
+  /**
+   * who sends it; named when it does not come
+   *
+   * @generated from field: uint32 encoder_rank = 3;
+   */
+  encoderRank: number;
+};
+
+/**
+ * Describes the message tessera.shard.v1.StreamTile.
+ * Use `create(StreamTileSchema)` to create a new message.
+ */
+export const StreamTileSchema: GenMessage<StreamTile> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_shard, 10);
 
 /**
  * A sequence's state on the ranks. Tokens follow in slices; a slice that starts earlier than the state's end cuts it back.
@@ -436,7 +538,7 @@ export type SequenceOpen = Message<"tessera.shard.v1.SequenceOpen"> & {
  * Use `create(SequenceOpenSchema)` to create a new message.
  */
 export const SequenceOpenSchema: GenMessage<SequenceOpen> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 9);
+  messageDesc(file_tessera_shard_v1_shard, 11);
 
 /**
  * @generated from message tessera.shard.v1.SamplingState
@@ -511,7 +613,7 @@ export type SamplingState = Message<"tessera.shard.v1.SamplingState"> & {
  * Use `create(SamplingStateSchema)` to create a new message.
  */
 export const SamplingStateSchema: GenMessage<SamplingState> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 10);
+  messageDesc(file_tessera_shard_v1_shard, 12);
 
 /**
  * @generated from message tessera.shard.v1.LogitBias
@@ -533,7 +635,7 @@ export type LogitBias = Message<"tessera.shard.v1.LogitBias"> & {
  * Use `create(LogitBiasSchema)` to create a new message.
  */
 export const LogitBiasSchema: GenMessage<LogitBias> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 11);
+  messageDesc(file_tessera_shard_v1_shard, 13);
 
 /**
  * @generated from message tessera.shard.v1.TokenList
@@ -550,7 +652,7 @@ export type TokenList = Message<"tessera.shard.v1.TokenList"> & {
  * Use `create(TokenListSchema)` to create a new message.
  */
 export const TokenListSchema: GenMessage<TokenList> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 12);
+  messageDesc(file_tessera_shard_v1_shard, 14);
 
 /**
  * Tokens of one sequence computed in this step.
@@ -596,6 +698,13 @@ export type SequenceSlice = Message<"tessera.shard.v1.SequenceSlice"> & {
    * @generated from field: repeated tessera.shard.v1.WantedRow wanted = 7;
    */
   wanted: WantedRow[];
+
+  /**
+   * rising; rows that are not named see no image
+   *
+   * @generated from field: repeated tessera.shard.v1.SeenRows seen = 8;
+   */
+  seen: SeenRows[];
 };
 
 /**
@@ -603,7 +712,67 @@ export type SequenceSlice = Message<"tessera.shard.v1.SequenceSlice"> & {
  * Use `create(SequenceSliceSchema)` to create a new message.
  */
 export const SequenceSliceSchema: GenMessage<SequenceSlice> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 13);
+  messageDesc(file_tessera_shard_v1_shard, 15);
+
+/**
+ * Rows of the slice that see the same rows of images' streams, image by image.
+ *
+ * @generated from message tessera.shard.v1.SeenRows
+ */
+export type SeenRows = Message<"tessera.shard.v1.SeenRows"> & {
+  /**
+   * in the slice
+   *
+   * @generated from field: uint32 row = 1;
+   */
+  row: number;
+
+  /**
+   * @generated from field: uint32 count = 2;
+   */
+  count: number;
+
+  /**
+   * @generated from field: repeated tessera.shard.v1.StreamRange ranges = 3;
+   */
+  ranges: StreamRange[];
+};
+
+/**
+ * Describes the message tessera.shard.v1.SeenRows.
+ * Use `create(SeenRowsSchema)` to create a new message.
+ */
+export const SeenRowsSchema: GenMessage<SeenRows> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_shard, 16);
+
+/**
+ * Rows [first, end) of a stream.
+ *
+ * @generated from message tessera.shard.v1.StreamRange
+ */
+export type StreamRange = Message<"tessera.shard.v1.StreamRange"> & {
+  /**
+   * @generated from field: uint64 stream_id = 1;
+   */
+  streamId: bigint;
+
+  /**
+   * @generated from field: uint32 first = 2;
+   */
+  first: number;
+
+  /**
+   * @generated from field: uint32 end = 3;
+   */
+  end: number;
+};
+
+/**
+ * Describes the message tessera.shard.v1.StreamRange.
+ * Use `create(StreamRangeSchema)` to create a new message.
+ */
+export const StreamRangeSchema: GenMessage<StreamRange> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_shard, 17);
 
 /**
  * Rows of the slice that take image embeddings instead of the token's.
@@ -648,7 +817,7 @@ export type ImageRows = Message<"tessera.shard.v1.ImageRows"> & {
  * Use `create(ImageRowsSchema)` to create a new message.
  */
 export const ImageRowsSchema: GenMessage<ImageRows> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 14);
+  messageDesc(file_tessera_shard_v1_shard, 18);
 
 /**
  * @generated from message tessera.shard.v1.WantedRow
@@ -707,7 +876,7 @@ export type WantedRow = Message<"tessera.shard.v1.WantedRow"> & {
  * Use `create(WantedRowSchema)` to create a new message.
  */
 export const WantedRowSchema: GenMessage<WantedRow> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 15);
+  messageDesc(file_tessera_shard_v1_shard, 19);
 
 /**
  * Allowed ids [start, start + count).
@@ -731,7 +900,7 @@ export type MaskRun = Message<"tessera.shard.v1.MaskRun"> & {
  * Use `create(MaskRunSchema)` to create a new message.
  */
 export const MaskRunSchema: GenMessage<MaskRun> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 16);
+  messageDesc(file_tessera_shard_v1_shard, 20);
 
 /**
  * @generated from message tessera.shard.v1.StepResponse
@@ -765,7 +934,7 @@ export type StepResponse = Message<"tessera.shard.v1.StepResponse"> & {
  * Use `create(StepResponseSchema)` to create a new message.
  */
 export const StepResponseSchema: GenMessage<StepResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 17);
+  messageDesc(file_tessera_shard_v1_shard, 21);
 
 /**
  * @generated from message tessera.shard.v1.StepTimes
@@ -805,7 +974,7 @@ export type StepTimes = Message<"tessera.shard.v1.StepTimes"> & {
  * Use `create(StepTimesSchema)` to create a new message.
  */
 export const StepTimesSchema: GenMessage<StepTimes> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 18);
+  messageDesc(file_tessera_shard_v1_shard, 22);
 
 /**
  * @generated from message tessera.shard.v1.RowResult
@@ -834,7 +1003,7 @@ export type RowResult = Message<"tessera.shard.v1.RowResult"> & {
  * Use `create(RowResultSchema)` to create a new message.
  */
 export const RowResultSchema: GenMessage<RowResult> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 19);
+  messageDesc(file_tessera_shard_v1_shard, 23);
 
 /**
  * @generated from message tessera.shard.v1.LaneResult
@@ -902,7 +1071,7 @@ export type LaneResult = Message<"tessera.shard.v1.LaneResult"> & {
  * Use `create(LaneResultSchema)` to create a new message.
  */
 export const LaneResultSchema: GenMessage<LaneResult> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 20);
+  messageDesc(file_tessera_shard_v1_shard, 24);
 
 /**
  * @generated from message tessera.shard.v1.Candidate
@@ -940,7 +1109,7 @@ export type Candidate = Message<"tessera.shard.v1.Candidate"> & {
  * Use `create(CandidateSchema)` to create a new message.
  */
 export const CandidateSchema: GenMessage<Candidate> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 21);
+  messageDesc(file_tessera_shard_v1_shard, 25);
 
 /**
  * @generated from message tessera.shard.v1.ScoredToken
@@ -962,7 +1131,7 @@ export type ScoredToken = Message<"tessera.shard.v1.ScoredToken"> & {
  * Use `create(ScoredTokenSchema)` to create a new message.
  */
 export const ScoredTokenSchema: GenMessage<ScoredToken> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 22);
+  messageDesc(file_tessera_shard_v1_shard, 26);
 
 /**
  * max and Σ exp(x − max) of a lane.
@@ -986,7 +1155,7 @@ export type LogSum = Message<"tessera.shard.v1.LogSum"> & {
  * Use `create(LogSumSchema)` to create a new message.
  */
 export const LogSumSchema: GenMessage<LogSum> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 23);
+  messageDesc(file_tessera_shard_v1_shard, 27);
 
 /**
  * @generated from message tessera.shard.v1.EncodeRequest
@@ -1020,7 +1189,7 @@ export type EncodeRequest = Message<"tessera.shard.v1.EncodeRequest"> & {
  * Use `create(EncodeRequestSchema)` to create a new message.
  */
 export const EncodeRequestSchema: GenMessage<EncodeRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 24);
+  messageDesc(file_tessera_shard_v1_shard, 28);
 
 /**
  * @generated from message tessera.shard.v1.Tile
@@ -1044,7 +1213,7 @@ export type Tile = Message<"tessera.shard.v1.Tile"> & {
  * Use `create(TileSchema)` to create a new message.
  */
 export const TileSchema: GenMessage<Tile> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 25);
+  messageDesc(file_tessera_shard_v1_shard, 29);
 
 /**
  * @generated from message tessera.shard.v1.EncodeResponse
@@ -1061,7 +1230,7 @@ export type EncodeResponse = Message<"tessera.shard.v1.EncodeResponse"> & {
  * Use `create(EncodeResponseSchema)` to create a new message.
  */
 export const EncodeResponseSchema: GenMessage<EncodeResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 26);
+  messageDesc(file_tessera_shard_v1_shard, 30);
 
 /**
  * @generated from message tessera.shard.v1.MoreCandidatesRequest
@@ -1102,7 +1271,7 @@ export type MoreCandidatesRequest = Message<"tessera.shard.v1.MoreCandidatesRequ
  * Use `create(MoreCandidatesRequestSchema)` to create a new message.
  */
 export const MoreCandidatesRequestSchema: GenMessage<MoreCandidatesRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 27);
+  messageDesc(file_tessera_shard_v1_shard, 31);
 
 /**
  * @generated from message tessera.shard.v1.MoreCandidatesResponse
@@ -1119,7 +1288,7 @@ export type MoreCandidatesResponse = Message<"tessera.shard.v1.MoreCandidatesRes
  * Use `create(MoreCandidatesResponseSchema)` to create a new message.
  */
 export const MoreCandidatesResponseSchema: GenMessage<MoreCandidatesResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 28);
+  messageDesc(file_tessera_shard_v1_shard, 32);
 
 /**
  * @generated from message tessera.shard.v1.ReleaseRequest
@@ -1146,7 +1315,7 @@ export type ReleaseRequest = Message<"tessera.shard.v1.ReleaseRequest"> & {
  * Use `create(ReleaseRequestSchema)` to create a new message.
  */
 export const ReleaseRequestSchema: GenMessage<ReleaseRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 29);
+  messageDesc(file_tessera_shard_v1_shard, 33);
 
 /**
  * @generated from message tessera.shard.v1.ReleaseResponse
@@ -1159,7 +1328,7 @@ export type ReleaseResponse = Message<"tessera.shard.v1.ReleaseResponse"> & {
  * Use `create(ReleaseResponseSchema)` to create a new message.
  */
 export const ReleaseResponseSchema: GenMessage<ReleaseResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 30);
+  messageDesc(file_tessera_shard_v1_shard, 34);
 
 /**
  * @generated from message tessera.shard.v1.FenceRequest
@@ -1178,7 +1347,7 @@ export type FenceRequest = Message<"tessera.shard.v1.FenceRequest"> & {
  * Use `create(FenceRequestSchema)` to create a new message.
  */
 export const FenceRequestSchema: GenMessage<FenceRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 31);
+  messageDesc(file_tessera_shard_v1_shard, 35);
 
 /**
  * @generated from message tessera.shard.v1.FenceResponse
@@ -1191,7 +1360,7 @@ export type FenceResponse = Message<"tessera.shard.v1.FenceResponse"> & {
  * Use `create(FenceResponseSchema)` to create a new message.
  */
 export const FenceResponseSchema: GenMessage<FenceResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 32);
+  messageDesc(file_tessera_shard_v1_shard, 36);
 
 /**
  * @generated from message tessera.shard.v1.GetStatsRequest
@@ -1204,7 +1373,7 @@ export type GetStatsRequest = Message<"tessera.shard.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 33);
+  messageDesc(file_tessera_shard_v1_shard, 37);
 
 /**
  * @generated from message tessera.shard.v1.GetStatsResponse
@@ -1239,6 +1408,11 @@ export type GetStatsResponse = Message<"tessera.shard.v1.GetStatsResponse"> & {
    * @generated from field: uint64 resident_bytes = 6;
    */
   residentBytes: bigint;
+
+  /**
+   * @generated from field: uint32 streams = 7;
+   */
+  streams: number;
 };
 
 /**
@@ -1246,7 +1420,7 @@ export type GetStatsResponse = Message<"tessera.shard.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 34);
+  messageDesc(file_tessera_shard_v1_shard, 38);
 
 /**
  * @generated from enum tessera.shard.v1.KvType
@@ -1275,6 +1449,45 @@ export const KvTypeSchema: GenEnum<KvType> = /*@__PURE__*/
   enumDesc(file_tessera_shard_v1_shard, 0);
 
 /**
+ * Who holds the vision encoder.
+ *
+ * @generated from enum tessera.shard.v1.VisionPlacement
+ */
+export enum VisionPlacement {
+  /**
+   * @generated from enum value: VISION_PLACEMENT_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * every rank whole; tiles are dealt out
+   *
+   * @generated from enum value: VISION_PLACEMENT_REPLICATE = 1;
+   */
+  REPLICATE = 1,
+
+  /**
+   * cut over the ranks by the encoder's lanes; every rank gets every tile
+   *
+   * @generated from enum value: VISION_PLACEMENT_TENSOR = 2;
+   */
+  TENSOR = 2,
+
+  /**
+   * ranks of their own, whole
+   *
+   * @generated from enum value: VISION_PLACEMENT_WORKERS = 3;
+   */
+  WORKERS = 3,
+}
+
+/**
+ * Describes the enum tessera.shard.v1.VisionPlacement.
+ */
+export const VisionPlacementSchema: GenEnum<VisionPlacement> = /*@__PURE__*/
+  enumDesc(file_tessera_shard_v1_shard, 1);
+
+/**
  * @generated from enum tessera.shard.v1.WireType
  */
 export enum WireType {
@@ -1298,7 +1511,7 @@ export enum WireType {
  * Describes the enum tessera.shard.v1.WireType.
  */
 export const WireTypeSchema: GenEnum<WireType> = /*@__PURE__*/
-  enumDesc(file_tessera_shard_v1_shard, 1);
+  enumDesc(file_tessera_shard_v1_shard, 2);
 
 /**
  * Coordinator → worker. Every message carries its epoch; an older one is refused (FAILED_PRECONDITION, STALE_EPOCH).
