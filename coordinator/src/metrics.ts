@@ -112,6 +112,31 @@ export class CoordinatorMetrics {
     "Tiles of an encode batch",
     TILES,
   );
+  readonly encodeQueueSeconds = this.histogram(
+    "tessera_encode_queue_seconds",
+    "A tile's request accepted to the tile given out",
+    STEP,
+  );
+  readonly embeddingQueries = this.counter(
+    "tessera_embedding_cache_queries_total",
+    "Tiles whose embeddings were asked for",
+  );
+  readonly embeddingHits = this.counter(
+    "tessera_embedding_cache_hits_total",
+    "Of these, tiles that were encoded or on their way",
+  );
+  readonly streamQueries = this.counter(
+    "tessera_cross_cache_queries_total",
+    "Images whose keys and values for cross-attention were asked for",
+  );
+  readonly streamHits = this.counter(
+    "tessera_cross_cache_hits_total",
+    "Of these, images whose keys and values were computed",
+  );
+  readonly streamsComputed = this.counter(
+    "tessera_cross_cache_computed_total",
+    "Images whose keys and values for cross-attention were computed",
+  );
   readonly tiles = this.counter("tessera_image_tiles_total", "Tiles of accepted requests");
   readonly tilesReused = this.counter(
     "tessera_image_tiles_reused_total",
@@ -146,7 +171,6 @@ export class CoordinatorMetrics {
   );
   readonly cacheUsage = this.gauge("tessera_kv_cache_usage_ratio", "Cache blocks held, 0 to 1");
   readonly cacheBlocks = this.gauge("tessera_kv_cache_blocks", "Cache blocks of 32 tokens in all");
-  readonly embeddings = this.gauge("tessera_image_embeddings", "Tiles held or on their way");
   readonly epoch = this.gauge("tessera_epoch", "The current epoch; 0 before the first");
   readonly ready = this.gauge("tessera_group_ready", "1 when the group serves");
   readonly resident = this.gauge(
@@ -168,6 +192,18 @@ export class CoordinatorMetrics {
     labelNames: ["code"],
     registers: [this.registry],
   });
+  readonly embeddings = new Gauge({
+    name: "tessera_image_embeddings",
+    help: "Tiles on the workers or on their way: held by requests, or idle",
+    labelNames: ["state"],
+    registers: [this.registry],
+  });
+  readonly crossBlocks = new Gauge({
+    name: "tessera_cross_cache_blocks",
+    help: "Blocks of 32 rows of the cross-attention cache: held by requests, idle, or free",
+    labelNames: ["state"],
+    registers: [this.registry],
+  });
   readonly heartbeatAge = new Gauge({
     name: "tessera_rank_heartbeat_age_seconds",
     help: "Since a rank's last sign of life",
@@ -180,6 +216,8 @@ export class CoordinatorMetrics {
     const ranks = Array.from({ length: facts.ranks }, (_, rank) => String(rank));
     for (const reason of FINISH_REASONS) this.finished.inc({ finished_reason: reason }, 0);
     for (const code of facts.codes) this.refused.inc({ code }, 0);
+    for (const state of ["held", "idle"]) this.embeddings.set({ state }, 0);
+    for (const state of ["held", "idle", "free"]) this.crossBlocks.set({ state }, 0);
     for (const rank of ranks) this.heartbeatAge.set({ rank }, 0);
     this.ranks = new RankMetrics(this.registry, ranks);
     const edges = oneTwoFive(facts.maxModelLen);

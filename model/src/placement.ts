@@ -47,6 +47,8 @@ export interface PlacementOptions {
   vision?: "replicate" | "tensor" | "auto" | undefined;
   /** Ranks beyond `size` that only encode tiles. */
   visionWorkers?: number | undefined;
+  /** For images' keys and values on each rank; default: of CROSS_IMAGES of the largest size. */
+  crossCacheBytes?: number | undefined;
   /** Of image embeddings that each rank holds. */
   embeddingBytes?: number | undefined;
 }
@@ -94,7 +96,7 @@ export interface PlacementPlan {
   encoderCount: number;
   /** Rows of images' streams whose keys and values one step computes; 0 without cross-attention. */
   maxStreamRows: number;
-  /** Blocks of 32 stream rows in the cross cache. */
+  /** Blocks of 32 stream rows in the cross cache; 0 without cross-attention. */
   crossBlockCount: number;
   ranks: RankPlan[];
   coordinator: CoordinatorPlan;
@@ -131,13 +133,33 @@ function modelBytes(config: ModelConfig) {
   return { stored, computed: stored - 2 * layers * (4 * dummy * hiddenSize + 2 * dummy) };
 }
 
-function crossBlocks(maxStreamRows: number): number {
-  return CROSS_IMAGES * Math.ceil(maxStreamRows / BLOCK_TOKENS);
+/** Of one block of the cross cache. */
+function crossBlockBytes(shape: CacheShape, kvType: KvType): number {
+  const values = shape.layers * 2 * shape.kvHeads * shape.headDim * (kvType === "bf16" ? 2 : 4);
+  return BLOCK_TOKENS * values;
 }
 
-function crossCacheBytes(shape: CacheShape, kvType: KvType, maxStreamRows: number): number {
-  const values = shape.layers * 2 * shape.kvHeads * shape.headDim * (kvType === "bf16" ? 2 : 4);
-  return crossBlocks(maxStreamRows) * BLOCK_TOKENS * values;
+/** @throws ModelError INVALID_ARGUMENT when not even one image of the largest size fits. */
+function chooseCrossBlocks(config: ModelConfig, options: PlacementOptions): number {
+  const { crossCacheBytes: given, size, kvType } = options;
+  if (config.cross === undefined) {
+    if (given === undefined) return 0;
+    throw new ModelError(
+      "INVALID_ARGUMENT",
+      `cross-cache-memory: ${given} bytes, but ${config.modelType} has no cross-attention`,
+    );
+  }
+  const least = Math.ceil(streamRows(config) / BLOCK_TOKENS);
+  if (given === undefined) return CROSS_IMAGES * least;
+  checkBytes("cross-cache-memory", given);
+  const each = crossBlockBytes(rankProgram(config, { rank: 0, size }).crossCache, kvType);
+  const count = Math.floor(given / each);
+  if (count >= least) return count;
+  throw new ModelError(
+    "INVALID_ARGUMENT",
+    `cross-cache-memory of ${given} bytes holds ${count} blocks, the largest image has ${least}: ` +
+      `needs ${least * each}`,
+  );
 }
 
 function checkModelLen(config: ModelConfig, options: PlacementOptions): number {
@@ -154,6 +176,7 @@ function checkBytes(name: string, bytes: number | undefined): void {
 }
 
 interface Limits {
+  crossBlockCount: number;
   maxEmbeddings: number;
   maxStreamRows: number;
   maxModelLen: number;
@@ -179,7 +202,7 @@ function rankPlan(
     rank,
     weightBytes: weightBytes(program.encode.weights) + weightBytes(program.step.weights),
     cacheBytes: 0,
-    crossCacheBytes: crossCacheBytes(program.crossCache, options.kvType, limits.maxStreamRows),
+    crossCacheBytes: limits.crossBlockCount * crossBlockBytes(program.crossCache, options.kvType),
     workspaceBytes:
       rope +
       Math.max(
@@ -276,6 +299,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     maxSequences: options.maxSequences ?? 64,
     maxTiles: config.tile.maxTiles + 2,
     maxStreamRows: streamRows(config),
+    crossBlockCount: chooseCrossBlocks(config, options),
     maxEmbeddings: chooseEmbeddings(config, options.embeddingBytes),
   };
   const ranks = Array.from({ length: options.size }, (_, rank) =>
@@ -291,7 +315,6 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     maxWantedRows: limits.maxSequences,
     vision: "replicate",
     encoderCount: 0,
-    crossBlockCount: crossBlocks(limits.maxStreamRows),
     ranks: ranks.map((rank) => ({
       ...rank,
       cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),

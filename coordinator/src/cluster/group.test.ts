@@ -47,7 +47,7 @@ const PLAN = {
   openedStreams: [],
   closedStreamIds: [],
 };
-const TILES = [[{ embeddingId: 1n, pixels: new Uint8Array(3) }]];
+const TILES = new Map([[0, [{ embeddingId: 1n, pixels: new Uint8Array(3) }]]]);
 const QUERY = { stepId: 1n, sequenceId: 1n, row: 0, count: 1 };
 const STEP_DEADLINE_MS = 20_000;
 const internal = new ServeError("INTERNAL", "bytes cannot be allocated");

@@ -50,7 +50,15 @@ export type LoopPlan = Omit<StepPlan, "$typeName" | "epoch" | "stepId" | "deadli
 /** What the loop needs of a group. */
 export type RunningGroup = Pick<
   Group,
-  "size" | "failure" | "lastStepId" | "encodingMs" | "step" | "encode" | "moreCandidates"
+  | "size"
+  | "failure"
+  | "lastStepId"
+  | "encodingMs"
+  | "encoders"
+  | "encodesTogether"
+  | "step"
+  | "encode"
+  | "moreCandidates"
 >;
 
 interface Pending {
@@ -148,6 +156,12 @@ export class Group {
   get size(): number {
     return this.clients.length;
   }
+  /** Ranks that tiles are given to. */
+  get encoders(): readonly number[] {
+    return this.clients.map((_, rank) => rank);
+  }
+  /** Every encoder gets every tile, and computes its part of it together with the others. */
+  readonly encodesTogether: boolean = false;
   /** What ended the epoch; every call since then is rejected with it. */
   get failure(): ServeError | undefined {
     return this.ended;
@@ -245,13 +259,15 @@ export class Group {
    * is added to the deadlines of steps meanwhile. One encode at a time. → milliseconds a rank computed, the most of
    * all. @throws ServeError `failure`: the epoch has ended
    */
-  encode(byRank: Omit<Tile, "$typeName">[][], estimateMs: number): Promise<number> {
+  encode(
+    byRank: ReadonlyMap<number, Omit<Tile, "$typeName">[]>,
+    estimateMs: number,
+  ): Promise<number> {
     const encodeId = this.nextEncode++;
     this.encodingMs = Math.min(estimateMs, this.settings.joinDeadlineMs);
     return this.orLose(async () => {
       const times = await Promise.all(
-        byRank.map(async (tiles, rank) => {
-          if (tiles.length === 0) return 0n;
+        [...byRank].map(async ([rank, tiles]) => {
           const answer = await this.clients[rank]?.encode({
             epoch: this.epoch,
             encodeId,

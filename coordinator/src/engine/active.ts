@@ -1,12 +1,7 @@
 /** Requests and sequences as the engine loop holds them. */
+import type { RequestImages } from "./images.js";
 import type { ScheduledSequence } from "../schedule/scheduler.js";
-import type {
-  ChoiceText,
-  FinishCause,
-  PreparedRequest,
-  PreparedTile,
-  TextPiece,
-} from "../request/types.js";
+import type { ChoiceText, FinishCause, PreparedRequest, TextPiece } from "../request/types.js";
 import type { ServeError } from "@tessera/proto";
 
 /** Where a request's events go; called in order. */
@@ -29,14 +24,6 @@ export interface RequestTimings {
   firstTokenMs: number;
   totalMs: number;
   completionTokens: number;
-}
-
-/** A tile on its way: waiting, being encoded, or held by the workers under its id. */
-export interface ActiveTile {
-  embeddingId: bigint;
-  tile: PreparedTile;
-  rank: number;
-  state: "waiting" | "encoding" | "ready";
 }
 
 export class Sequence implements ScheduledSequence {
@@ -72,17 +59,15 @@ export class ActiveRequest {
   completionTokens = 0;
   sequences: Sequence[] = [];
   ended = false;
+  /** What it holds of pictures on the workers; undefined until there is room for all of it, and at the end. */
+  images: RequestImages | undefined;
 
   constructor(
     readonly prepared: PreparedRequest,
-    readonly tiles: ActiveTile[],
     readonly sink: RequestSink,
     nowMs: number,
   ) {
     this.acceptedMs = nowMs;
-  }
-  get encoded(): boolean {
-    return this.tiles.every((tile) => tile.state === "ready");
   }
   timings(nowMs: number): RequestTimings {
     const since = (ms: number | undefined) => (ms ?? nowMs) - this.acceptedMs;

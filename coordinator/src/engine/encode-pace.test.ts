@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { BESIDE_STEPS_MS, EncodePace } from "./encode-pace.js";
+import { EncodePace } from "./encode-pace.js";
 
-const pace = () => new EncodePace({ maxTiles: 7, unknownMs: 5000 });
+const BUDGET_MS = 100;
+const pace = () => new EncodePace({ maxTiles: 7, budgetMs: BUDGET_MS, unknownMs: 5000 });
 
 test("pace: one tile a rank until one was measured, and the deadline of a step is taken for it", () => {
   const fresh = pace();
@@ -40,7 +41,7 @@ test("pace: the average follows, and what runs waits no longer than it says", ()
       const known = pace();
       for (const [tiles, ms] of all) known.observe(tiles, ms);
       const tiles = known.tilesPerRank(true);
-      assert.ok(tiles === 1 || known.estimateMs(tiles) <= BESIDE_STEPS_MS);
+      assert.ok(tiles === 1 || known.estimateMs(tiles) <= BUDGET_MS);
       for (let i = 0; i < 60; i++) known.observe(2, 60);
       assert.equal(known.tilesPerRank(true), 3);
       assert.ok(known.estimateMs(1) >= 30 && known.estimateMs(1) <= 31);

@@ -3,16 +3,19 @@
  * while sequences run, a batch is kept so short that nobody sees their streams stop.
  */
 
-/** What a batch may take of the running sequences' time. */
-export const BESIDE_STEPS_MS = 100;
+/** What a batch may take of the running sequences' time, when nothing else is said. */
+export const ENCODE_BUDGET_MS = 100;
 /** Weight of the latest encode in the average. */
 const LATEST = 0.3;
 
 export class EncodePace {
   private msPerTile: number | undefined;
 
-  /** `maxTiles`: of one Encode a rank. `unknownMs`: taken for a tile before one was measured. */
-  constructor(private readonly limits: { maxTiles: number; unknownMs: number }) {}
+  /**
+   * `maxTiles`: of one Encode a rank. `budgetMs`: of a batch beside steps. `unknownMs`: taken for a tile before one was
+   * measured.
+   */
+  constructor(private readonly limits: { maxTiles: number; budgetMs: number; unknownMs: number }) {}
 
   /** A rank took `ms` for `tiles` tiles. */
   observe(tiles: number, ms: number): void {
@@ -25,7 +28,7 @@ export class EncodePace {
   tilesPerRank(sequencesRun: boolean): number {
     if (this.msPerTile === undefined) return 1;
     if (!sequencesRun) return this.limits.maxTiles;
-    const fit = Math.floor(BESIDE_STEPS_MS / this.msPerTile);
+    const fit = Math.floor(this.limits.budgetMs / this.msPerTile);
     return Math.max(1, Math.min(fit, this.limits.maxTiles));
   }
 

@@ -40,7 +40,11 @@ class ScriptedRanks implements RunningGroup {
   readonly steps: Asked<StepResponse[]>[] = [];
   readonly encodes: AskedEncode[] = [];
   readonly more: Asked<LaneResult[]>[] = [];
-  constructor(readonly size = 1) {}
+  readonly encoders: number[];
+  encodesTogether = false;
+  constructor(readonly size = 1) {
+    this.encoders = Array.from({ length: size }, (_, rank) => rank);
+  }
 
   step(plan: LoopPlan): Promise<StepResponse[]> {
     this.lastStepId++;
@@ -49,8 +53,8 @@ class ScriptedRanks implements RunningGroup {
     this.steps.push(asked);
     return asked.promise;
   }
-  encode(byRank: object[][], estimateMs: number): Promise<number> {
-    const tiles = byRank.map((list) => list.length);
+  encode(byRank: ReadonlyMap<number, object[]>, estimateMs: number): Promise<number> {
+    const tiles = this.encoders.map((rank) => byRank.get(rank)?.length ?? 0);
     const asked = Object.assign(new Asked<number>(), { tiles, estimateMs });
     this.encodes.push(asked);
     return asked.promise;
@@ -104,6 +108,8 @@ function requestOf(change: Partial<PreparedRequest> = {}): PreparedRequest {
     tenant: "default",
     promptIds: [1, 2, 3],
     imageRows: [],
+    streams: [],
+    sights: [],
     tiles: [],
     imageTokenCount: 0,
     tileCount: 0,
@@ -121,14 +127,20 @@ function requestOf(change: Partial<PreparedRequest> = {}): PreparedRequest {
     ...change,
   };
 }
-const withTiles = (count: number, change: Partial<PreparedRequest> = {}) =>
-  requestOf({
-    tiles: Array.from({ length: count }, (_, i) => ({
-      sha256: String(i),
-      pixels: new Uint8Array(3),
-    })),
-    ...change,
-  });
+/** Tiles of other pictures than those of other names, each with a row in the text. */
+const withTiles = (count: number, name = "picture"): Partial<PreparedRequest> => ({
+  promptIds: Array.from({ length: count + 1 }, (_, i) => i),
+  imageRows: Array.from({ length: count }, (_, i) => ({
+    position: i,
+    tile: i,
+    firstRow: 0,
+    count: 1,
+  })),
+  tiles: Array.from({ length: count }, (_, i) => ({
+    sha256: `${name} ${i}`,
+    pixels: new Uint8Array(3),
+  })),
+});
 
 function textOf({ maxTokens }: PreparedRequest): ChoiceText {
   let tokenCount = 0;
@@ -155,6 +167,8 @@ function setup() {
       maxSequences: 64,
       maxTiles: 8,
       maxEmbeddings: 256,
+      crossBlockCount: 8,
+      maxStreamRows: 100,
       vocabulary: 2000,
       maxRequests: 100,
     },
@@ -162,6 +176,7 @@ function setup() {
     progress: new Progress(),
     bounds: { stepMs: 1e6, encodeMs: 1e6 },
     stepDeadlineMs: 4000,
+    encodeBudgetMs: 100,
     createText: textOf,
     nowMs: () => 0,
     onFault: (error) => faults.push(error),
@@ -246,7 +261,7 @@ test("what comes in the very moment the loop goes idle is not lost", async () =>
     loop.attach(ranks);
     submit();
     await settle();
-    const { told } = submit({ tiles: withTiles(1).tiles });
+    const { told } = submit(withTiles(1));
     ranks.answer();
     await settle();
     // The closing step and the encode are both under way; their answers come `offset` microtasks apart.
@@ -335,7 +350,7 @@ test("tiles: one a rank at first, full batches while nothing runs, 100 ms of the
   const { loop, submit } = setup();
   const ranks = new ScriptedRanks(2);
   loop.attach(ranks);
-  submit({ tiles: withTiles(18).tiles });
+  submit(withTiles(18));
   await settle();
   const [first] = ranks.encodes;
   assert.deepEqual([first?.tiles, first?.estimateMs], [[1, 1], 4000]);
@@ -343,7 +358,7 @@ test("tiles: one a rank at first, full batches while nothing runs, 100 ms of the
   await settle();
   assert.deepEqual([last(ranks.encodes).tiles, last(ranks.encodes).estimateMs], [[8, 8], 240]);
   submit({ maxTokens: 100 });
-  submit({ tiles: withTiles(56).tiles });
+  submit(withTiles(56, "other"));
   await settle();
   last(ranks.encodes).give(240);
   for (let i = 0; ranks.encodes.length < 12 && i < 40; i++) {

@@ -10,14 +10,19 @@ import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
 import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
 import type { ChoiceText, FinishCause, PreparedRequest } from "../request/types.js";
-import { ActiveRequest, Sequence, type ActiveTile, type RequestSink } from "./active.js";
-import { EncodePace } from "./encode-pace.js";
+import { ActiveRequest, Sequence, type RequestSink } from "./active.js";
+import { Encoding, type EncodedBatch } from "./encoding.js";
+import { ImageStore, type ImageCounts, type RequestImages } from "./images.js";
 import { Outbox } from "./outbox.js";
 import { buildPlan, MAX_OPENED_BYTES, openedBytes } from "./plan.js";
 import { sampleRow } from "./sample-row.js";
 
 export interface LoopLimits {
   blockCount: number;
+  /** Blocks of the cross cache; 0 without cross-attention. */
+  crossBlockCount: number;
+  /** Rows of images' streams that one step opens. */
+  maxStreamRows: number;
   maxBatchedTokens: number;
   maxSequences: number;
   /** Tiles of one Encode a rank. */
@@ -37,6 +42,8 @@ export interface LoopOptions {
   bounds: { stepMs: number; encodeMs: number };
   /** Of a step on the ranks. */
   stepDeadlineMs: number;
+  /** What a batch of tiles may take of the running sequences' time. */
+  encodeBudgetMs: number;
   createText: (request: PreparedRequest) => ChoiceText;
   nowMs: () => number;
   /** A fault of this process, not of a rank: nothing can be trusted any more. */
@@ -58,25 +65,28 @@ export class EngineLoop {
   private group: RunningGroup | undefined;
   private scheduler: Scheduler<Sequence>;
   private readonly requests = new Set<ActiveRequest>();
+  private images: ImageStore;
   private closed: bigint[] = [];
-  private releasedEmbeddings: bigint[] = [];
-  /** Embeddings that the step in flight releases; the workers may hold them until it is answered. */
-  private releasing = 0;
   private nextSequence = 1n;
-  private nextEmbedding = 1n;
   private arrivals = 0;
   private turning = false;
   /** Something came since the turn under way looked. */
   private again = false;
-  private encoding = false;
-  private readonly pace: EncodePace;
+  private readonly encoding: Encoding;
   private readonly outbox = new Outbox();
   lastTurnMs = 0;
 
   constructor(private readonly options: LoopOptions) {
+    const { limits, stepDeadlineMs, encodeBudgetMs, bounds } = options;
     this.scheduler = this.freshScheduler();
-    const { limits, stepDeadlineMs } = options;
-    this.pace = new EncodePace({ maxTiles: limits.maxTiles, unknownMs: stepDeadlineMs });
+    this.images = new ImageStore(limits);
+    this.encoding = new Encoding({
+      ...options,
+      maxTiles: limits.maxTiles,
+      budgetMs: encodeBudgetMs,
+      unknownMs: stepDeadlineMs,
+      boundMs: bounds.encodeMs,
+    });
   }
 
   private freshScheduler(): Scheduler<Sequence> {
@@ -88,9 +98,8 @@ export class EngineLoop {
   attach(group: RunningGroup): void {
     this.group = group;
     this.scheduler = this.freshScheduler();
+    this.images = new ImageStore(this.options.limits);
     this.closed = [];
-    this.releasedEmbeddings = [];
-    this.releasing = 0;
     this.wake();
   }
 
@@ -99,7 +108,8 @@ export class EngineLoop {
     this.group = undefined;
     for (const request of [...this.requests]) this.fail(request, error);
     this.scheduler = this.freshScheduler();
-    this.encoding = false;
+    this.images = new ImageStore(this.options.limits);
+    this.encoding.reset();
   }
 
   load() {
@@ -108,7 +118,7 @@ export class EngineLoop {
         .length,
       runningSequences: this.scheduler.runningCount,
       usedBlocks: this.scheduler.pool.usedCount,
-      embeddings: [...this.requests].reduce((sum, request) => sum + request.tiles.length, 0),
+      ...this.images.load(),
     };
   }
   get requestCount(): number {
@@ -119,13 +129,7 @@ export class EngineLoop {
   submit(prepared: PreparedRequest, sink: RequestSink): ActiveRequest {
     if (this.group === undefined)
       throw new ServeError("NOT_READY", "no group of workers is formed");
-    const tiles = prepared.tiles.map((tile): ActiveTile => ({
-      embeddingId: this.nextEmbedding++,
-      tile,
-      rank: 0,
-      state: "waiting",
-    }));
-    const request = new ActiveRequest(prepared, tiles, sink, this.options.nowMs());
+    const request = new ActiveRequest(prepared, sink, this.options.nowMs());
     this.requests.add(request);
     this.wake();
     return request;
@@ -155,9 +159,8 @@ export class EngineLoop {
     this.requests.delete(request);
     for (const sequence of request.sequences) this.remove(sequence);
     request.sequences = [];
-    // A tile on its way is released when it has been encoded; before, the workers do not know it.
-    for (const tile of request.tiles)
-      if (tile.state === "ready") this.releasedEmbeddings.push(tile.embeddingId);
+    if (request.images !== undefined) this.images.leave(request.images);
+    request.images = undefined;
     this.wake();
   }
 
@@ -214,23 +217,29 @@ export class EngineLoop {
   /** One step; false when there is nothing to do. */
   private async turn(group: RunningGroup): Promise<boolean> {
     const { nowMs, metrics, progress, bounds } = this.options;
-    this.openSequences();
-    this.startEncode(group);
+    this.holdImages();
+    const encoded = this.startEncode(group);
+    // Ranks that encode together do it in the same order beside the steps: never both at once.
+    if (group.encodesTogether) await encoded;
+    if (this.group !== group) return false;
     const planStart = performance.now();
+    const openedStreams = this.images.openStreams(this.withImages());
+    this.openSequences();
     const preempted = this.scheduler.preemptions;
     const slices = this.scheduler.next();
     metrics.preemptions.inc(this.scheduler.preemptions - preempted);
     const { sequenceCount } = this.scheduler;
     assert(slices.length > 0 || sequenceCount === 0, `none of ${sequenceCount} sequences can run`);
-    const idle =
-      slices.length === 0 && this.closed.length === 0 && this.releasedEmbeddings.length === 0;
+    const nothing = slices.length === 0 && openedStreams.length === 0 && this.closed.length === 0;
     this.lastTurnMs = nowMs();
-    if (idle) return false;
-    const releasedEmbeddings = this.releasedEmbeddings.splice(0);
-    this.releasing = releasedEmbeddings.length;
+    if (nothing && !this.images.anythingReleased) return false;
+    const { embeddings, streams } = this.images.takeReleased();
+    metrics.streamsComputed.inc(openedStreams.length);
     const plan = buildPlan(slices, {
       closed: this.closed.splice(0),
-      releasedEmbeddings,
+      releasedEmbeddings: embeddings,
+      closedStreams: streams,
+      openedStreams,
       releasedStep: group.lastStepId,
     });
     const planMs = performance.now() - planStart;
@@ -244,7 +253,7 @@ export class EngineLoop {
     metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
     answers.forEach(({ times }, rank) => times && metrics.ranks.observe(rank, times));
     if (this.group !== group) return false;
-    this.releasing = 0;
+    this.images.gone(embeddings);
     const sampleStart = performance.now();
     await this.sample(group, slices, answers);
     const sampleMs = performance.now() - sampleStart;
@@ -252,14 +261,53 @@ export class EngineLoop {
     return true;
   }
 
+  /** Requests that are not scheduled yet, by priority and arrival. */
+  private waiting(): ActiveRequest[] {
+    return [...this.requests]
+      .filter((request) => request.scheduledMs === undefined)
+      .sort((a, b) => a.prepared.priority - b.prepared.priority);
+  }
+
   /**
-   * Requests whose tiles are ready become sequences, by priority and arrival; no more at once than what the next plan
-   * can open on the ranks.
+   * Requests take what they need of pictures, all or nothing and in order: none that waits for room is passed by
+   * another one that would take it.
+   */
+  private holdImages(): void {
+    let room = true;
+    for (const request of this.waiting()) {
+      if (request.images !== undefined) continue;
+      const { prepared } = request;
+      if (!room && prepared.tiles.length > 0) continue;
+      const held = this.images.hold(prepared, request.acceptedMs);
+      room &&= held !== undefined;
+      if (held === undefined) continue;
+      request.images = held.images;
+      this.countImages(held.counts);
+    }
+  }
+
+  private countImages({ tiles, streams }: ImageCounts): void {
+    const { metrics } = this.options;
+    metrics.embeddingQueries.inc(tiles.asked);
+    metrics.embeddingHits.inc(tiles.found);
+    metrics.streamQueries.inc(streams.asked);
+    metrics.streamHits.inc(streams.found);
+  }
+
+  private withImages(): { prepared: PreparedRequest; images: RequestImages }[] {
+    return this.waiting().flatMap(({ prepared, images }) =>
+      images === undefined || prepared.tiles.length === 0 ? [] : [{ prepared, images }],
+    );
+  }
+
+  /**
+   * Requests whose pictures are on the workers become sequences, by priority and arrival; no more at once than what the
+   * next plan can open on the ranks.
    */
   private openSequences(): void {
-    const waiting = [...this.requests]
-      .filter((request) => request.scheduledMs === undefined && request.encoded)
-      .sort((a, b) => a.prepared.priority - b.prepared.priority);
+    const waiting = this.waiting().filter(
+      ({ prepared, images }) => images !== undefined && this.images.ready(prepared, images),
+    );
     if (waiting.length === 0) return;
     let unopened = this.unopenedBytes();
     for (const request of waiting) {
@@ -289,59 +337,31 @@ export class EngineLoop {
       .reduce((sum, { request }) => sum + openedBytes(request.prepared), 0);
   }
 
-  /** Tiles of waiting requests, dealt over the ranks; one batch at a time, beside the steps. */
-  private startEncode(group: RunningGroup): void {
-    if (this.encoding) return;
-    const { maxEmbeddings } = this.options.limits;
-    const perRank = this.pace.tilesPerRank(this.scheduler.sequenceCount > 0);
-    const all = [...this.requests].flatMap((request) => request.tiles);
-    const ready = all.filter((tile) => tile.state === "ready").length;
-    const room = maxEmbeddings - ready - this.releasedEmbeddings.length - this.releasing;
-    const batch = all
-      .filter((tile) => tile.state === "waiting")
-      .slice(0, Math.max(0, Math.min(room, perRank * group.size)));
-    if (batch.length === 0) return;
-    this.encoding = true;
-    const byRank = Array.from({ length: group.size }, (): ActiveTile[] => []);
-    batch.forEach((tile, i) => {
-      tile.rank = i % group.size;
-      tile.state = "encoding";
-      byRank[tile.rank]?.push(tile);
-    });
-    void this.encode(group, batch, byRank).catch(this.options.onFault);
+  /** The next batch of tiles, if one can go out now. */
+  private startEncode(group: RunningGroup): Promise<void> | undefined {
+    const tiles = this.withImages().flatMap(({ images }) =>
+      images.tiles.filter((tile) => tile !== undefined),
+    );
+    const sequencesRun = this.scheduler.sequenceCount > 0;
+    const batch = this.encoding.choose(group, tiles, { room: this.images.room, sequencesRun });
+    if (batch.size === 0) return undefined;
+    const now = this.options.nowMs();
+    for (const request of this.involved(batch)) request.encodeStartMs ??= now;
+    return this.encoding
+      .run(group, this.images, batch)
+      .then((encoded) => this.encoded(group, encoded))
+      .catch(this.options.onFault);
   }
 
-  private async encode(
-    group: RunningGroup,
-    batch: ActiveTile[],
-    byRank: ActiveTile[][],
-  ): Promise<void> {
-    const start = this.options.nowMs();
-    const involved = () =>
-      [...this.requests].filter((request) => request.tiles.some((tile) => batch.includes(tile)));
-    for (const request of involved()) request.encodeStartMs ??= start;
-    try {
-      const tiles = byRank.map((list) =>
-        list.map(({ embeddingId, tile }) => ({ embeddingId, pixels: tile.pixels })),
-      );
-      const { progress, bounds } = this.options;
-      // Dealt from rank 0 on, which has the most.
-      const most = byRank[0]?.length ?? 1;
-      const estimateMs = this.pace.estimateMs(most);
-      const work = () => group.encode(tiles, estimateMs);
-      this.pace.observe(most, await progress.track(bounds.encodeMs, work));
-      for (const tile of batch) tile.state = "ready";
-    } catch (error) {
-      if (error !== group.failure) throw error;
-    }
-    if (this.group !== group) return;
-    const live = new Set([...this.requests].flatMap((request) => request.tiles));
-    for (const tile of batch) if (!live.has(tile)) this.releasedEmbeddings.push(tile.embeddingId);
-    const end = this.options.nowMs();
-    for (const request of involved()) request.encodeEndMs = end;
-    this.options.metrics.encodeSeconds.observe((end - start) / 1e3);
-    this.options.metrics.encodeTiles.observe(batch.length);
-    this.encoding = false;
+  private involved(batch: EncodedBatch["tiles"]): ActiveRequest[] {
+    return [...this.requests].filter((request) =>
+      request.images?.tiles.some((tile) => tile !== undefined && batch.has(tile)),
+    );
+  }
+
+  private encoded(group: RunningGroup, batch: EncodedBatch | undefined): void {
+    if (batch === undefined || this.group !== group) return;
+    for (const request of this.involved(batch.tiles)) request.encodeEndMs = batch.endMs;
     this.wake();
   }
 

@@ -22,6 +22,12 @@ export interface CoordinatorOptions {
   maxModelLen?: number | undefined;
   /** Of each rank. */
   cacheMemoryBytes?: number | undefined;
+  /** Of each rank, for images' keys and values; models with cross-attention. */
+  crossCacheMemoryBytes?: number | undefined;
+  /** Of each rank, for tiles' embeddings. */
+  embeddingMemoryBytes?: number | undefined;
+  /** What a batch of tiles may take of the running streams' time; default 100. */
+  encodeBudgetMs?: number | undefined;
   kvType: "f32" | "bf16";
   wireType: "f32" | "bf16";
   servedModelName?: string | undefined;
@@ -80,6 +86,7 @@ export function checkOptions(options: CoordinatorOptions): void {
     "tensor-parallel": options.tensorParallel,
     maxBatchedTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
+    encodeBudgetMs: options.encodeBudgetMs,
     maxRequests: options.maxRequests,
     stepDeadlineMs: options.stepDeadlineMs,
   };

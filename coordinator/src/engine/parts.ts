@@ -1,7 +1,12 @@
 /** What a coordinator is put together from: settings of the group, limits of requests, the loop. */
 import { randomBytes } from "node:crypto";
-import { planHash, planPlacement, type ModelFolder, type PlacementPlan } from "@tessera/model";
-import { ServeError } from "@tessera/proto";
+import {
+  imageLayout,
+  planHash,
+  planPlacement,
+  type ModelFolder,
+  type PlacementPlan,
+} from "@tessera/model";
 import { KvType, VisionPlacement, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { GroupSettings } from "../cluster/group.js";
 import { REQUEST_LIMITS, type PrepareContext, type Tokenizer } from "../request/index.js";
@@ -17,22 +22,15 @@ const VISION = {
   workers: VisionPlacement.WORKERS,
 } as const;
 
-/** The variants whose requests this version takes; the engine runs the others too. */
-const SERVED = ["NVLM_D"];
-
-/** @throws ServeError NOT_BUILT for a variant that is not served; ModelError when the options do not fit the model. */
+/** @throws ModelError when the options do not fit the model. */
 export function planOf(model: ModelFolder, options: CoordinatorOptions): PlacementPlan {
-  const { modelType } = model.config;
-  if (!SERVED.includes(modelType))
-    throw new ServeError(
-      "NOT_BUILT",
-      `${model.dir}: model_type ${modelType} is not served by this version; served: ${SERVED.join(", ")}`,
-    );
   return planPlacement(model.config, {
     size: tensorParallelSize(options),
     kvType: options.kvType,
     maxModelLen: options.maxModelLen,
     cacheBytes: options.cacheMemoryBytes,
+    crossCacheBytes: options.crossCacheMemoryBytes,
+    embeddingBytes: options.embeddingMemoryBytes,
     maxBatchedTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
   });
@@ -60,7 +58,7 @@ export function settingsOf(
     vision: VISION[plan.vision],
     encoderCount: plan.encoderCount,
     maxStreamRows: plan.maxStreamRows,
-    crossBlockCount: plan.maxStreamRows === 0 ? 0 : plan.crossBlockCount,
+    crossBlockCount: plan.crossBlockCount,
   };
   const facts = { build: BUILD, backend: "cpu", model: modelHash, size: plan.size };
   return {
@@ -90,6 +88,8 @@ export function contextOf(
     randomSeed: () => randomBytes(8).readBigUInt64LE(),
     tile: model.config.tile,
     template: options.chatTemplate,
+    layout: imageLayout(model.config),
+    room: { tiles: plan.maxEmbeddings, crossBlocks: plan.crossBlockCount },
   };
 }
 

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import type { ChoiceText, ImageRowRun, PreparedRequest } from "../request/types.js";
-import { ActiveRequest, Sequence, type ActiveTile } from "./active.js";
+import { ActiveRequest, Sequence } from "./active.js";
+import type { HeldStream, HeldTile, RequestImages } from "./images.js";
 import { toBinary } from "@bufbuild/protobuf";
 import { StepPlanSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { buildPlan, openedBytes } from "./plan.js";
@@ -13,12 +14,36 @@ const text: ChoiceText = {
   tokenCount: 0,
 };
 
+function entry<T>(value: T) {
+  return { key: "", size: 1, value, holders: 1, worthKeeping: true };
+}
+
+/** Tiles 100, 101, … of ranks 0, 1, 0, …; streams 200 and 201. */
+function imagesOf(tileCount: number): RequestImages {
+  const tiles = Array.from({ length: tileCount }, (_, i) =>
+    entry<HeldTile>({
+      embeddingId: BigInt(100 + i),
+      pixels: undefined,
+      rank: i % 2,
+      state: "ready",
+      sinceMs: 0,
+      gone: false,
+    }),
+  );
+  const streams = [200n, 201n].map((streamId) =>
+    entry<HeldStream>({ streamId, blockIds: [], state: "open" }),
+  );
+  return { tiles, streams };
+}
+
 function sequenceOf(promptLength: number, imageRows: ImageRowRun[], tileCount: number): Sequence {
   const prepared: PreparedRequest = {
     requestId: "r",
     tenant: "default",
     promptIds: Array.from({ length: promptLength }, (_, i) => i),
     imageRows,
+    streams: [],
+    sights: [],
     tiles: [],
     imageTokenCount: 0,
     tileCount,
@@ -46,18 +71,19 @@ function sequenceOf(promptLength: number, imageRows: ImageRowRun[], tileCount: n
     returnTokenIds: false,
     topLogprobs: 3,
   };
-  const tiles = Array.from({ length: tileCount }, (_, i): ActiveTile => ({
-    embeddingId: BigInt(100 + i),
-    tile: { sha256: "", pixels: new Uint8Array(0) },
-    rank: i % 2,
-    state: "ready",
-  }));
   const sink = { piece: () => undefined, done: () => undefined, failed: () => undefined };
-  const request = new ActiveRequest(prepared, tiles, sink, 0);
+  const request = new ActiveRequest(prepared, sink, 0);
+  request.images = imagesOf(tileCount);
   return new Sequence(5n, request, 0, 0, text);
 }
 
-const nothing = { closed: [], releasedEmbeddings: [], releasedStep: 0n };
+const nothing = {
+  closed: [],
+  releasedEmbeddings: [],
+  closedStreams: [],
+  openedStreams: [],
+  releasedStep: 0n,
+};
 const slice = (sequence: Sequence, start: number, count: number) => ({
   sequence,
   start,
@@ -126,10 +152,43 @@ test("buildPlan: a sequence is opened once, with its settings; the row asks for 
 
 test("buildPlan: what ended and what is released goes out with the plan", () => {
   const changes = { closed: [1n, 2n], releasedEmbeddings: [3n], releasedStep: 4n };
-  const plan = buildPlan([], changes);
+  const plan = buildPlan([], { ...nothing, ...changes, closedStreams: [5n] });
+  const { closedSequenceIds, releasedEmbeddingIds, releasedStep, closedStreamIds } = plan;
   assert.deepEqual(
-    [plan.closedSequenceIds, plan.releasedEmbeddingIds, plan.releasedStep],
-    [[1n, 2n], [3n], 4n],
+    [closedSequenceIds, releasedEmbeddingIds, releasedStep, closedStreamIds],
+    [[1n, 2n], [3n], 4n, [5n]],
+  );
+});
+
+/** Tokens from one sight to the next, and whether they see stream 0, 1, both, none. */
+const sightings = fc.array(
+  fc.tuple(fc.integer({ min: 1, max: 7 }), fc.subarray([0, 1], { minLength: 0 })),
+  { minLength: 1, maxLength: 6 },
+);
+
+test("buildPlan: in chunks of any size every token sees what its sight says, answers as the last", () => {
+  fc.assert(
+    fc.property(sightings, fc.integer({ min: 1, max: 20 }), (sights, chunk) => {
+      const sequence = sequenceOf(3 + sights.reduce((sum, [count]) => sum + count, 0), [], 0);
+      const want = Array.from({ length: 3 }, (): number[] => []);
+      const placed = sights.map(([count, streams]) => {
+        const position = want.length;
+        for (let i = 0; i < count; i++) want.push(streams);
+        return { position, ranges: streams.map((stream) => ({ stream, first: stream, end: 9 })) };
+      });
+      Object.assign(sequence.request.prepared, { sights: placed });
+      sequence.tokens.push(7);
+      want.push(want.at(-1) ?? []);
+      const got = want.map((): number[] => []);
+      for (let start = 0; start < want.length; start += chunk) {
+        const count = Math.min(chunk, want.length - start);
+        const [only] = buildPlan([slice(sequence, start, count)], nothing).slices;
+        for (const { row, count: rows, ranges } of only?.seen ?? [])
+          for (let i = 0; i < rows; i++)
+            got[start + row + i]?.push(...ranges.map(({ streamId }) => Number(streamId) - 200));
+      }
+      assert.deepEqual(got, want);
+    }),
   );
 });
 

@@ -4,12 +4,15 @@ import {
   SequenceOpenSchema,
   SequenceSliceSchema,
   StepPlanSchema,
+  StreamOpenSchema,
   type SequenceOpen,
   type StepPlan,
+  type StreamOpen,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { PreparedRequest } from "../request/types.js";
 import type { SliceChoice } from "../schedule/scheduler.js";
 import type { Sequence } from "./active.js";
+import type { OpenedStream } from "./images.js";
 import { FIRST_CANDIDATES, hasFilters } from "./sampler.js";
 
 /** What one plan may open, far below the 256 MiB that a message to a rank may have. */
@@ -47,11 +50,11 @@ function open(sequence: Sequence): SequenceOpen {
 
 /** Rows of the slice that are image rows. */
 function imageRows({ sequence, start, count }: SliceChoice<Sequence>) {
-  const { prepared, tiles } = sequence.request;
+  const { prepared, images } = sequence.request;
   return prepared.imageRows.flatMap((run) => {
     const first = Math.max(run.position, start);
     const end = Math.min(run.position + run.count, start + count);
-    const tile = tiles[run.tile];
+    const tile = images?.tiles[run.tile]?.value;
     if (first >= end || tile === undefined) return [];
     return [
       {
@@ -62,6 +65,34 @@ function imageRows({ sequence, start, count }: SliceChoice<Sequence>) {
         encoderRank: tile.rank,
       },
     ];
+  });
+}
+
+/** Rows of the slice that see images, and what; the answer sees what the prompt's last token does. */
+function seenRows({ sequence, start, count }: SliceChoice<Sequence>) {
+  const { prepared, images } = sequence.request;
+  return prepared.sights.flatMap(({ position, ranges }, i) => {
+    const first = Math.max(position, start);
+    const end = Math.min(prepared.sights[i + 1]?.position ?? Infinity, start + count);
+    if (first >= end || ranges.length === 0) return [];
+    const seen = ranges.map((range) => ({
+      streamId: images?.streams[range.stream]?.value.streamId ?? 0n,
+      first: range.first,
+      end: range.end,
+    }));
+    return [{ row: first - start, count: end - first, ranges: seen }];
+  });
+}
+
+function openStream({ held, tiles }: OpenedStream): StreamOpen {
+  return create(StreamOpenSchema, {
+    streamId: held.streamId,
+    tiles: tiles.map(({ tagIds, tile }) => ({
+      tagTokenIds: tagIds,
+      embeddingId: tile.embeddingId,
+      encoderRank: tile.rank,
+    })),
+    blockIds: held.blockIds,
   });
 }
 
@@ -76,6 +107,7 @@ function slice(choice: SliceChoice<Sequence>) {
     firstBlock,
     blockIds: newBlocks,
     imageRows: imageRows(choice),
+    seen: seenRows(choice),
     wanted: last
       ? [
           {
@@ -89,10 +121,15 @@ function slice(choice: SliceChoice<Sequence>) {
   });
 }
 
-export function buildPlan(
-  slices: SliceChoice<Sequence>[],
-  changes: { closed: bigint[]; releasedEmbeddings: bigint[]; releasedStep: bigint },
-): StepPlan {
+export interface PlanChanges {
+  closed: bigint[];
+  releasedEmbeddings: bigint[];
+  closedStreams: bigint[];
+  openedStreams: OpenedStream[];
+  releasedStep: bigint;
+}
+
+export function buildPlan(slices: SliceChoice<Sequence>[], changes: PlanChanges): StepPlan {
   const opened = slices.filter(({ sequence }) => !sequence.opened).map(({ sequence }) => sequence);
   for (const sequence of opened) sequence.opened = true;
   return create(StepPlanSchema, {
@@ -101,7 +138,7 @@ export function buildPlan(
     closedSequenceIds: changes.closed,
     releasedEmbeddingIds: changes.releasedEmbeddings,
     slices: slices.map(slice),
-    openedStreams: [],
-    closedStreamIds: [],
+    openedStreams: changes.openedStreams.map(openStream),
+    closedStreamIds: changes.closedStreams,
   });
 }

@@ -20,6 +20,7 @@ import {
 } from "../request/index.js";
 import type { ActiveRequest, RequestEvents } from "./active.js";
 import { Admission, type Admitted } from "./admission.js";
+import { ENCODE_BUDGET_MS } from "./encode-pace.js";
 import { EngineLoop } from "./engine-loop.js";
 import type { CoordinatorOptions } from "./options.js";
 import { BUILD, contextOf, JOIN_DEADLINE_MS, loopLimitsOf, planOf, settingsOf } from "./parts.js";
@@ -127,6 +128,7 @@ export class Serving {
       createText: (request) => createChoiceText(request, tokenizer),
       nowMs: () => performance.now(),
       stepDeadlineMs: options.stepDeadlineMs,
+      encodeBudgetMs: options.encodeBudgetMs ?? ENCODE_BUDGET_MS,
       onFault(error) {
         log.fatal({ err: error }, "a fault of the coordinator itself: the process ends");
         // As an uncaught exception, whatever awaits the loop.
@@ -339,7 +341,12 @@ export class Serving {
     this.metrics.running.set(load.runningSequences);
     this.metrics.waiting.set(load.waitingRequests);
     this.metrics.cacheUsage.set(load.usedBlocks / this.plan.blockCount);
-    this.metrics.embeddings.set(load.embeddings);
+    this.metrics.embeddings.set({ state: "held" }, load.embeddings);
+    this.metrics.embeddings.set({ state: "idle" }, load.idleEmbeddings);
+    this.metrics.crossBlocks.set({ state: "held" }, load.usedCrossBlocks);
+    this.metrics.crossBlocks.set({ state: "idle" }, load.idleCrossBlocks);
+    const free = this.plan.crossBlockCount - load.usedCrossBlocks - load.idleCrossBlocks;
+    this.metrics.crossBlocks.set({ state: "free" }, free);
     this.metrics.resident.set(process.memoryUsage.rss());
     this.group?.ranks.forEach((rank, i) =>
       this.metrics.heartbeatAge.set(

@@ -25,6 +25,8 @@ const context: PrepareContext = {
   randomSeed: () => 7n,
   tile: { size: 448, useThumbnail: true, rows: 256 },
   template: "nvlm",
+  layout: { tags: "all", rowsInText: true },
+  room: { tiles: 256, crossBlocks: 0 },
 };
 type Init = MessageInitShape<typeof GenerateRequestSchema>;
 const check = (request: Init) =>

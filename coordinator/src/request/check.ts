@@ -76,6 +76,13 @@ export interface CheckedRequest {
 }
 
 const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
+/** `auto` and `high` cut as the reference does, by the picture's shape. */
+const DETAILS = {
+  [ImageDetail.UNSPECIFIED]: "auto",
+  [ImageDetail.AUTO]: "auto",
+  [ImageDetail.LOW]: "low",
+  [ImageDetail.HIGH]: "high",
+} as const;
 const ROLES = {
   [Role.SYSTEM]: "system",
   [Role.USER]: "user",
@@ -148,7 +155,12 @@ function checkImagePart(
   );
   const maxTiles = image.options?.maxTiles ?? context.defaultMaxTiles;
   check.range(`${field}.options.max_tiles`, maxTiles, 1, 12);
-  const low = image.options?.detail === ImageDetail.LOW;
+  const detail = image.options?.detail ?? ImageDetail.UNSPECIFIED;
+  if (!(detail in DETAILS))
+    check.fail(`${field}.options.detail`, `is ${detail}, must be auto, low or high`);
+  const low = detail === ImageDetail.LOW;
+  if (low && (image.options?.maxTiles ?? 1) > 1)
+    check.fail(`${field}.options.max_tiles`, `is ${maxTiles} beside detail low, which has 1`);
   return { data: image.data, field: `${field}.data`, maxTiles: low ? 1 : maxTiles };
 }
 

@@ -146,7 +146,8 @@ function turnsOf(record: PromptRecord): Turn[] {
 
 function render(record: PromptRecord, turns: Turn[], template: ChatTemplate = "nvlm") {
   const patches = record.images.map((image) => image.patches);
-  return renderPrompt(tokenizer, turns, { template, patches, rowsPerTile: 256 });
+  const layout = { tags: "all", rowsInText: true } as const;
+  return renderPrompt(tokenizer, turns, { template, patches, rowsPerTile: 256, layout });
 }
 
 const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
@@ -167,9 +168,13 @@ test("prompt: chat conversations give the reference's text and ids, or those of 
     const got = render(record, turnsOf(record));
     assert.equal(got.text, promptText(record), record.name);
     assert.deepEqual(got.ids, unfold(OWN_IDS[record.name] ?? record.ids), record.name);
-    assert.equal(got.places.length, sum(record.images.map((image) => image.patches)), record.name);
-    for (const place of got.places)
-      assert.deepEqual(got.ids.slice(place, place + 256), Array(256).fill(151654), record.name);
+    assert.equal(got.tags.length, sum(record.images.map((image) => image.patches)), record.name);
+    for (const { position } of got.tags)
+      assert.deepEqual(
+        got.ids.slice(position, position + 256),
+        Array(256).fill(151654),
+        record.name,
+      );
   }
 });
 

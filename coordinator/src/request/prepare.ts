@@ -1,14 +1,19 @@
 /** A checked request → tiles and token ids. Pictures are decoded here, after an admission slot is taken. */
+import { BLOCK_TOKENS, type ImageLayout } from "@tessera/model";
 import { ServeError } from "@tessera/proto";
 import type { CheckContext, CheckedImage, CheckedRequest } from "./check.js";
 import { decodeImage } from "./image-decode.js";
-import { renderPrompt, type ChatTemplate } from "./prompt.js";
+import { renderPrompt, type ChatTemplate, type RenderedPrompt } from "./prompt.js";
+import { sightsOf, streamsOf } from "./sight.js";
 import { tileImage } from "./tiling.js";
-import type { ImageRowRun, PreparedRequest, PreparedTile } from "./types.js";
+import type { ImageRowRun, PreparedRequest, PreparedStream, PreparedTile } from "./types.js";
 
 export interface PrepareContext extends CheckContext {
   tile: { size: number; useThumbnail: boolean; rows: number };
   template: ChatTemplate;
+  layout: ImageLayout;
+  /** What the workers can hold. */
+  room: { tiles: number; crossBlocks: number };
 }
 
 async function cutImages(images: CheckedImage[], context: PrepareContext, signal: AbortSignal) {
@@ -26,16 +31,60 @@ async function cutImages(images: CheckedImage[], context: PrepareContext, signal
   return perImage;
 }
 
-/** Equal tiles become one; `places[i]` is where the rows of the i-th tile begin. */
-function mergeTiles(tiles: PreparedTile[], places: number[], rows: number) {
+/** Equal tiles become one. → distinct tiles, and each image's tiles by their index among them. */
+function mergeTiles(perImage: PreparedTile[][]) {
   const distinct: PreparedTile[] = [];
   const index = new Map<string, number>();
-  const imageRows = tiles.map((tile, i): ImageRowRun => {
-    const known = index.get(tile.sha256) ?? distinct.push(tile) - 1;
-    index.set(tile.sha256, known);
-    return { position: places[i] ?? 0, tile: known, firstRow: 0, count: rows };
-  });
-  return { distinct, imageRows };
+  const images = perImage.map((tiles) =>
+    tiles.map((tile) => {
+      const known = index.get(tile.sha256) ?? distinct.push(tile) - 1;
+      index.set(tile.sha256, known);
+      return known;
+    }),
+  );
+  return { distinct, images };
+}
+
+/** What the text and cross-attention take of the images. */
+function placeImages(
+  prompt: Pick<RenderedPrompt, "starts" | "tags">,
+  merged: { distinct: PreparedTile[]; images: number[][] },
+  context: PrepareContext,
+): Pick<PreparedRequest, "imageRows" | "streams" | "sights"> {
+  const { layout, tile, tokenizer } = context;
+  const rowsPerTile = tile.rows;
+  const imageRows = prompt.tags.map(({ image, tile: index, position }): ImageRowRun => ({
+    position,
+    tile: merged.images[image]?.[index] ?? 0,
+    firstRow: 0,
+    count: rowsPerTile,
+  }));
+  const inText = layout.rowsInText ? imageRows : [];
+  const { stream } = layout;
+  if (stream === undefined) return { imageRows: inText, streams: [], sights: [] };
+  const hashes = merged.distinct.map(({ sha256 }) => sha256);
+  const of = streamsOf(tokenizer, { stream, rowsPerTile, images: merged.images, hashes });
+  const sights = sightsOf(prompt, stream, { ...of, rowsPerTile });
+  return { imageRows: inText, streams: of.streams, sights };
+}
+
+/** What the workers can hold of one request's pictures. @throws ServeError INVALID_ARGUMENT */
+function checkRoom(
+  tileCount: number,
+  streams: PreparedStream[],
+  { room }: Pick<PrepareContext, "room">,
+): void {
+  if (tileCount > room.tiles)
+    throw ServeError.field(
+      "messages",
+      `have images of ${tileCount} different tiles, the workers hold ${room.tiles} (embedding-memory)`,
+    );
+  const blocks = streams.reduce((sum, { rowCount }) => sum + Math.ceil(rowCount / BLOCK_TOKENS), 0);
+  if (blocks > room.crossBlocks)
+    throw ServeError.field(
+      "messages",
+      `have images of ${blocks} blocks of the cross-attention cache, which has ${room.crossBlocks} (cross-cache-memory)`,
+    );
 }
 
 /** @throws ServeError INVALID_IMAGE, CONTEXT_TOO_LONG; the signal's reason when it is aborted. */
@@ -46,14 +95,14 @@ export async function prepareRequest(
   signal: AbortSignal,
 ): Promise<PreparedRequest> {
   const perImage = await cutImages(checked.images, context, signal);
-  const tiles = perImage.flat();
   const rendered =
     "tokenIds" in checked.prompt
-      ? { ids: checked.prompt.tokenIds, places: [] }
+      ? { ids: checked.prompt.tokenIds, starts: [], tags: [] }
       : renderPrompt(context.tokenizer, checked.prompt.turns, {
           template: context.template,
           patches: perImage.map((list) => list.length),
           rowsPerTile: context.tile.rows,
+          layout: context.layout,
         });
   const beyond = rendered.ids.find((id) => id >= context.selectableIds);
   if (beyond !== undefined)
@@ -68,16 +117,18 @@ export async function prepareRequest(
       `prompt of ${rendered.ids.length} tokens and ${checked.maxTokens ?? 1} to make, the context has ${context.maxModelLen}`,
       "CONTEXT_TOO_LONG",
     );
-  const { distinct, imageRows } = mergeTiles(tiles, rendered.places, context.tile.rows);
+  const merged = mergeTiles(perImage);
+  const placed = placeImages(rendered, merged, context);
+  checkRoom(merged.distinct.length, placed.streams, context);
   const { prompt: _prompt, images: _images, requestId: _id, ...rest } = checked;
   return {
     ...rest,
     ...identity,
     promptIds: rendered.ids,
-    imageRows,
-    tiles: distinct,
-    imageTokenCount: tiles.length * context.tile.rows,
-    tileCount: tiles.length,
+    ...placed,
+    tiles: merged.distinct,
+    imageTokenCount: placed.imageRows.length * context.tile.rows,
+    tileCount: perImage.flat().length,
     maxTokens: checked.maxTokens ?? room,
   };
 }

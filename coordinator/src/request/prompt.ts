@@ -2,6 +2,7 @@
  * Conversation → token ids with recorded places of image rows. Text typed by a user never becomes a special token:
  * special tokens enter as ids, everything between two of them is tokenised as one plain text.
  */
+import type { ImageLayout } from "@tessera/model";
 import type { Tokenizer } from "./tokenizer.js";
 
 /** `raw`: the parts of all turns as they are, no system turn, no answer opened. */
@@ -18,12 +19,23 @@ export interface RenderOptions {
   /** Tiles of each image, the thumbnail counted. */
   patches: number[];
   rowsPerTile: number;
+  layout: ImageLayout;
+}
+
+/** Where a tile's tag stands; tiles of all images are counted in order. */
+export interface TagPlace {
+  image: number;
+  /** Of the image's tiles. */
+  tile: number;
+  /** Behind the tag: of its rows, where they stand in the text. */
+  position: number;
 }
 
 export interface RenderedPrompt {
   ids: number[];
-  /** First position of each tile's rows, tiles of all images in order. */
-  places: number[];
+  /** Of the images in order: position of the first token that reaches into its text. */
+  starts: number[];
+  tags: TagPlace[];
   text: string;
 }
 
@@ -39,13 +51,24 @@ export function tileTags(patches: number): string[] {
   return [...regular, "<tile_global_thumbnail>"];
 }
 
+/** Bytes that a text has for the tokenizer. */
+function byteLength(text: string): number {
+  return Buffer.byteLength(text.normalize("NFC"), "utf8");
+}
+
 /** Collects ids; plain text is joined until a special token comes. */
 class Writer {
   readonly ids: number[] = [];
-  readonly places: number[] = [];
+  readonly starts: number[] = [];
+  readonly tags: TagPlace[] = [];
   text = "";
   private pending = "";
-  constructor(private readonly tokenizer: Tokenizer) {}
+  /** Where in `pending` an image's text begins. */
+  private mark: number | undefined;
+  constructor(
+    private readonly tokenizer: Tokenizer,
+    private readonly options: RenderOptions,
+  ) {}
 
   plain(text: string): void {
     this.pending += text;
@@ -56,34 +79,49 @@ class Writer {
     for (let i = 0; i < count; i++) this.ids.push(id);
     this.text += text.repeat(count);
   }
-  image(patches: number, rows: number): void {
+  /** Text is cut behind each tag whether rows follow or not: a tag's ids do not depend on the layout. */
+  image(image: number): void {
+    const { layout, patches, rowsPerTile } = this.options;
+    const all = tileTags(patches[image] ?? 1);
+    const first = layout.tags === "all" ? 0 : all.length - 1;
+    this.mark = this.pending.length;
     this.plain("<Image>");
-    for (const tag of tileTags(patches)) {
+    for (const [i, tag] of all.slice(first).entries()) {
       this.plain(tag);
       this.flush();
-      this.places.push(this.ids.length);
-      this.special(PAD, rows);
+      this.tags.push({ image, tile: first + i, position: this.ids.length });
+      if (layout.rowsInText) this.special(PAD, rowsPerTile);
     }
     this.plain("</Image>");
   }
   flush(): void {
-    for (const id of this.tokenizer.encode(this.pending, { special: false })) this.ids.push(id);
-    this.text += this.pending;
+    const { mark, pending } = this;
+    const ids = this.tokenizer.encode(pending, { special: false });
+    if (mark !== undefined) this.starts.push(this.ids.length + this.before(ids, mark));
+    for (const id of ids) this.ids.push(id);
+    this.text += pending;
     this.pending = "";
+    this.mark = undefined;
+  }
+  /** How many of the ids end before or at character `mark` of the pending text. */
+  private before(ids: number[], mark: number): number {
+    const limit = byteLength(this.pending.slice(0, mark));
+    let end = 0;
+    return ids.filter((id) => (end += this.tokenizer.tokenBytes(id).length) <= limit).length;
   }
 }
 
-function writeParts(writer: Writer, turn: Turn, options: RenderOptions): void {
+function writeParts(writer: Writer, turn: Turn): void {
   for (const part of turn.parts) {
     if (part.kind === "text") writer.plain(part.text);
-    else writer.image(options.patches[part.image] ?? 1, options.rowsPerTile);
+    else writer.image(part.image);
   }
 }
 
 function writeTurn(writer: Writer, turn: Turn, options: RenderOptions): void {
   writer.special("<|im_start|>");
   writer.plain(`${turn.role}\n`);
-  writeParts(writer, turn, options);
+  writeParts(writer, turn);
   const empty = turn.parts.every((part) => part.kind === "text" && part.text === "");
   // The reference leaves out the end of an empty turn as well, but not the system's.
   if (options.template === "qwen" || !empty || turn.role === "system") writer.special("<|im_end|>");
@@ -109,9 +147,10 @@ export function renderPrompt(
   turns: Turn[],
   options: RenderOptions,
 ): RenderedPrompt {
-  const writer = new Writer(tokenizer);
-  if (options.template === "raw") for (const turn of turns) writeParts(writer, turn, options);
+  const writer = new Writer(tokenizer, options);
+  if (options.template === "raw") for (const turn of turns) writeParts(writer, turn);
   else writeConversation(writer, turns, { ...options, template: options.template });
   writer.flush();
-  return { ids: writer.ids, places: writer.places, text: writer.text };
+  const { ids, starts, tags, text } = writer;
+  return { ids, starts, tags, text };
 }

@@ -7,8 +7,13 @@ export interface PreparedRequest {
   promptIds: number[];
   /** Places whose embeddings come from tiles, in rising order of position. */
   imageRows: ImageRowRun[];
+  /** Distinct images' streams for cross-attention, in order of first use; empty without it. */
+  streams: PreparedStream[];
+  /** Who sees what of them, rising positions; before the first nothing is seen, after the last nothing changes. */
+  sights: Sight[];
   /** Distinct tiles in order of first use; equal pixels within the request appear once. */
   tiles: PreparedTile[];
+  /** Prompt tokens that are image rows. */
   imageTokenCount: number;
   /** Tiles before equal ones were merged. */
   tileCount: number;
@@ -32,6 +37,22 @@ export interface ImageRowRun {
   tile: number;
   firstRow: number;
   count: number;
+}
+
+/** What cross-attention reads of an image: tiles in order, each behind the embeddings of its tag's ids. */
+export interface PreparedStream {
+  /** Equal for equal contents. */
+  key: string;
+  /** `tile` counts the request's distinct tiles. */
+  tiles: { tagIds: number[]; tile: number }[];
+  /** Tag ids and the rows of all tiles. */
+  rowCount: number;
+}
+
+/** Tokens from `position` on, up to the next, see these rows [first, end) of streams, image by image. */
+export interface Sight {
+  position: number;
+  ranges: { stream: number; first: number; end: number }[];
 }
 
 export interface PreparedTile {
