@@ -11,8 +11,9 @@ import {
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { LoopPlan, RunningGroup } from "../cluster/group.js";
 import { CoordinatorMetrics } from "../metrics.js";
-import type { ChoiceText, PreparedRequest, SamplingParameters } from "../request/types.js";
+import type { ChoiceText, PreparedRequest } from "../request/types.js";
 import { EngineLoop } from "./engine-loop.js";
+import { GREEDY, preparedOf } from "./prepared.fixture.js";
 
 /** An answer in the test's hands. */
 class Asked<T> {
@@ -87,46 +88,8 @@ function lane(count: number, change: Partial<LaneResult> = {}): LaneResult {
   return Object.assign(create(LaneResultSchema, { best, candidates, scaled }), change);
 }
 
-const SAMPLING: SamplingParameters = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  seed: 1n,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  allowedTokenIds: [],
-  badWords: [],
-};
-const FILTERED = { ...SAMPLING, temperature: 1, topP: 0.9 };
+const FILTERED = { ...GREEDY, temperature: 1, topP: 0.9 };
 
-function requestOf(change: Partial<PreparedRequest> = {}): PreparedRequest {
-  return {
-    requestId: "r",
-    tenant: "default",
-    promptIds: [1, 2, 3],
-    imageRows: [],
-    streams: [],
-    sights: [],
-    tiles: [],
-    imageTokenCount: 0,
-    tileCount: 0,
-    choiceCount: 1,
-    maxTokens: 1,
-    minTokens: 0,
-    priority: 0,
-    sampling: SAMPLING,
-    stopTokenIds: [],
-    stopTexts: [],
-    includeStopText: false,
-    skipSpecialTokens: true,
-    returnTokenIds: true,
-    topLogprobs: undefined,
-    ...change,
-  };
-}
 /** Tiles of other pictures than those of other names, each with a row in the text. */
 const withTiles = (count: number, name = "picture"): Partial<PreparedRequest> => ({
   promptIds: Array.from({ length: count + 1 }, (_, i) => i),
@@ -184,7 +147,7 @@ function setup() {
   /** What a request's stream is told, word by word. */
   const submit = (change: Partial<PreparedRequest> = {}) => {
     const told: string[] = [];
-    const active = loop.submit(requestOf(change), {
+    const active = loop.submit(preparedOf(change), {
       piece: (_choice, { finish }) => told.push(finish?.reason ?? "text"),
       done: ({ completionTokens }) => told.push(`done ${completionTokens}`),
       failed: ({ code }) => told.push(code),
@@ -334,7 +297,7 @@ test("what a plan opens is bounded: the rest is opened by the next ones", async 
   loop.attach(ranks);
   const allowedTokenIds = Array.from({ length: 2 << 20 }, () => 7);
   const all = [1, 2, 3, 4].map(() =>
-    submit({ maxTokens: 2, sampling: { ...SAMPLING, allowedTokenIds } }),
+    submit({ maxTokens: 2, sampling: { ...GREEDY, allowedTokenIds } }),
   );
   for (let i = 0; i < 4; i++) {
     await settle();
@@ -376,4 +339,81 @@ test("tiles: one a rank at first, full batches while nothing runs, 100 ms of the
     ranks.encodes.flatMap(({ tiles }) => tiles).reduce((sum, count) => sum + count, 0),
     18 + 56,
   );
+});
+
+/** A picture of two tiles that cross-attention sees, from the second token on. */
+const seen = (name: string): Partial<PreparedRequest> => ({
+  ...withTiles(2, name),
+  imageRows: [],
+  streams: [{ key: name, tiles: [0, 1].map((tile) => ({ tagIds: [9], tile })), rowCount: 34 }],
+  sights: [{ position: 1, ranges: [{ stream: 0, first: 0, end: 34 }] }],
+});
+
+test("streams: opened with the plan whose rows see them, closed when others need the room", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  for (const name of ["a", "b", "c", "d", "e"]) {
+    const { told } = submit(seen(name));
+    for (let i = 0; told.length === 0 && i < 9; i++) {
+      await settle();
+      ranks.encodes.at(-1)?.give(1);
+      ranks.answer();
+    }
+    assert.deepEqual(told, ["length", "done 1"], name);
+  }
+  const opening = ranks.plans.filter(({ openedStreams }) => openedStreams.length > 0);
+  assert.deepEqual(
+    opening.map(({ openedStreams, slices }) => [
+      openedStreams.map(({ streamId, tiles }) => [streamId, tiles.length]),
+      slices.map(({ seen: rows }) => rows.map(({ row, count }) => [row, count])),
+    ]),
+    [1n, 2n, 3n, 4n, 5n].map((id) => [[[id, 2]], [[[1, 2]]]]),
+  );
+  assert.deepEqual(
+    ranks.plans.flatMap(({ closedStreamIds }) => closedStreamIds),
+    [1n],
+  );
+});
+
+test("streams: a request that waits for room is passed by a text, not by another picture", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  const large = (name: string): Partial<PreparedRequest> => ({
+    ...seen(name),
+    streams: [{ key: name, tiles: [{ tagIds: [], tile: 0 }], rowCount: 5 * 32 }],
+  });
+  const all = [submit(large("a")), submit(large("b")), submit(seen("c")), submit()];
+  for (let i = 0; i < 4; i++) {
+    await settle();
+    ranks.answer();
+  }
+  await settle();
+  assert.deepEqual(
+    all.map(({ told }) => told.length),
+    [0, 0, 0, 2],
+  );
+  assert.deepEqual(last(ranks.encodes).tiles, [1]);
+});
+
+test("ranks that encode together get every tile, and never a step meanwhile", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks(2);
+  ranks.encodesTogether = true;
+  loop.attach(ranks);
+  const { told } = submit({ maxTokens: 3 });
+  await settle();
+  submit(withTiles(1));
+  await settle();
+  assert.deepEqual([ranks.steps.length, ranks.encodes.length], [1, 0]);
+  ranks.answer();
+  await settle();
+  assert.deepEqual([ranks.steps.length, last(ranks.encodes).tiles], [1, [1, 1]]);
+  last(ranks.encodes).give(5);
+  await settle();
+  assert.equal(ranks.steps.length, 2);
+  ranks.answer();
+  await settle();
+  assert.deepEqual(told, ["text", "text"]);
 });

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import type { ChoiceText, ImageRowRun, PreparedRequest } from "../request/types.js";
+import type { ChoiceText, ImageRowRun } from "../request/types.js";
 import { ActiveRequest, Sequence } from "./active.js";
 import type { HeldStream, HeldTile, RequestImages } from "./images.js";
 import { toBinary } from "@bufbuild/protobuf";
 import { StepPlanSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { buildPlan, openedBytes } from "./plan.js";
+import { GREEDY, preparedOf } from "./prepared.fixture.js";
 
 const text: ChoiceText = {
   push: () => assert.fail("no token is pushed"),
@@ -37,40 +38,16 @@ function imagesOf(tileCount: number): RequestImages {
 }
 
 function sequenceOf(promptLength: number, imageRows: ImageRowRun[], tileCount: number): Sequence {
-  const prepared: PreparedRequest = {
-    requestId: "r",
-    tenant: "default",
+  const prepared = preparedOf({
     promptIds: Array.from({ length: promptLength }, (_, i) => i),
     imageRows,
-    streams: [],
-    sights: [],
-    tiles: [],
-    imageTokenCount: 0,
     tileCount,
-    choiceCount: 1,
     maxTokens: 4,
     minTokens: 2,
-    priority: 0,
-    sampling: {
-      temperature: 0.5,
-      topP: 0.9,
-      topK: 0,
-      minP: 0,
-      seed: 7n,
-      repetitionPenalty: 1,
-      presencePenalty: 0,
-      frequencyPenalty: 0,
-      logitBias: [],
-      allowedTokenIds: [],
-      badWords: [[1, 2]],
-    },
+    sampling: { ...GREEDY, temperature: 0.5, topP: 0.9, seed: 7n, badWords: [[1, 2]] },
     stopTokenIds: [9],
-    stopTexts: [],
-    includeStopText: false,
-    skipSpecialTokens: true,
-    returnTokenIds: false,
     topLogprobs: 3,
-  };
+  });
   const sink = { piece: () => undefined, done: () => undefined, failed: () => undefined };
   const request = new ActiveRequest(prepared, sink, 0);
   request.images = imagesOf(tileCount);
