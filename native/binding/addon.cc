@@ -323,6 +323,7 @@ class EngineObject : public Napi::ObjectWrap<EngineObject> {
       Napi::Object out = Napi::Object::New(info.Env());
       out.Set("sequences", static_cast<double>(held->engine->sequences()));
       out.Set("embeddings", static_cast<double>(held->engine->embeddings()));
+      out.Set("streams", static_cast<double>(held->engine->streams()));
       out.Set("lastStepId", Napi::BigInt::New(info.Env(), held->engine->last_step()));
       return out;
     });

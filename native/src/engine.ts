@@ -231,7 +231,7 @@ export interface Engine {
     count: number;
   }): Promise<RowResult>;
   release(ids: { sequenceIds: bigint[]; embeddingIds: bigint[] }): void;
-  stats(): { sequences: number; embeddings: number; lastStepId: bigint };
+  stats(): { sequences: number; embeddings: number; streams: number; lastStepId: bigint };
   close(): Promise<void>;
 }
 

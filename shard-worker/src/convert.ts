@@ -11,6 +11,7 @@ import {
   type SequenceSlice,
   type StepPlan,
   type StepResponse,
+  type StreamOpen,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type {
   LaneResult,
@@ -20,6 +21,7 @@ import type {
   SliceSpec,
   StepOutcome,
   StepPlanSpec,
+  StreamOpenSpec,
 } from "@tessera/native/engine";
 
 export function toPlacementSpec(from: Placement): PlacementSpec {
@@ -51,7 +53,19 @@ function toSlice(from: SequenceSlice): SliceSpec {
   return from;
 }
 
-export function toStepPlan(from: StepPlan): StepPlanSpec {
+/** Rows of tokens are ids, those of a tile −1. */
+function toStream(from: StreamOpen, rowsPerTile: number): StreamOpenSpec {
+  const tokenIds: number[] = [];
+  const imageRows = from.tiles.map(({ tagTokenIds, embeddingId, encoderRank }) => {
+    tokenIds.push(...tagTokenIds);
+    const row = tokenIds.length;
+    for (let i = 0; i < rowsPerTile; i++) tokenIds.push(-1);
+    return { row, embeddingId, firstRow: 0, count: rowsPerTile, encoderRank };
+  });
+  return { streamId: from.streamId, tokenIds, imageRows, blockIds: from.blockIds };
+}
+
+export function toStepPlan(from: StepPlan, rowsPerTile: number): StepPlanSpec {
   return {
     epoch: from.epoch,
     stepId: from.stepId,
@@ -61,6 +75,8 @@ export function toStepPlan(from: StepPlan): StepPlanSpec {
     closedSequenceIds: from.closedSequenceIds,
     releasedEmbeddingIds: from.releasedEmbeddingIds,
     slices: from.slices.map(toSlice),
+    openedStreams: from.openedStreams.map((stream) => toStream(stream, rowsPerTile)),
+    closedStreamIds: from.closedStreamIds,
   };
 }
 

@@ -132,7 +132,7 @@ export class RankState {
   }
 
   stats() {
-    return this.engine?.stats() ?? { sequences: 0, embeddings: 0, lastStepId: 0n };
+    return this.engine?.stats() ?? { sequences: 0, embeddings: 0, streams: 0, lastStepId: 0n };
   }
 
   /** From now on older epochs are refused; steps in flight and joins under way fail. */

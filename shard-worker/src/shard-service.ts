@@ -70,7 +70,9 @@ function stepStream(
       if (plan === undefined) throw ServeError.field("plan", "is missing");
       const engine = state.current(plan.epoch);
       progress
-        .track(plan.deadlineMs + STUCK_GRACE_MS, () => engine.step(toStepPlan(plan)))
+        .track(plan.deadlineMs + STUCK_GRACE_MS, () =>
+          engine.step(toStepPlan(plan, state.model.config.tile.rows)),
+        )
         .then((outcome) => {
           metrics.observeStep(outcome);
           if (!failed) call.write(fromStep(plan, outcome));
@@ -161,13 +163,14 @@ export function shardService(context: ShardContext): ServiceHandlers<Methods> {
       return create(FenceResponseSchema);
     }),
     getStats: unary(() => {
-      const { sequences, embeddings, lastStepId } = state.stats();
+      const { sequences, embeddings, streams, lastStepId } = state.stats();
       return create(GetStatsResponseSchema, {
         epoch: state.epoch,
         rank: Math.max(0, state.rank),
         lastStepId,
         sequences,
         embeddings,
+        streams,
         residentBytes: BigInt(process.memoryUsage.rss()),
       });
     }),
