@@ -36,6 +36,10 @@ export class WorkerMetrics {
   readonly epoch = this.gauge("tessera_worker_epoch", "The epoch of the group; 0 before the first");
   readonly sequences = this.gauge("tessera_worker_sequences", "Sequences held");
   readonly embeddings = this.gauge("tessera_worker_embeddings", "Tiles whose embeddings are held");
+  readonly streams = this.gauge(
+    "tessera_worker_streams",
+    "Images whose keys and values for cross-attention are held",
+  );
   readonly resident = this.gauge("tessera_worker_resident_bytes", "Resident memory of the process");
 
   constructor() {

@@ -59,6 +59,7 @@ async function probesOf(
       const stats = state.stats();
       metrics.sequences.set(stats.sequences);
       metrics.embeddings.set(stats.embeddings);
+      metrics.streams.set(stats.streams);
       metrics.resident.set(process.memoryUsage.rss());
       return metrics.registry.metrics();
     },

@@ -34,6 +34,9 @@ export function logLevel(fallback: string): Option {
 export interface PlacementFlags {
   maxModelLen?: number;
   cacheMemory?: number;
+  crossCacheMemory?: number;
+  embeddingMemory?: number;
+  encodeBudgetMs?: number;
   kv: "f32" | "bf16";
   wire: "f32" | "bf16";
   servedModelName?: string;
@@ -48,6 +51,21 @@ export function addPlacement(command: Command): Command {
   return command
     .option("--max-model-len <tokens>", "prompt and answer (default: the model's)", whole)
     .option("--cache-memory <bytes>", "key-value cache of each worker", whole)
+    .option(
+      "--cross-cache-memory <bytes>",
+      "images' keys and values on each worker, of models with cross-attention (default: 16 images)",
+      whole,
+    )
+    .option(
+      "--embedding-memory <bytes>",
+      "tiles' embeddings on each worker (default: 512 MiB, at most 256 tiles)",
+      whole,
+    )
+    .option(
+      "--encode-budget-ms <ms>",
+      "what a batch of tiles may take of running streams' time (default: 100)",
+      whole,
+    )
     .addOption(
       new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
     )
@@ -76,6 +94,9 @@ const CLUSTER_FLAGS = [
   "threads",
   "maxModelLen",
   "cacheMemory",
+  "crossCacheMemory",
+  "embeddingMemory",
+  "encodeBudgetMs",
   "kv",
   "wire",
   "servedModelName",
@@ -103,6 +124,9 @@ export function placementArgs(flags: PlacementFlags): string[] {
   const pairs: [string, string | number | undefined][] = [
     ["--max-model-len", flags.maxModelLen],
     ["--cache-memory", flags.cacheMemory],
+    ["--cross-cache-memory", flags.crossCacheMemory],
+    ["--embedding-memory", flags.embeddingMemory],
+    ["--encode-budget-ms", flags.encodeBudgetMs],
     ["--kv", flags.kv],
     ["--wire", flags.wire],
     ["--served-model-name", flags.servedModelName],

@@ -74,15 +74,66 @@ const rows: [string, (model: ModelCopy) => Promise<void>, RegExp][] = [
   ["no config", (model) => rm(join(model.dir, "config.json")), /config\.json: cannot be read/],
 ];
 
+const GATE = "language_model.model.layers.1.cross_attn.gate";
+const QUERY = "language_model.model.layers.1.cross_attn.q_proj.weight";
+const crossRows: [string, (model: ModelCopy) => Promise<void>, RegExp][] = [
+  [
+    "an unknown key",
+    (model) => model.editCross({ perceiver: true }),
+    /cross_attention_config\.perceiver is true, is not known; known: layers, /,
+  ],
+  [
+    "an unknown gate",
+    (model) => model.editCross({ gate: "sigmoid" }),
+    /cross_attention_config\.gate is "sigmoid", must be tanh or none/,
+  ],
+  [
+    "a feed-forward of its own",
+    (model) => model.editCross({ ffn: true }),
+    /cross_attention_config\.ffn is true, /,
+  ],
+  [
+    "a layer that the decoder does not have",
+    (model) => model.editCross({ layers: [1, 4] }),
+    /cross_attention_config\.layers is \[1,4\], must lie below num_hidden_layers \(4\)/,
+  ],
+  [
+    "no gate among the tensors",
+    (model) =>
+      model.editHeader((header) => {
+        header["unused"] = header[GATE] ?? assert.fail();
+        delete header[GATE];
+      }),
+    /tensor language_model\.model\.layers\.1\.cross_attn\.gate: missing/,
+  ],
+  [
+    "queries of another shape",
+    (model) =>
+      model.editHeader((header) => {
+        const query = header[QUERY] ?? assert.fail();
+        query.shape = [(query.shape[0] ?? 0) * 2, (query.shape[1] ?? 0) / 2];
+      }),
+    /tensor \S+cross_attn\.q_proj\.weight: shape \[\d+, \d+\], must be \[\d+, \d+\]/,
+  ],
+];
+
+async function refused(
+  name: string,
+  damage: (model: ModelCopy) => Promise<void>,
+  message: RegExp,
+): Promise<void> {
+  const model = await copyModel(name);
+  try {
+    await damage(model);
+    const { code, stderr } = await tessera(["up", "--model", model.dir, "--port", "0"]);
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, message);
+  } finally {
+    await model.remove();
+  }
+}
+
 for (const [name, damage, message] of rows)
-  test(`up: ${name} is refused`, async () => {
-    const model = await copyModel();
-    try {
-      await damage(model);
-      const { code, stderr } = await tessera(["up", "--model", model.dir, "--port", "0"]);
-      assert.equal(code, 1, stderr);
-      assert.match(stderr, message);
-    } finally {
-      await model.remove();
-    }
-  });
+  test(`up: ${name} is refused`, () => refused("nvlm-d-tiny", damage, message));
+for (const [name, damage, message] of crossRows)
+  test(`up, cross-attention: ${name} is refused`, () => refused("nvlm-x-tiny", damage, message));

@@ -1,5 +1,6 @@
 /** A real cluster of the bundled model as child processes, and the golden requests as a client sends them. */
 import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { TesseraClient, type GenerateInput } from "@tessera/client";
 import { startCluster, type Cluster, type PlacementFlags } from "@tessera/cli";
 import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
@@ -59,6 +60,8 @@ export interface Served {
 export async function serve(
   workers: number,
   options: {
+    /** Default nvlm-d-tiny; or a path. */
+    model?: string;
     flags?: Partial<PlacementFlags>;
     threads?: number;
     environment?: (rank: number) => Record<string, string>;
@@ -66,9 +69,9 @@ export async function serve(
     reflection?: boolean;
   } = {},
 ): Promise<Served> {
-  const { flags, ...rest } = options;
+  const { flags, model = "nvlm-d-tiny", ...rest } = options;
   const cluster = await startCluster({
-    model: root("models/nvlm-d-tiny"),
+    model: resolve(root("models"), model),
     workers,
     threads: 1,
     port: 0,

@@ -11,6 +11,8 @@ export interface ModelCopy {
   weights: string;
   /** Rewrites the header of model.safetensors; the data stays. */
   editHeader(edit: (header: Header) => void): Promise<void>;
+  /** Changes keys of cross_attention_config in config.json. */
+  editCross(keys: object): Promise<void>;
   /** Writes bytes at a place of the data. */
   editData(name: string, edit: (bytes: Buffer) => void): Promise<void>;
   remove(): Promise<void>;
@@ -22,9 +24,9 @@ function parse(bytes: Buffer): { header: Header; data: Buffer } {
   return { header, data: bytes.subarray(8 + length) };
 }
 
-export async function copyModel(): Promise<ModelCopy> {
+export async function copyModel(name = "nvlm-d-tiny"): Promise<ModelCopy> {
   const dir = await mkdtemp(join(tmpdir(), "tessera-model-"));
-  await cp(root("models/nvlm-d-tiny"), dir, { recursive: true });
+  await cp(root(`models/${name}`), dir, { recursive: true });
   const weights = join(dir, "model.safetensors");
   return {
     dir,
@@ -36,6 +38,12 @@ export async function copyModel(): Promise<ModelCopy> {
       const length = Buffer.alloc(8);
       length.writeBigUInt64LE(BigInt(text.length));
       await writeFile(weights, Buffer.concat([length, text, data]));
+    },
+    async editCross(keys) {
+      const path = join(dir, "config.json");
+      const config = JSON.parse(await readFile(path, "utf8")) as Record<string, unknown>;
+      const cross = { ...(config["cross_attention_config"] as object), ...keys };
+      await writeFile(path, JSON.stringify({ ...config, cross_attention_config: cross }));
     },
     async editData(name, edit) {
       const bytes = await readFile(weights);
