@@ -16,9 +16,11 @@ const QUESTIONS = [
   "What is the date?",
   "Read the text.",
 ];
-/** Two pictures of several tiles each. */
+/** Pictures of several tiles each. */
 const pictures = await Promise.all(
-  ["document-21.png", "document-05.png"].map((name) => readFile(root(`models/documents/${name}`))),
+  ["document-21.png", "document-05.png", "document-07.png"].map((name) =>
+    readFile(root(`models/documents/${name}`)),
+  ),
 );
 const image = (data: Uint8Array) => ({ content: { case: "image" as const, value: { data } } });
 const text = (value: string) => ({ content: { case: "text" as const, value } });
@@ -102,7 +104,7 @@ for (const model of ["nvlm-x-tiny", "nvlm-h-tiny"])
   });
 
 const row = (count: number) =>
-  Array.from({ length: count }, (_, i) => image(pictures[i % 2] ?? Buffer.alloc(0)));
+  Array.from({ length: count }, (_, i) => image(pictures[i % 3] ?? Buffer.alloc(0)));
 
 test("pictures of more tiles than the workers hold are refused, and others are served", async () => {
   // Seven embeddings of 16 rows of 256 values.
@@ -114,7 +116,7 @@ test("pictures of more tiles than the workers hold are refused, and others are s
         messages: [{ role: Role.USER, parts: [...row(count), text("Read the text.")] }],
         maxTokens: 2,
       });
-    await assert.rejects(ask(2), {
+    await assert.rejects(ask(3), {
       code: "INVALID_ARGUMENT",
       message:
         /messages: have images of \d+ different tiles, the workers hold 7 \(embedding-memory\)/,
