@@ -47,8 +47,8 @@ function lives(program: Program, items: Items): Life[] {
   };
   for (const { ops, collective } of program.segments) {
     for (const op of ops) {
-      const ids: Partial<Record<"x" | "out" | "h" | "y" | "qkv" | "logits", number>> = op;
-      for (const id of [ids.x, ids.out, ids.h, ids.y, ids.qkv, ids.logits]) touch(id);
+      const ids: Partial<Record<"x" | "out" | "h" | "y" | "qkv" | "logits" | "sums", number>> = op;
+      for (const id of [ids.x, ids.out, ids.h, ids.y, ids.qkv, ids.logits, ids.sums]) touch(id);
       at++;
     }
     if (collective === null) continue;
@@ -73,7 +73,7 @@ export function workspaceBytes(program: Program, items: Items): number {
   return 4 * Math.max(0, ...placed.map(({ offset, elements }) => offset + elements));
 }
 
-/** Bytes that all ranks together send in a step of `rows` tokens, headers of frames not counted. */
+/** Bytes that all ranks together send for `rows` tokens (an encode: tiles), headers of frames not counted. */
 export function exchangeBytes(
   program: Program,
   { size, rows, wireType }: { size: number; rows: number; wireType: "f32" | "bf16" },
@@ -81,7 +81,8 @@ export function exchangeBytes(
   const wire = wireType === "bf16" ? 2 : 4;
   return program.segments.reduce((sum, { collective }) => {
     if (collective === null) return sum;
-    const values = rows * (program.buffers[collective.buffer]?.width ?? 0);
+    const buffer = program.buffers[collective.buffer];
+    const values = rows * (buffer?.rows ?? 0) * (buffer?.width ?? 0);
     const direct = 4 * values <= DIRECT_BYTES;
     // To all: every partial to each peer. By owners: partials once to their owners, f32 sums once to each peer.
     const bytes = direct ? wire * values * size : (wire + 4) * values;

@@ -4,7 +4,9 @@ import { rankProgram } from "./architectures/index.js";
 import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
 import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
-import { checkTensorParallelSize, laneCount, headStarts, rankRange } from "./lanes.js";
+import { checkTensorParallelSize } from "./lanes.js";
+import type { Cut } from "./architectures/pieces.js";
+import { checkTensorVision } from "./architectures/vision.js";
 import type { CacheShape, VisionPlacement } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
@@ -26,6 +28,8 @@ const TRAFFIC_BYTES = { worker: 16 << 20, exchange: 40 << 20, coordinator: 24 <<
 /** Of embeddings, when nothing else is said. */
 const EMBEDDING_BYTES = 512 << 20;
 const MAX_EMBEDDINGS = 256;
+/** Ranks that only encode tiles. */
+const MAX_ENCODERS = 64;
 const MAX_IMAGE_TILES = 12;
 const MAX_TAG_IDS = 16;
 /** Images of the largest size whose keys and values are held. */
@@ -106,6 +110,8 @@ export interface PlacementPlan {
   exchangeBytesPerToken: number;
   /** The same for a prompt token, in steps of `maxBatchedTokens`. */
   exchangeBytesPerPromptToken: number;
+  /** The same for the embeddings of a tile. */
+  exchangeBytesPerTile: number;
   /** bf16 bytes of the checkpoint, with and without dummy heads. */
   modelBytes: { stored: number; computed: number };
 }
@@ -189,17 +195,17 @@ function rankPlan(
   config: ModelConfig,
   options: PlacementOptions,
   limits: Limits,
-  rank: number,
+  cut: Cut,
 ): RankPlan {
-  const cut = { rank, size: options.size };
   const program = rankProgram(config, cut);
+  const decodes = cut.rank < cut.size;
   const { maxBatchedTokens: token, maxSequences: wanted, maxTiles: tile } = limits;
   const { maxStreamRows: stream } = limits;
-  const rope = limits.maxModelLen * config.decoder.headDim * 4;
-  const lanes = laneCount(config.decoder.kvHeads);
+  const peers = cut.size > 1 || cut.vision === "workers";
+  const rope = limits.maxModelLen * program.cache.headDim * 4;
   const down = program.step.weights.find((weight) => weight.name.endsWith("mlp.down_proj.weight"));
   return {
-    rank,
+    rank: cut.rank,
     weightBytes: weightBytes(program.encode.weights) + weightBytes(program.step.weights),
     cacheBytes: 0,
     crossCacheBytes: limits.crossBlockCount * crossBlockBytes(program.crossCache, options.kvType),
@@ -210,13 +216,93 @@ function rankPlan(
         workspaceBytes(program.encode, { token: 0, wanted: 0, tile, stream: 0 }),
         workspaceBytes(program.stream, { token: 0, wanted: 0, tile: 0, stream }),
       ),
-    embeddingBytes: limits.maxEmbeddings * embeddingBytes(config),
+    embeddingBytes: decodes ? limits.maxEmbeddings * embeddingBytes(config) : 0,
     processBytes: PROCESS_BYTES,
-    trafficBytes: TRAFFIC_BYTES.worker + (options.size > 1 ? TRAFFIC_BYTES.exchange : 0),
+    trafficBytes: TRAFFIC_BYTES.worker + (peers ? TRAFFIC_BYTES.exchange : 0),
     feedForwardColumns: down?.kind === "linear" ? down.inputs : 0,
-    kvHeads: rankRange(headStarts(config.decoder.kvHeads, lanes), cut).count,
-    encodes: true,
+    kvHeads: program.cache.kvHeads,
+    encodes: program.encode.segments.length > 0,
   };
+}
+
+/** What a rank needs beside its key-value cache. */
+function takenBytes(rank: RankPlan): number {
+  const { weightBytes, workspaceBytes, crossCacheBytes, embeddingBytes } = rank;
+  return (
+    weightBytes +
+    workspaceBytes +
+    crossCacheBytes +
+    embeddingBytes +
+    rank.processBytes +
+    rank.trafficBytes
+  );
+}
+
+function rankPlans(
+  config: ModelConfig,
+  options: PlacementOptions,
+  limits: Limits,
+  vision: VisionPlacement,
+): RankPlan[] {
+  const count = options.size + (vision === "workers" ? (options.visionWorkers ?? 0) : 0);
+  return Array.from({ length: count }, (_, rank) =>
+    rankPlan(config, options, limits, { rank, size: options.size, vision }),
+  );
+}
+
+/** Of one sequence of the largest length, on the rank with the most heads. */
+function sequenceCacheBytes(
+  config: ModelConfig,
+  options: PlacementOptions,
+  { maxModelLen }: Limits,
+  ranks: RankPlan[],
+): number {
+  const blocks = Math.ceil(maxModelLen / BLOCK_TOKENS);
+  const kvHeads = Math.max(...ranks.map((rank) => rank.kvHeads));
+  return blocks * BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
+}
+
+/**
+ * `auto`: whole on every worker where that leaves room for one sequence, else cut where it can be.
+ * @throws ModelError INVALID_ARGUMENT
+ */
+function chooseVision(
+  config: ModelConfig,
+  options: PlacementOptions,
+  limits: Limits,
+): VisionPlacement {
+  const { vision = "auto", visionWorkers, memoryBytes, size } = options;
+  if (visionWorkers !== undefined) {
+    if (!Number.isSafeInteger(visionWorkers) || visionWorkers < 1 || visionWorkers > MAX_ENCODERS)
+      throw new ModelError(
+        "INVALID_ARGUMENT",
+        `vision-workers ${visionWorkers}: must be 1…${MAX_ENCODERS}`,
+      );
+    if (vision === "auto") return "workers";
+    throw new ModelError(
+      "INVALID_ARGUMENT",
+      `vision ${vision} beside vision-workers ${visionWorkers}: the encoder lies on one or the other`,
+    );
+  }
+  if (vision === "tensor") checkTensorVision(config, size);
+  if (vision !== "auto") return vision;
+  const whole = rankPlans(config, options, limits, "replicate");
+  const needed =
+    Math.max(...whole.map(takenBytes)) + sequenceCacheBytes(config, options, limits, whole);
+  if (memoryBytes === undefined || needed <= memoryBytes) return "replicate";
+  try {
+    checkTensorVision(config, size);
+    return size === 1 ? "replicate" : "tensor";
+  } catch {
+    return "replicate";
+  }
+}
+
+/** Sent by all ranks for the embeddings of one tile. */
+function exchangePerTile(config: ModelConfig, size: number, vision: VisionPlacement): number {
+  if (vision !== "tensor") return embeddingBytes(config) * (vision === "workers" ? size : size - 1);
+  const { encode } = rankProgram(config, { rank: 0, size, vision });
+  return exchangeBytes(encode, { size, rows: 1, wireType: "f32" });
 }
 
 /** Cache for a quarter of the sequences at full length, when nothing else is said; at least one sequence. */
@@ -229,17 +315,8 @@ function chooseBlocks(
   const perSequence = Math.ceil(limits.maxModelLen / BLOCK_TOKENS);
   const kvHeads = Math.max(...ranks.map((rank) => rank.kvHeads));
   const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
-  const taken = Math.max(
-    ...ranks.map(
-      (r) =>
-        r.weightBytes +
-        r.workspaceBytes +
-        r.crossCacheBytes +
-        r.embeddingBytes +
-        r.processBytes +
-        r.trafficBytes,
-    ),
-  );
+  const decoders = ranks.filter((rank) => rank.kvHeads > 0);
+  const taken = Math.max(...decoders.map(takenBytes));
   const memory = options.memoryBytes;
   const bytes = options.cacheBytes ?? (memory === undefined ? undefined : memory - taken);
   const blocks =
@@ -302,9 +379,8 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     crossBlockCount: chooseCrossBlocks(config, options),
     maxEmbeddings: chooseEmbeddings(config, options.embeddingBytes),
   };
-  const ranks = Array.from({ length: options.size }, (_, rank) =>
-    rankPlan(config, options, limits, rank),
-  );
+  const vision = chooseVision(config, options, limits);
+  const ranks = rankPlans(config, options, limits, vision);
   const blockCount = chooseBlocks(config, options, limits, ranks);
   const tokens = blockCount * BLOCK_TOKENS;
   return {
@@ -313,8 +389,8 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     kvType: options.kvType,
     blockCount,
     maxWantedRows: limits.maxSequences,
-    vision: "replicate",
-    encoderCount: 0,
+    vision,
+    encoderCount: ranks.length - options.size,
     ranks: ranks.map((rank) => ({
       ...rank,
       cacheBytes: tokens * cacheBytesPerToken(config, rank.kvHeads, options.kvType),
@@ -327,6 +403,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     },
     cacheBytesPerToken: cacheBytesPerToken(config, config.decoder.kvHeads, options.kvType),
     ...exchangePerToken(config, options.size, limits.maxBatchedTokens),
+    exchangeBytesPerTile: exchangePerTile(config, options.size, vision),
     modelBytes: modelBytes(config),
   };
 }

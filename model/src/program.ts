@@ -87,6 +87,8 @@ export type Op = OpBase &
         weight: WeightId;
         bias?: WeightId;
         epilogue: "none" | "gelu";
+        /** Of x, where the weight's inputs begin; absent: x has those only. */
+        column?: number;
         /** True when other ranks hold lanes of it too: the result is this rank's subtree, without bias. */
         partial: boolean;
       }
@@ -117,6 +119,29 @@ export type Op = OpBase &
         weight: WeightId;
         eps: number;
       }
+    /** out[row][sumColumn] ← this rank's subtree of what rms_norm_heads sums; groupStarts of its own lanes. */
+    | {
+        op: "sum_squares_heads";
+        x: BufferId;
+        column: number;
+        out: BufferId;
+        sumColumn: number;
+        headDim: number;
+        groupStarts: number[];
+      }
+    /** The rest of rms_norm_heads, in place on this rank's heads, once the sums are over all `totalHeads`. */
+    | {
+        op: "scale_heads";
+        x: BufferId;
+        column: number;
+        sums: BufferId;
+        sumColumn: number;
+        heads: number;
+        totalHeads: number;
+        headDim: number;
+        weight: WeightId;
+        eps: number;
+      }
     | {
         op: "vision_attention";
         qkv: BufferId;
@@ -141,7 +166,8 @@ export type Op = OpBase &
         grid: number;
         order: "v1" | "v2";
       }
-    | { op: "store_embeddings"; x: BufferId }
+    /** `share`: the other ranks are sent them; else every rank has them. */
+    | { op: "store_embeddings"; x: BufferId; share: boolean }
     | { op: "embed_tokens"; out: BufferId; table: WeightId; firstId: number }
     | { op: "splice_images"; h: BufferId }
     | {
@@ -225,6 +251,8 @@ export interface Program {
   weights: WeightSpec[];
   segments: Segment[];
 }
+
+export const EMPTY_PROGRAM: Program = { buffers: [], weights: [], segments: [] };
 
 /** What native code allocates besides buffers and weights. */
 export interface CacheShape {

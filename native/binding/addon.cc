@@ -18,6 +18,25 @@ void run_settle(Napi::Env env, Napi::Function, std::nullptr_t*, Settle* settle) 
 }
 using SettleFunction = Napi::TypedThreadSafeFunction<std::nullptr_t, Settle, run_settle>;
 
+const char* kind_text(FrameKind kind) {
+  switch (kind) {
+    case FrameKind::kEmbedding:
+      return "embedding";
+    case FrameKind::kEncodeCollective:
+      return "encodeCollective";
+    case FrameKind::kCollective:
+      break;
+  }
+  return "collective";
+}
+
+FrameKind read_kind(const std::string& text) {
+  for (const FrameKind kind :
+       {FrameKind::kCollective, FrameKind::kEmbedding, FrameKind::kEncodeCollective})
+    if (text == kind_text(kind)) return kind;
+  throw Error("INVALID_ARGUMENT", "frame.kind: " + text + " is unknown");
+}
+
 void run_send(Napi::Env env, Napi::Function callback, std::nullptr_t*, OutFrame* frame) {
   const std::unique_ptr<OutFrame> owned(frame);
   if (env == nullptr || callback == nullptr) return;
@@ -25,7 +44,7 @@ void run_send(Napi::Env env, Napi::Function callback, std::nullptr_t*, OutFrame*
   Napi::Array peers = Napi::Array::New(env, frame->peers.size());
   for (uint32_t i = 0; i < frame->peers.size(); ++i) peers.Set(i, frame->peers[i]);
   out.Set("peers", peers);
-  out.Set("kind", frame->key.kind == FrameKind::kCollective ? "collective" : "embedding");
+  out.Set("kind", kind_text(frame->key.kind));
   out.Set("epoch", Napi::BigInt::New(env, frame->key.epoch));
   out.Set("sequence", Napi::BigInt::New(env, frame->key.sequence));
   out.Set("item", Napi::BigInt::New(env, frame->key.item));
@@ -439,8 +458,7 @@ Napi::Value deliver(const Napi::CallbackInfo& info) {
   return guarded(info, [&]() -> Napi::Value {
     const auto held = find(info[0].As<Napi::Number>().Uint32Value());
     const Fields from(info[1], "frame");
-    const FrameKind kind =
-        from.text("kind") == "embedding" ? FrameKind::kEmbedding : FrameKind::kCollective;
+    const FrameKind kind = read_kind(from.text("kind"));
     const auto payload = from.at("payload").As<Napi::Uint8Array>();
     held->engine->mailbox().deliver(
         from.integer("peer"), {kind, from.u64("epoch"), from.u64("sequence"), from.u64("item")},

@@ -14,6 +14,8 @@ const std::unordered_map<std::string, OpKind> kOps = {
     {"rms_norm", OpKind::kRmsNorm},
     {"layer_norm", OpKind::kLayerNorm},
     {"rms_norm_heads", OpKind::kRmsNormHeads},
+    {"sum_squares_heads", OpKind::kSumSquaresHeads},
+    {"scale_heads", OpKind::kScaleHeads},
     {"vision_attention", OpKind::kVisionAttention},
     {"residual", OpKind::kResidual},
     {"pixel_shuffle", OpKind::kPixelShuffle},
@@ -88,8 +90,13 @@ void read_numbers(const Fields& from, Op& op) {
   whole("patchSize", op.patch_size);
   whole("grid", op.grid);
   whole("firstId", op.first_id);
+  whole("sumColumn", op.sum_column);
+  whole("totalHeads", op.total_heads);
+  whole("sums", op.sums);
   if (from.has("eps")) op.eps = from.number("eps");
   if (from.has("theta")) op.theta = from.number("theta");
+  op.part = from.has("column");
+  if (from.has("share")) op.share = from.boolean("share");
   if (from.has("partial")) op.partial = from.boolean("partial");
   if (from.has("epilogue")) op.gelu = from.text("epilogue") == "gelu";
   if (from.has("order")) op.v2 = from.text("order") == "v2";
@@ -201,7 +208,8 @@ PlacementSpec read_placement(const Napi::Value& value) {
           from.integer("collectiveDeadlineMs"),
           from.has("spinUs") ? from.integer("spinUs") : 0,
           from.has("maxStreamRows") ? from.integer("maxStreamRows") : 0,
-          from.has("crossBlockCount") ? from.integer("crossBlockCount") : 0};
+          from.has("crossBlockCount") ? from.integer("crossBlockCount") : 0,
+          from.has("encoders") ? from.integer("encoders") : 0};
 }
 
 }  // namespace tessera

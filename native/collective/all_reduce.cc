@@ -140,7 +140,7 @@ void all_reduce_add(const Context& context, const Group& group, const CallId& id
                     std::span<float> values, Clock::time_point deadline, CollectiveTimes& times) {
   if (group.size == 1) return;
   CHECK(group.exchange != nullptr, "rank ", group.rank, " has no exchange");
-  const FrameKey key{FrameKind::kCollective, id.epoch, id.step, 2 * id.call};
+  const FrameKey key{id.kind, id.epoch, id.step, 2 * id.call};
   round_to_wire(context, group, values, group.scratch->narrow);
   if (values.size_bytes() > kDirectBytes)
     return by_owner(context, group, key, values, deadline, times);

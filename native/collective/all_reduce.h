@@ -39,9 +39,11 @@ void send_tensor(const Group& group, const std::vector<int>& peers, const FrameK
 
 // In place. Up to kDirectBytes every rank sends its partial to all; beyond, each rank owns a range:
 // partials go to the owners, sums come back in f32. The same tree, the same bits. A bf16 wire
-// rounds each rank's partial once, its own use included. `call` counts the step's collectives.
+// rounds each rank's partial once, its own use included. `call` counts the collectives of the step
+// or encode.
 inline constexpr size_t kDirectBytes = 64 << 10;
 struct CallId {
+  FrameKind kind;  // of a step, or of an encode
   uint64_t epoch, step, call;
 };
 void all_reduce_add(const Context& context, const Group& group, const CallId& id,

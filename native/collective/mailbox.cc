@@ -16,6 +16,11 @@ constexpr uint64_t kMaxBytes = uint64_t{4} << 30;  // of undelivered frames
 constexpr size_t kMaxForgotten = 65536;            // ids; the lowest is dropped first
 constexpr size_t kMaxSpare = 64;                   // buffers kept for later frames
 
+// What a collective's sequence counts.
+std::string kind_name(FrameKind kind) {
+  return kind == FrameKind::kEncodeCollective ? "encode " : "step ";
+}
+
 void relax() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -28,7 +33,7 @@ void Mailbox::begin(uint64_t epoch, const MailboxLimits& limits) {
   std::lock_guard lock(mutex_);
   slots_.clear();
   forgotten_.clear();
-  taken_.assign(limits.size, {0, 0});
+  taken_.clear();
   limits_ = limits;
   bytes_ = 0;
   embeddings_ = 0;
@@ -68,12 +73,15 @@ void Mailbox::check_running() const {
 }
 
 void Mailbox::check_sender(int peer, const FrameKey& key) const {
-  CHECK_ARGUMENT(peer >= 0 && peer < limits_.size && peer != limits_.rank, "frame of rank ", peer,
+  const bool embedding = key.kind == FrameKind::kEmbedding;
+  const int senders = limits_.size + (embedding ? limits_.encoders : 0);
+  CHECK_ARGUMENT(peer >= 0 && peer < senders && peer != limits_.rank, "frame of rank ", peer,
                  ": rank ", limits_.rank, " of ", limits_.size, " has no such peer");
-  if (key.kind != FrameKind::kCollective) return;
+  if (embedding) return;
+  const auto taken = taken_.find({key.kind, peer});
   const Place place{key.sequence, key.item + 1};
-  CHECK_ARGUMENT(place > taken_[peer], "frame of rank ", peer, ": step ", key.sequence, ", call ",
-                 key.item, " was taken before");
+  CHECK_ARGUMENT(taken == taken_.end() || place > taken->second, "frame of rank ", peer, ": ",
+                 kind_name(key.kind), key.sequence, ", call ", key.item, " was taken before");
 }
 
 // The slot a piece belongs to; the first piece opens it.
@@ -148,13 +156,13 @@ std::vector<uint8_t> Mailbox::take(int peer, const FrameKey& key, Clock::time_po
       throw_if_ended();
       const auto found = slots_.find(wanted);
       if (found != slots_.end() && found->second.received == found->second.data.size()) {
-        taken_[peer] = {key.sequence, key.item + 1};
+        taken_[{key.kind, peer}] = {key.sequence, key.item + 1};
         return remove(found);
       }
     }
     if (!wait_arrival(seen, deadline))
       throw Error("PEER_TIMEOUT",
-                  "rank " + std::to_string(peer) + " did not send in time (step " +
+                  "rank " + std::to_string(peer) + " did not send in time (" + kind_name(key.kind) +
                       std::to_string(key.sequence) + ", call " + std::to_string(key.item) + ")",
                   peer);
   }

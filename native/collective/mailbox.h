@@ -16,10 +16,10 @@ namespace tessera {
 
 using Clock = std::chrono::steady_clock;
 
-enum class FrameKind { kCollective, kEmbedding };
+enum class FrameKind { kCollective, kEmbedding, kEncodeCollective };
 
-// Names a tensor on the wire. Collective: sequence is the step, item the call. Embedding: the
-// encode and the id.
+// Names a tensor on the wire. Collective: sequence is the step (of an encode: the encode), item the
+// call. Embedding: the encode and the id.
 struct FrameKey {
   FrameKind kind;
   uint64_t epoch, sequence, item;
@@ -48,6 +48,7 @@ struct MailboxLimits {
   int rank = 0, size = 1;  // the owner's, the group's
   size_t embeddings = 0;   // that wait to be taken
   int spin_us = 0;         // how long a wait polls before it sleeps
+  int encoders = 0;        // ranks beyond the group's, who send embeddings only
 };
 
 class Mailbox {
@@ -86,7 +87,7 @@ class Mailbox {
   };
   // kind, item, sequence, peer
   using Key = std::tuple<int, uint64_t, uint64_t, int>;
-  // The last collective taken from a peer: (step, call).
+  // The last collective taken from a peer: (step or encode, call).
   using Place = std::pair<uint64_t, uint64_t>;
 
   void end_locked(int lost_rank);
@@ -99,7 +100,7 @@ class Mailbox {
   mutable std::mutex mutex_;
   std::condition_variable arrived_;
   std::map<Key, Slot> slots_;
-  std::vector<Place> taken_;  // by peer
+  std::map<std::pair<FrameKind, int>, Place> taken_;  // by kind and peer
   std::set<uint64_t> forgotten_;
   std::vector<std::vector<uint8_t>> spare_;
   MailboxLimits limits_;

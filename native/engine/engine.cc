@@ -26,9 +26,10 @@ Engine::Engine(EngineSpec spec)
       encode_run_(std::make_unique<Run>()),
       step_run_(std::make_unique<Run>()),
       stream_run_(std::make_unique<Run>()) {
-  CHECK_ARGUMENT(
-      spec_.size >= 1 && spec_.size <= kMaxLanes && spec_.rank >= 0 && spec_.rank < spec_.size,
-      "rank ", spec_.rank, " of ", spec_.size);
+  const bool decodes = spec_.rank < spec_.size;
+  CHECK_ARGUMENT(spec_.size >= 1 && spec_.size <= kMaxLanes && spec_.rank >= 0 &&
+                     (decodes || spec_.step.segments.empty()),
+                 "rank ", spec_.rank, " of ", spec_.size);
   check_program(spec_.encode, spec_, {Per::kTile});
   check_program(spec_.step, spec_, {Per::kToken, Per::kWanted});
   check_program(spec_.stream, spec_, {Per::kStream});
@@ -115,8 +116,10 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
                      placement.max_wanted_rows > 0 && placement.max_model_len > 0 &&
                      placement.max_tiles > 0 && placement.max_sequences > 0 &&
                      placement.max_embeddings >= 0 && placement.max_steps_in_flight > 0 &&
-                     placement.spin_us >= 0,
-                 "placement: a size is zero");
+                     placement.spin_us >= 0 && placement.encoders >= 0 &&
+                     spec_.rank < spec_.size + placement.encoders,
+                 "placement: a size is zero, or rank ", spec_.rank, " is beyond ", spec_.size,
+                 " + ", placement.encoders);
   mailbox_.end(epoch_, -1);
   placement_ = placement;
   const bool cross = spec_.cross.layers > 0;
@@ -155,7 +158,7 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
   workspace_bytes_ = workspace_.bytes() + rope_table_.bytes();
   epoch_ = epoch;
   mailbox_.begin(epoch, {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings),
-                         placement.spin_us});
+                         placement.spin_us, placement.encoders});
 }
 
 void Engine::check_epoch(uint64_t epoch) const {
@@ -172,6 +175,7 @@ Group Engine::group() {
 EncodeOutcome Engine::encode(const EncodePlan& plan) {
   const Clock::time_point start = Clock::now();
   check_epoch(plan.epoch);
+  CHECK_ARGUMENT(!spec_.encode.segments.empty(), "tiles: rank ", spec_.rank, " encodes none");
   const size_t pixels = static_cast<size_t>(3) * spec_.tile_size * spec_.tile_size;
   CHECK_ARGUMENT(plan.tiles.size() <= static_cast<size_t>(placement_.max_tiles),
                  "tiles: ", plan.tiles.size(), ", limit ", placement_.max_tiles);
@@ -194,6 +198,7 @@ EncodeOutcome Engine::encode(const EncodePlan& plan) {
 StepOutcome Engine::step(const StepPlan& plan) {
   const Clock::time_point start = Clock::now();
   check_epoch(plan.epoch);
+  CHECK_ARGUMENT(spec_.rank < spec_.size, "plan: rank ", spec_.rank, " only encodes tiles");
   if (const auto again = answered_.find(plan.step_id); again != answered_.end())
     return again->second;
   check_step(plan);

@@ -39,7 +39,9 @@ void Engine::execute(Run& run, const std::vector<Weight>& weights) {
     if (segment.all_reduce_on_sight && run.seen.empty()) continue;
     const BufferSpec& buffer = run.program->buffers[segment.all_reduce];
     float* data = workspace_.data() + run.memory->offsets[segment.all_reduce];
-    const CallId call{run.epoch, run.step, run.call++};
+    const FrameKind kind =
+        run.encode == nullptr ? FrameKind::kCollective : FrameKind::kEncodeCollective;
+    const CallId call{kind, run.epoch, run.step, run.call++};
     const Clock::time_point start = Clock::now();
     all_reduce_add(context_, group(), call,
                    {data, static_cast<size_t>(run.rows(buffer)) * buffer.width}, run.deadline,
@@ -59,7 +61,7 @@ void Engine::linear_op(Run& run, const Op& op, const std::vector<Weight>& weight
   const Weight& weight = weights[op.weight];
   LinearArgs args{};
   args.y = workspace_.data() + run.memory->offsets[op.out];
-  args.x = workspace_.data() + run.memory->offsets[op.x];
+  args.x = workspace_.data() + run.memory->offsets[op.x] + op.column;
   args.y_stride = to.width;
   args.x_stride = in.width;
   args.rows = run.rows(in);
@@ -119,6 +121,19 @@ bool Engine::vision_op(Run& run, const Op& op, const std::vector<Weight>& weight
       rms_norm_heads(context_, {data(op.x) + op.column, static_cast<size_t>(buffers[op.x].width),
                                 run.rows(buffers[op.x]), op.head_dim, op.group_starts,
                                 weights[op.weight].f32.data(), static_cast<float>(op.eps)});
+      return true;
+    case OpKind::kSumSquaresHeads:
+      sum_squares_heads(context_,
+                        {data(op.x) + op.column, static_cast<size_t>(buffers[op.x].width),
+                         run.rows(buffers[op.x]), op.head_dim, op.group_starts,
+                         data(op.out) + op.sum_column, static_cast<size_t>(buffers[op.out].width)});
+      return true;
+    case OpKind::kScaleHeads:
+      scale_heads(context_,
+                  {data(op.x) + op.column, static_cast<size_t>(buffers[op.x].width),
+                   run.rows(buffers[op.x]), op.heads, op.total_heads, op.head_dim,
+                   data(op.sums) + op.sum_column, static_cast<size_t>(buffers[op.sums].width),
+                   weights[op.weight].f32.data(), static_cast<float>(op.eps)});
       return true;
     case OpKind::kVisionAttention:
       vision_attention(context_, {data(op.out), data(op.x), run.tiles, buffers[op.x].rows, op.heads,
@@ -204,12 +219,13 @@ void Engine::store_embeddings(Run& run, const Op& op) {
   CHECK_ARGUMENT(embeddings_.size() + run.tiles <= static_cast<size_t>(placement_.max_embeddings),
                  "embeddings: ", embeddings_.size() + run.tiles, " tiles, limit ",
                  placement_.max_embeddings);
+  const bool decodes = spec_.rank < spec_.size;
   const Group to = group();
   for (int t = 0; t < run.tiles; ++t) {
     const uint64_t id = run.encode->tiles[t].embedding_id;
     const float* tile = data + t * count;
-    if (!mailbox_.was_forgotten(id)) embeddings_[id].assign(tile, tile + count);
-    if (spec_.size == 1) continue;
+    if (decodes && !mailbox_.was_forgotten(id)) embeddings_[id].assign(tile, tile + count);
+    if (!op.share || to.peers.empty()) continue;
     const FrameKey key{FrameKind::kEmbedding, run.epoch, run.step, id};
     send_tensor(to, to.peers, key, reinterpret_cast<const uint8_t*>(tile), count * sizeof(float),
                 run.times);

@@ -111,8 +111,9 @@ void Engine::check_image_rows(int count, const ImageRows& rows) const {
                      rows.first_row <= spec_.embedding_rows - rows.count,
                  "image_rows: rows ", rows.row, " + ", rows.count, " of ", count, ", from ",
                  rows.first_row, " of ", spec_.embedding_rows);
-  CHECK_ARGUMENT(rows.encoder_rank >= 0 && rows.encoder_rank < spec_.size,
-                 "image_rows.encoder_rank: ", rows.encoder_rank, ", the group has ", spec_.size);
+  const int ranks = spec_.size + placement_.encoders;
+  CHECK_ARGUMENT(rows.encoder_rank >= 0 && rows.encoder_rank < ranks,
+                 "image_rows.encoder_rank: ", rows.encoder_rank, ", the group has ", ranks);
   CHECK_ARGUMENT(rows.encoder_rank != spec_.rank || embeddings_.contains(rows.embedding_id),
                  "embedding ", rows.embedding_id, ": was not encoded here");
 }

@@ -36,6 +36,14 @@ void rms_norm_heads(const Context& context, const RmsNormHeadsArgs& args) {
   TESSERA_CHOOSE(rms_norm_heads(context, args));
 }
 
+void sum_squares_heads(const Context& context, const SumSquaresHeadsArgs& args) {
+  TESSERA_CHOOSE(sum_squares_heads(context, args));
+}
+
+void scale_heads(const Context& context, const ScaleHeadsArgs& args) {
+  TESSERA_CHOOSE(scale_heads(context, args));
+}
+
 void rope(const Context& context, const RopeArgs& args) { TESSERA_CHOOSE(rope(context, args)); }
 
 void write_cache(const Context& context, const WriteCacheArgs& args) {

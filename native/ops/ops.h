@@ -41,7 +41,7 @@ enum class Epilogue { kNone, kGelu };
 // in rising k from 0.
 struct LinearArgs {
   float* y;        // [rows, outputs], stride y_stride
-  const float* x;  // [rows, inputs of all lanes], stride x_stride
+  const float* x;  // [rows, inputs of all lanes], stride x_stride (may be a part of wider rows)
   size_t y_stride, x_stride;
   int rows;
   std::span<const Panels> lanes;     // a power of two, 1…8
@@ -72,6 +72,30 @@ struct RmsNormHeadsArgs {
   float eps;
 };
 void rms_norm_heads(const Context& context, const RmsNormHeadsArgs& args);
+
+// The two halves of rms_norm_heads where its groups lie on several ranks. Sums: per head sum16 of
+// squares, heads of a group added in rising order from 0, the rank's groups (a power of two) in the
+// tree; sums[r] is written. Ranks are added by the all-reduce, which has the rest of the tree.
+struct SumSquaresHeadsArgs {
+  const float* x;  // first column of head 0, [rows, heads · head_dim], stride
+  size_t stride;
+  int rows, head_dim;
+  std::span<const int> group_starts;  // of the rank's groups, then its heads; from 0
+  float* sums;                        // [rows], stride sums_stride
+  size_t sums_stride;
+};
+void sum_squares_heads(const Context& context, const SumSquaresHeadsArgs& args);
+// x = (x · rsqrt(sums[r] / (total_heads · head_dim) + eps)) · weight, in place on `heads` heads.
+struct ScaleHeadsArgs {
+  float* x;  // first column of head 0, [rows, heads · head_dim], stride
+  size_t stride;
+  int rows, heads, total_heads, head_dim;
+  const float* sums;  // [rows], stride sums_stride
+  size_t sums_stride;
+  const float* weight;  // [heads · head_dim]
+  float eps;
+};
+void scale_heads(const Context& context, const ScaleHeadsArgs& args);
 
 // Rotate-half table: row p is cos [head_dim / 2] then sin [head_dim / 2] of float(position) ·
 // inv_freq, inv_freq f32.

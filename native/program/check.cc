@@ -41,6 +41,10 @@ class OpCheck {
         return residual();
       case OpKind::kRmsNormHeads:
         return heads_norm();
+      case OpKind::kSumSquaresHeads:
+        return heads_sum();
+      case OpKind::kScaleHeads:
+        return heads_scale();
       case OpKind::kVisionAttention:
       case OpKind::kRope:
       case OpKind::kWriteCache:
@@ -64,6 +68,7 @@ class OpCheck {
   bool writes_out() const {
     switch (op_.kind) {
       case OpKind::kRmsNormHeads:
+      case OpKind::kScaleHeads:
       case OpKind::kStoreEmbeddings:
       case OpKind::kSpliceImages:
       case OpKind::kRope:
@@ -97,6 +102,10 @@ class OpCheck {
         return shape(op_.x, Per::kTile, spec_.embedding_rows);
       case OpKind::kRmsNormHeads:
         return shape(op_.x, Per::kTile, program_.buffers[op_.x].rows);
+      case OpKind::kScaleHeads:
+        width(op_.sums, "sums");
+        shape(op_.x, Per::kTile, program_.buffers[op_.x].rows);
+        return shape(op_.sums, Per::kTile, program_.buffers[op_.x].rows);
       case OpKind::kVisionAttention:
         shape(op_.x, Per::kTile, program_.buffers[op_.x].rows);
         return same_rows();
@@ -166,7 +175,13 @@ class OpCheck {
   }
   void linear() const {
     const WeightSpec& spec = weight(op_.weight, WeightKind::kLinear, "weight");
-    same(spec.inputs, width(op_.x, "x"), "inputs");
+    // A rank's lanes of wider rows.
+    if (op_.part)
+      CHECK_ARGUMENT(op_.column >= 0 && op_.column <= width(op_.x, "x") - spec.inputs, op_.name,
+                     " ", op_.label, ": columns ", op_.column, " + ", spec.inputs, " of ",
+                     width(op_.x, "x"));
+    else
+      same(spec.inputs, width(op_.x, "x"), "inputs");
     same(spec.outputs, width(op_.out, "out"), "outputs");
     if (op_.bias >= 0) vector(op_.bias, spec.outputs, "bias");
     CHECK_ARGUMENT(!(op_.partial && (op_.bias >= 0 || op_.gelu)), op_.name,
@@ -223,6 +238,34 @@ class OpCheck {
     vector(op_.weight, dim, "weight");
     CHECK_ARGUMENT(op_.column >= 0 && op_.column + dim <= width(op_.x, "x"), op_.name,
                    ": columns beyond x");
+  }
+  void columns(int heads) const {
+    CHECK_ARGUMENT(
+        heads > 0 && op_.column >= 0 && op_.column <= width(op_.x, "x") - heads * op_.head_dim,
+        op_.name, ": columns beyond x");
+  }
+  void sum_column(int buffer) const {
+    CHECK_ARGUMENT(op_.sum_column >= 0 && op_.sum_column < width(buffer, "sums"), op_.name,
+                   ".sumColumn: ", op_.sum_column, " of ", width(buffer, "sums"));
+  }
+  void heads_sum() const {
+    head_dim();
+    const int groups = static_cast<int>(op_.group_starts.size()) - 1;
+    CHECK_ARGUMENT(groups == 1 || groups == 2 || groups == 4 || groups == 8, op_.name, ": ", groups,
+                   " groups, must be 1, 2, 4 or 8");
+    same(op_.group_starts.front(), 0, "first group");
+    for (int i = 0; i < groups; ++i)
+      CHECK_ARGUMENT(op_.group_starts[i] <= op_.group_starts[i + 1], op_.name, ": groups fall");
+    columns(op_.group_starts.back());
+    sum_column(op_.out);
+  }
+  void heads_scale() const {
+    head_dim();
+    columns(op_.heads);
+    sum_column(op_.sums);
+    vector(op_.weight, op_.heads * op_.head_dim, "weight");
+    CHECK_ARGUMENT(op_.total_heads >= op_.heads, op_.name, ".totalHeads: ", op_.total_heads,
+                   ", the rank has ", op_.heads);
   }
   void attention() const {
     head_dim();
@@ -303,6 +346,7 @@ void check_order(const Program& program, const EngineSpec& spec, const Segment& 
   for (const Op& op : segment.ops) {
     const OpCheck check(program, spec, op);
     if (check.reads_x()) order.read(op.x, op.name);
+    if (op.kind == OpKind::kScaleHeads) order.read(op.sums, op.name);
     const bool adds = op.kind == OpKind::kResidual || op.kind == OpKind::kGatedResidual;
     if (adds) order.read(op.out, op.name);
     if (check.writes_out()) order.write(op.out);

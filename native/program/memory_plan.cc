@@ -24,6 +24,7 @@ std::vector<Life> lives(const Program& program) {
     for (const Op& op : segment.ops) {
       if (op.x >= 0) out[op.x].touch(at);
       if (op.out >= 0) out[op.out].touch(at);
+      if (op.sums >= 0) out[op.sums].touch(at);
       ++at;
     }
     if (segment.all_reduce >= 0) out[segment.all_reduce].touch(at++);

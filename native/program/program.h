@@ -45,6 +45,8 @@ enum class OpKind {
   kRmsNorm,
   kLayerNorm,
   kRmsNormHeads,
+  kSumSquaresHeads,
+  kScaleHeads,
   kVisionAttention,
   kResidual,
   kPixelShuffle,
@@ -70,11 +72,14 @@ struct Op {
   OpKind kind;
   std::string name, label;
   int x = -1, out = -1;
+  int sums = -1;  // scale_heads
   int weight = -1, bias = -1, scale_weight = -1;
   int heads = 0, kv_heads = 0, head_dim = 0, layer = 0, column = 0;
-  int tile_size = 0, patch_size = 0, grid = 0, first_id = 0;
+  int tile_size = 0, patch_size = 0, grid = 0, first_id = 0, sum_column = 0, total_heads = 0;
   double eps = 0, scale = 0, theta = 0;
   bool gelu = false, partial = false, v2 = true;
+  bool part = false;      // linear: reads columns from `column` on of a wider x
+  bool share = false;     // store_embeddings: sent to the ranks
   bool on_sight = false;  // only when a row of the step sees an image
   std::vector<int> group_starts;
   std::vector<VocabularyLane> lanes;
@@ -107,6 +112,7 @@ struct EngineSpec {
   Program stream;  // its weights are the step's; no segments without cross-attention
   CacheShape cross;
   std::map<std::string, TensorSource> tensors;
+  // A rank from `size` on only encodes tiles.
   int rank, size, threads;
   int layers, kv_heads, head_dim;
   int embedding_rows, embedding_width;
@@ -118,6 +124,7 @@ struct PlacementSpec {
   int block_count, max_batched_tokens, max_sequences, max_wanted_rows, max_tiles, max_embeddings;
   int max_model_len, max_steps_in_flight, selectable_ids, collective_deadline_ms, spin_us;
   int max_stream_rows, cross_block_count;
+  int encoders;  // ranks beyond the group's that only encode tiles
 };
 
 // Every index, shape and order: what an op reads was written before it. Buffers are of the kinds in

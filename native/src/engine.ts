@@ -66,6 +66,8 @@ export interface PlacementSpec {
   /** Rows of images' streams one step may open, and blocks of the cross cache; absent without cross-attention. */
   maxStreamRows?: number;
   crossBlockCount?: number;
+  /** Ranks beyond the group's that only encode tiles; absent: none. */
+  encoders?: number;
   /** How long a wait for a peer polls before it sleeps; absent: not at all. */
   spinUs?: number;
 }
@@ -253,7 +255,8 @@ export const FRAME_HEADROOM = 96;
 /** A frame native code wants sent. `buffer` is [FRAME_HEADROOM bytes | payload ≤ 1 MiB]; the receiver owns it. */
 export interface OutFrame {
   peers: number[];
-  kind: "collective" | "embedding";
+  /** Of a step, of an encode's own collectives, or a tile's embedding. */
+  kind: "collective" | "encodeCollective" | "embedding";
   epoch: bigint;
   /** Step id, or encode id. */
   sequence: bigint;

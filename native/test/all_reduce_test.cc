@@ -51,7 +51,7 @@ std::vector<std::vector<float>> reduced(Ranks& ranks, std::vector<std::vector<fl
       const Context context{&pool, detect_cpu_kind()};
       const Group group = ranks.group(static_cast<int>(rank), bf16);
       for (uint64_t call = 0; call < static_cast<uint64_t>(calls); ++call)
-        all_reduce_add(context, group, {1, 1, call}, values[rank],
+        all_reduce_add(context, group, {FrameKind::kCollective, 1, 1, call}, values[rank],
                        Clock::now() + std::chrono::seconds(20), ranks.times[rank]);
     });
   for (std::thread& thread : threads) thread.join();
@@ -123,13 +123,14 @@ TEST("all_reduce_add: a peer with another length is named") {
   std::thread peer([&] {
     ThreadPool mine(1);
     try {
-      all_reduce_add({&mine, CpuKind::kScalar}, ranks.group(1, false), {1, 1, 0}, other, deadline,
-                     ranks.times[1]);
+      all_reduce_add({&mine, CpuKind::kScalar}, ranks.group(1, false),
+                     {FrameKind::kCollective, 1, 1, 0}, other, deadline, ranks.times[1]);
     } catch (const Error&) {
     }
   });
   EXPECT_ERROR("INVALID_ARGUMENT", "rank 1 sent 28 bytes, must be 32",
-               all_reduce_add(context, ranks.group(0, false), {1, 1, 0}, own, deadline, times));
+               all_reduce_add(context, ranks.group(0, false), {FrameKind::kCollective, 1, 1, 0},
+                              own, deadline, times));
   peer.join();
 }
 

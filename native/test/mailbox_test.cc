@@ -47,6 +47,26 @@ TEST("frames of no peer, or of the rank itself, are refused; those of other epoc
   EXPECT_ERROR("PEER_TIMEOUT", "rank 0", box.take(0, call(1, 0), soon()));
 }
 
+TEST(
+    "encoders beyond the group send embeddings only; an encode's collectives have an order of "
+    "their own") {
+  Box box;
+  box.begin(5, {1, 4, 2, 0, 2});
+  whole(box, 5, picture(7));
+  std::vector<uint8_t> data;
+  EXPECT(box.take_embedding(7, &data) && data.size() == 8);
+  EXPECT_ERROR("INVALID_ARGUMENT", "rank 5", whole(box, 5, call(1, 0)));
+  EXPECT_ERROR("INVALID_ARGUMENT", "rank 6", whole(box, 6, picture(8)));
+  const FrameKey encode{FrameKind::kEncodeCollective, 5, 1, 0};
+  whole(box, 0, call(9, 0));
+  EXPECT(box.take(0, call(9, 0), soon()).size() == 8);
+  whole(box, 0, encode);
+  EXPECT(box.take(0, encode, soon()).size() == 8);
+  EXPECT_ERROR("INVALID_ARGUMENT", "encode 1, call 0 was taken before", whole(box, 0, encode));
+  EXPECT_ERROR("PEER_TIMEOUT", "(encode 2, call 0)",
+               box.take(0, {FrameKind::kEncodeCollective, 5, 2, 0}, soon()));
+}
+
 TEST("a refused frame leaves the count of bytes as it was") {
   Box box;
   const uint64_t large = (uint64_t{4} << 30) + 1;

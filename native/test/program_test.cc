@@ -54,6 +54,10 @@ TEST("widths, weights and indices are checked") {
   refused("weight 9 of 5", [](EngineSpec& s) { op_of(s, 1, 1).weight = 9; });
   refused("is of another kind", [](EngineSpec& s) { op_of(s, 1, 1).weight = 2; });
   refused("inputs is 32, must be 64", [](EngineSpec& s) { op_of(s, 1, 6).weight = 4; });
+  refused("columns 1 + 64 of 64", [](EngineSpec& s) {
+    op_of(s, 1, 6).part = true;
+    op_of(s, 1, 6).column = 1;
+  });
   refused("qkv width is 128, must be 96", [](EngineSpec& s) { op_of(s, 1, 3).heads = 2; });
   refused("3 is no multiple of kvHeads 2", [](EngineSpec& s) { op_of(s, 1, 3).heads = 3; });
   refused(".layer: 1 of 1", [](EngineSpec& s) { op_of(s, 1, 4).layer = 1; });

@@ -61,6 +61,58 @@ TEST("rms_norm_heads: 25 heads in groups of 3 and 4, and groups that are empty")
     }
 }
 
+// The two halves on 1, 2, 4 and 8 ranks, sums added in the all-reduce's tree.
+std::vector<float> in_halves(const Context& c, bool fast, const std::vector<int>& starts, int ranks,
+                             int head_dim, std::vector<float> x, size_t stride,
+                             const std::vector<float>& weight) {
+  constexpr int kRows = 4;
+  const int groups = kMaxLanes / ranks;
+  std::vector<std::vector<float>> sums(ranks, std::vector<float>(2 * kRows, -1.0f));
+  std::vector<std::vector<int>> own(ranks);
+  for (int rank = 0; rank < ranks; ++rank) {
+    for (int g = 0; g <= groups; ++g)
+      own[rank].push_back(starts[rank * groups + g] - starts[rank * groups]);
+    (fast ? sum_squares_heads : reference::sum_squares_heads)(
+        c, {x.data() + 5 + starts[rank * groups] * head_dim, stride, kRows, head_dim, own[rank],
+            sums[rank].data() + 1, 2});
+  }
+  for (int step = 1; step < ranks; step *= 2)
+    for (int i = 0; i < ranks; i += 2 * step)
+      add(c, sums[i].data(), sums[i + step].data(), sums[i].size());
+  for (int rank = 0; rank < ranks; ++rank) {
+    const int first = starts[rank * groups] * head_dim, heads = own[rank].back();
+    if (heads == 0) continue;
+    (fast ? scale_heads : reference::scale_heads)(
+        c, {x.data() + 5 + first, stride, kRows, heads, starts.back(), head_dim, sums[0].data() + 1,
+            2, weight.data() + first, 1e-6f});
+  }
+  return x;
+}
+
+TEST(
+    "sum_squares_heads and scale_heads over ranks are rms_norm_heads, and equal to their "
+    "references") {
+  const std::vector<std::vector<int>> groups = {
+      {0, 3, 6, 9, 12, 15, 18, 21, 25}, {0, 1, 2, 3, 4, 5, 6, 7, 9}, {0, 0, 1, 1, 2, 2, 3, 3, 4}};
+  for (const auto& starts : groups)
+    for (const int head_dim : {16, 32, 128})
+      for (const int ranks : {1, 2, 4, 8}) {
+        const int dim = starts.back() * head_dim;
+        const size_t stride = 3 * dim + 5;
+        const auto x = random_values(4 * stride, dim), weight = random_values(dim, 9);
+        std::vector<float> whole = x;
+        reference::rms_norm_heads(
+            contexts()[0], {whole.data() + 5, stride, 4, head_dim, starts, weight.data(), 1e-6f});
+        compare(joined("halves ", dim, " ", ranks), [&](const Context& c, bool fast) {
+          return in_halves(c, fast, starts, ranks, head_dim, x, stride, weight);
+        });
+        EXPECT(
+            same_bits(in_halves(contexts()[0], false, starts, ranks, head_dim, x, stride, weight),
+                      whole),
+            dim, " ", ranks);
+      }
+}
+
 TEST("rope: q and k heads by the table, other columns untouched") {
   for (const int head_dim : {16, 32, 128}) {
     std::vector<float> table(200 * head_dim);

@@ -123,8 +123,9 @@ Program encode_program() {
   patches.patch_size = kTinyPatch;
   Op project = op(OpKind::kLinear, "linear", 0, 1);
   project.weight = 0;
-  program.segments.push_back(
-      {{patches, project, op(OpKind::kStoreEmbeddings, "store_embeddings", 1, -1)}, -1});
+  Op store = op(OpKind::kStoreEmbeddings, "store_embeddings", 1, -1);
+  store.share = true;
+  program.segments.push_back({{patches, project, store}, -1});
   return program;
 }
 

@@ -10,7 +10,14 @@ import {
   rankLaneStarts,
   rankRange,
 } from "../lanes.js";
-import type { BufferId, Program, VocabularyLane, WeightId, WeightSpec } from "../program.js";
+import {
+  EMPTY_PROGRAM,
+  type BufferId,
+  type Program,
+  type VocabularyLane,
+  type WeightId,
+  type WeightSpec,
+} from "../program.js";
 import { addCrossAttention, streamProgram } from "./cross.js";
 
 const PREFIX = "language_model";
@@ -22,17 +29,18 @@ export interface DecoderPrograms {
   stream: Program;
 }
 
-/** `tags`: rows of a stream may be token embeddings, not of images only. */
+/** Empty on a rank that only encodes tiles. `tags`: rows of a stream may be token embeddings, not of images only. */
 export function decoderPrograms(
   config: ModelConfig,
   cut: Cut,
   options: { tags: boolean },
 ): DecoderPrograms {
+  if (cut.rank >= cut.size) return { step: EMPTY_PROGRAM, stream: EMPTY_PROGRAM };
   const weights: WeightSpec[] = [];
   const decoder = new DecoderBuilder(config, cut, weights);
   const step = decoder.build();
   const { cross } = config;
-  if (cross === undefined) return { step, stream: { buffers: [], weights: [], segments: [] } };
+  if (cross === undefined) return { step, stream: EMPTY_PROGRAM };
   const table = { weight: decoder.table, firstId: decoder.firstId };
   const stream = streamProgram({ config, cross, cut, weights, table, tags: options.tags });
   return { step, stream };

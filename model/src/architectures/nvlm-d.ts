@@ -13,6 +13,6 @@ export const nvlmDImages: ImageLayout = { tags: "all", rowsInText: true };
 
 export function nvlmD(config: ModelConfig, cut: Cut): RankProgram {
   checkCut(config, cut);
-  const encode = visionProgram(config);
+  const encode = visionProgram(config, cut);
   return assemble(config, cut, { encode, ...decoderPrograms(config, cut, { tags: false }) });
 }

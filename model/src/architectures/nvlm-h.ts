@@ -17,6 +17,6 @@ export const nvlmHImages: ImageLayout = {
 
 export function nvlmH(config: ModelConfig, cut: Cut): RankProgram {
   checkCut(config, cut);
-  const encode = visionProgram(config);
+  const encode = visionProgram(config, cut);
   return assemble(config, cut, { encode, ...decoderPrograms(config, cut, { tags: true }) });
 }

@@ -17,6 +17,6 @@ export const nvlmXImages: ImageLayout = {
 
 export function nvlmX(config: ModelConfig, cut: Cut): RankProgram {
   checkCut(config, cut);
-  const encode = visionProgram(config);
+  const encode = visionProgram(config, cut);
   return assemble(config, cut, { encode, ...decoderPrograms(config, cut, { tags: false }) });
 }

@@ -56,6 +56,32 @@ void rms_norm_heads(const Context&, const RmsNormHeadsArgs& args) {
   }
 }
 
+void sum_squares_heads(const Context&, const SumSquaresHeadsArgs& args) {
+  const size_t groups = args.group_starts.size() - 1;
+  for (int r = 0; r < args.rows; ++r) {
+    const float* row = args.x + r * args.stride;
+    float g[kMaxLanes] = {};
+    for (size_t i = 0; i < groups; ++i)
+      for (int h = args.group_starts[i]; h < args.group_starts[i + 1]; ++h)
+        g[i] = g[i] + sum_squares(row + h * args.head_dim, args.head_dim, 0.0f);
+    float sum = g[0];
+    if (groups == 2) sum = g[0] + g[1];
+    if (groups == 4) sum = (g[0] + g[1]) + (g[2] + g[3]);
+    if (groups == 8) sum = ((g[0] + g[1]) + (g[2] + g[3])) + ((g[4] + g[5]) + (g[6] + g[7]));
+    args.sums[r * args.sums_stride] = sum;
+  }
+}
+
+void scale_heads(const Context&, const ScaleHeadsArgs& args) {
+  for (int r = 0; r < args.rows; ++r) {
+    float* row = args.x + r * args.stride;
+    const float mean =
+        args.sums[r * args.sums_stride] / static_cast<float>(args.total_heads * args.head_dim);
+    const float factor = inverse_root(mean + args.eps);
+    for (int i = 0; i < args.heads * args.head_dim; ++i) row[i] = row[i] * factor * args.weight[i];
+  }
+}
+
 void norm_each_head(const Context&, const NormEachHeadArgs& args) {
   for (int r = 0; r < args.rows; ++r)
     for (int h = 0; h < args.heads; ++h) {

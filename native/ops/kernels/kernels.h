@@ -12,6 +12,8 @@
   void layer_norm(const Context& context, float* y, const float* x, const float* weight,          \
                   const float* bias, int rows, int dim, float eps);                               \
   void rms_norm_heads(const Context& context, const RmsNormHeadsArgs& args);                      \
+  void sum_squares_heads(const Context& context, const SumSquaresHeadsArgs& args);                \
+  void scale_heads(const Context& context, const ScaleHeadsArgs& args);                           \
   void rope(const Context& context, const RopeArgs& args);                                        \
   void write_cache(const Context& context, const WriteCacheArgs& args);                           \
   void attention(const Context& context, const AttentionArgs& args);                              \

@@ -44,6 +44,20 @@ void scale_row(float* y, const float* x, const float* weight, int count, float f
                count - i);
 }
 
+// Heads of a group in rising order from 0, the groups in the tree.
+float groups_squares(const float* row, std::span<const int> starts, int head_dim) {
+  float groups[kMaxLanes];
+  const int count = static_cast<int>(starts.size()) - 1;
+  for (int g = 0; g < count; ++g) {
+    groups[g] = 0.0f;
+    for (int h = starts[g]; h < starts[g + 1]; ++h)
+      groups[g] += sum_squares(row + h * head_dim, head_dim, 0.0f);
+  }
+  for (int step = 1; step < count; step *= 2)
+    for (int g = 0; g < count; g += 2 * step) groups[g] += groups[g + step];
+  return groups[0];
+}
+
 }  // namespace
 
 void rms_norm(const Context& context, float* y, const float* x, const float* weight, int rows,
@@ -72,15 +86,25 @@ void rms_norm_heads(const Context& context, const RmsNormHeadsArgs& args) {
   const int dim = heads * args.head_dim;
   context.pool->parallel_for(args.rows, [&](int r) {
     float* row = args.x + r * args.stride;
-    float groups[kMaxLanes];
-    for (int g = 0; g < kMaxLanes; ++g) {
-      groups[g] = 0.0f;
-      for (int h = args.group_starts[g]; h < args.group_starts[g + 1]; ++h)
-        groups[g] += sum_squares(row + h * args.head_dim, args.head_dim, 0.0f);
-    }
-    for (int step = 1; step < kMaxLanes; step *= 2)
-      for (int g = 0; g < kMaxLanes; g += 2 * step) groups[g] += groups[g + step];
-    const float mean = groups[0] / static_cast<float>(dim);
+    const float mean =
+        groups_squares(row, args.group_starts, args.head_dim) / static_cast<float>(dim);
+    scale_row(row, row, args.weight, dim, inverse_root(mean + args.eps));
+  });
+}
+
+void sum_squares_heads(const Context& context, const SumSquaresHeadsArgs& args) {
+  context.pool->parallel_for(args.rows, [&](int r) {
+    args.sums[r * args.sums_stride] =
+        groups_squares(args.x + r * args.stride, args.group_starts, args.head_dim);
+  });
+}
+
+void scale_heads(const Context& context, const ScaleHeadsArgs& args) {
+  const int dim = args.heads * args.head_dim;
+  const auto total = static_cast<float>(args.total_heads * args.head_dim);
+  context.pool->parallel_for(args.rows, [&](int r) {
+    float* row = args.x + r * args.stride;
+    const float mean = args.sums[r * args.sums_stride] / total;
     scale_row(row, row, args.weight, dim, inverse_root(mean + args.eps));
   });
 }

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
-import { openModel, planPlacement, rankProgram } from "@tessera/model";
+import { openModel, planPlacement, rankProgram, type VisionPlacement } from "@tessera/model";
 import {
   attachExchange,
   deliver,
@@ -34,6 +34,10 @@ export interface GroupOptions {
   /** Ids from here on are never chosen. */
   selectableIds: number;
   maxModelLen?: number;
+  /** Absent: replicate. */
+  vision?: VisionPlacement;
+  /** Ranks beyond `size` that only encode tiles; with `workers`. */
+  encoders?: number;
 }
 
 function connect(engines: Engine[]): void {
@@ -48,15 +52,16 @@ function connect(engines: Engine[]): void {
   });
 }
 
-/** A group at epoch 1, every rank ready for encode and step. */
+/** A group at epoch 1, every rank ready for encode and step; encoders beyond `size` come last. */
 export async function openGroup(dir: string, options: GroupOptions): Promise<Engine[]> {
   const { size, kvType, selectableIds, maxModelLen } = options;
+  const { vision = "replicate", encoders = 0 } = options;
   const model = await openModel(dir);
   const tensors = await model.tensors();
   const engines = await Promise.all(
-    Array.from({ length: size }, (_, rank) =>
+    Array.from({ length: size + encoders }, (_, rank) =>
       openEngine(
-        { ...rankProgram(model.config, { rank, size }), tensors, threads: 1 },
+        { ...rankProgram(model.config, { rank, size, vision }), tensors, threads: 1 },
         () => undefined,
       ),
     ),
@@ -68,6 +73,7 @@ export async function openGroup(dir: string, options: GroupOptions): Promise<Eng
     maxStepsInFlight: 1,
     selectableIds,
     collectiveDeadlineMs: 20_000,
+    encoders,
   };
   await Promise.all(engines.map((engine) => engine.beginEpoch(1n, placement)));
   return engines;

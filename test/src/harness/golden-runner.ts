@@ -3,6 +3,7 @@
  * sees what is the golden's.
  */
 import assert from "node:assert/strict";
+import type { VisionPlacement } from "@tessera/model";
 import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine";
 import { chosen, closeGroup, goldenTiles, GREEDY, openGroup } from "./engines.js";
 import type { Golden } from "./goldens.js";
@@ -19,7 +20,14 @@ const BLOCK = 32;
 export class GoldenRunner {
   private step = 1n;
   private id = 1n;
-  constructor(private readonly engines: Engine[]) {}
+  /** Of the ranks that hold the decoder. */
+  private readonly decoders: Engine[];
+  constructor(
+    private readonly engines: Engine[],
+    private readonly way: Pick<Way, "size" | "vision"> = { size: engines.length },
+  ) {
+    this.decoders = engines.slice(0, way.size);
+  }
 
   async greedy(golden: Golden, chunk: number): Promise<Answer> {
     const perImage = await goldenTiles(golden.images);
@@ -50,7 +58,8 @@ export class GoldenRunner {
 
   /** In batches of the placement's 8 tiles a rank. → id of the first tile. */
   private async encode(tiles: Uint8Array[]): Promise<bigint> {
-    const size = this.engines.length;
+    const together = this.way.vision === "tensor";
+    const size = together ? 1 : this.encoders.length;
     const first = this.id;
     this.id += BigInt(tiles.length) + 1n;
     for (let start = 0; start < tiles.length; start += 8 * size) {
@@ -60,19 +69,25 @@ export class GoldenRunner {
         pixels,
       }));
       await Promise.all(
-        this.engines.map((engine, rank) =>
-          engine.encode({
+        this.encoders.map((rank) =>
+          this.engines[rank]?.encode({
             epoch: 1n,
             encodeId: first + BigInt(start),
-            tiles: batch.filter((tile) => tile.rank === rank),
+            tiles: batch.filter((tile) => together || tile.rank === rank),
           }),
         ),
       );
     }
     return first;
   }
+  private get encoders(): number[] {
+    const ranks = this.engines.map((_, rank) => rank);
+    return this.way.vision === "workers" ? ranks.slice(this.way.size) : ranks;
+  }
   private rankOf(embeddingId: bigint): number {
-    return Number(embeddingId % BigInt(this.engines.length));
+    if (this.way.vision === "tensor") return 0;
+    const { encoders } = this;
+    return encoders[Number(embeddingId % BigInt(encoders.length))] ?? 0;
   }
 
   /** One stream an image: of its pieces, tags first. */
@@ -156,7 +171,7 @@ export class GoldenRunner {
       slices: [],
       ...part,
     };
-    const outcomes = await Promise.all(this.engines.map((engine) => engine.step(plan)));
+    const outcomes = await Promise.all(this.decoders.map((engine) => engine.step(plan)));
     return outcomes
       .flatMap(({ rows }) => rows.flatMap((row) => row.lanes))
       .sort((a, b) => a.lane - b.lane);
@@ -193,14 +208,18 @@ export interface Way {
   kvType: "f32" | "bf16";
   /** Prompt tokens a step. */
   chunk: number;
+  /** Where the vision encoder lies; absent: on every rank. */
+  vision?: VisionPlacement;
+  /** Ranks that only encode tiles; with `workers`. */
+  encoders?: number;
 }
 
 /** Each request's answer, as many tokens as the golden's. */
 export async function answersOf(goldens: Golden[], dir: string, way: Way): Promise<Answer[]> {
-  const { size, kvType, chunk } = way;
-  const engines = await openGroup(dir, { size, kvType, selectableIds: 1024 });
+  const { chunk, ...group } = way;
+  const engines = await openGroup(dir, { ...group, selectableIds: 1024 });
   try {
-    const runner = new GoldenRunner(engines);
+    const runner = new GoldenRunner(engines, way);
     const answers: Answer[] = [];
     for (const golden of goldens) answers.push(await runner.greedy(golden, chunk));
     return answers;
