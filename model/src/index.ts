@@ -3,6 +3,7 @@ export { compareVariants, type CompareOptions, type VariantCost } from "./compar
 export * from "./config.js";
 export * from "./errors.js";
 export { DIRECT_BYTES, exchangeBytes } from "./estimate.js";
+export { programFlops, type Work } from "./flops.js";
 export * from "./folder.js";
 export * from "./image-block.js";
 export * from "./lanes.js";
