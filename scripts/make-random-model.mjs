@@ -1,5 +1,5 @@
-// Writes an NVLM-D folder of random weights for benchmarks: a decoder of the named shape, a small vision encoder, the
-// Qwen2 tokenizer. The same seed gives the same bytes. Needs `make build`; holds one piece of a tensor in memory.
+// Writes an NVLM-D folder of random weights for benchmarks: decoder and vision encoder of the named shape, the Qwen2
+// tokenizer. The same seed gives the same bytes. Needs `make build`; holds one piece of a tensor in memory.
 // node scripts/make-random-model.mjs --shape qwen2-0.5b --out build/models/random-qwen2-0.5b [--seed 1]
 import { cpSync, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
@@ -14,17 +14,15 @@ const PIECE_VALUES = 1 << 20;
 /** A tensor's random values come from a table of this many, so that a value costs one look-up. */
 const TABLE_VALUES = 1 << 16;
 
-const SHAPES = {
-  "qwen2-0.5b": {
-    hidden_size: 896,
-    num_hidden_layers: 24,
-    num_attention_heads: 14,
-    num_key_value_heads: 2,
-    intermediate_size: 4864,
-    vocab_size: 151936,
-    rope_theta: 1e6,
-    max_position_embeddings: 32768,
-  },
+const QWEN2 = {
+  hidden_size: 896,
+  num_hidden_layers: 24,
+  num_attention_heads: 14,
+  num_key_value_heads: 2,
+  intermediate_size: 4864,
+  vocab_size: 151936,
+  rope_theta: 1e6,
+  max_position_embeddings: 32768,
 };
 
 const VISION = {
@@ -43,27 +41,49 @@ const VISION = {
   qkv_bias: false,
 };
 
-function configOf(shape) {
+/** A layer of NVLM-D-72B's vision encoder in its true size. */
+const INTERNVIT_LAYER = {
+  ...VISION,
+  hidden_size: 3200,
+  image_size: 448,
+  intermediate_size: 12800,
+  num_attention_heads: 25,
+  num_hidden_layers: 1,
+};
+
+const SHAPES = {
+  "qwen2-0.5b": { decoder: QWEN2, vision: VISION },
+  "internvit-layer": {
+    decoder: { ...QWEN2, num_hidden_layers: 1, vocab_size: 1024 },
+    vision: INTERNVIT_LAYER,
+  },
+};
+
+function stopIdOf({ vocab_size: ids }) {
+  return Math.min(STOP_ID, ids - 1);
+}
+
+function configOf({ decoder, vision }) {
   return {
     architectures: ["NVLM_D"],
     model_type: "NVLM_D",
     downsample_ratio: 0.5,
     dynamic_image_size: true,
-    force_image_size: VISION.image_size,
+    force_image_size: vision.image_size,
     llm_config: {
       architectures: ["Qwen2ForCausalLM"],
       hidden_act: "silu",
       rms_norm_eps: 1e-6,
       tie_word_embeddings: false,
-      eos_token_id: STOP_ID,
-      ...shape,
+      eos_token_id: stopIdOf(decoder),
+      ...decoder,
     },
     max_dynamic_patch: 6,
     ps_version: "v2",
     select_layer: -1,
     torch_dtype: "bfloat16",
     use_thumbnail: true,
-    vision_config: VISION,
+    vision_config: vision,
   };
 }
 
@@ -174,7 +194,7 @@ cpSync(join(ROOT, "test/fixtures/qwen2-tokenizer"), flags.out, { recursive: true
 writeFileSync(join(flags.out, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
 writeFileSync(
   join(flags.out, "generation_config.json"),
-  `${JSON.stringify({ eos_token_id: STOP_ID })}\n`,
+  `${JSON.stringify({ eos_token_id: stopIdOf(shape.decoder) })}\n`,
 );
 const bytes = await writeWeights(`${weights}.part`, parseConfig(json), Number(flags.seed));
 renameSync(`${weights}.part`, weights);

@@ -3,8 +3,10 @@ import { Command } from "commander";
 import { addBatch } from "./commands/batch.js";
 import { addChat } from "./commands/chat.js";
 import { addDoctor } from "./commands/doctor.js";
-import { addLook } from "./commands/look.js";
+import { addPlan } from "./commands/plan.js";
 import { addServe } from "./commands/serve.js";
+import { addTiles } from "./commands/tiles.js";
+import { addTokenize } from "./commands/tokenize.js";
 
 export function createProgram(): Command {
   const program = new Command("tessera")
@@ -13,7 +15,9 @@ export function createProgram(): Command {
   addServe(program);
   addChat(program);
   addBatch(program);
-  addLook(program);
+  addTokenize(program);
+  addTiles(program);
+  addPlan(program);
   addDoctor(program);
   return program;
 }

@@ -49,7 +49,7 @@ const MAX_LAYERS = 1024;
 const MAX_HEAD_DIM = 256;
 
 /** Of each variant. */
-const PROJECTORS = { NVLM_D: "mlp", NVLM_X: "linear", NVLM_H: "mlp" } as const;
+export const PROJECTORS = { NVLM_D: "mlp", NVLM_X: "linear", NVLM_H: "mlp" } as const;
 /** Dummy heads behind the real ones in NVLM's vision attention tensors. */
 export const DUMMY_HEADS = 7;
 /** LayerNorm of the projector: PyTorch's default. */

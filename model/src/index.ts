@@ -1,10 +1,14 @@
 export * from "./architectures/index.js";
+export { compareVariants, type CompareOptions, type VariantCost } from "./compare.js";
 export * from "./config.js";
 export * from "./errors.js";
 export { DIRECT_BYTES, exchangeBytes } from "./estimate.js";
+export { programFlops, type Work } from "./flops.js";
 export * from "./folder.js";
+export * from "./image-block.js";
 export * from "./lanes.js";
 export * from "./placement.js";
 export * from "./program.js";
 export { readSafetensors, type TensorSource } from "./safetensors.js";
+export { siblingConfig } from "./sibling.js";
 export { tensorShapes } from "./tensors.js";

@@ -28,6 +28,22 @@ export const IMAGE_LIMITS: ImageLimits = {
   maxFrames: 1024,
 };
 
+/** Why a picture of this size is not taken, with limit and value; undefined when it is. */
+export function sizeProblem(
+  { width, height }: { width: number; height: number },
+  limits: ImageLimits,
+): string | undefined {
+  if (width === 0 || height === 0)
+    return `is ${width} × ${height} pixels, or its header is damaged`;
+  if (Math.max(width, height) > limits.maxSide)
+    return `is ${width} × ${height} pixels, limit ${limits.maxSide} a side`;
+  if (width * height > limits.maxPixels)
+    return `has ${width * height} pixels, limit ${limits.maxPixels}`;
+  if (Math.max(width, height) > limits.maxAspect * Math.min(width, height))
+    return `is ${width} × ${height} pixels, limit ${limits.maxAspect}:1`;
+  return undefined;
+}
+
 /** @throws ServeError INVALID_IMAGE naming field, limit and value. */
 export function checkImage(
   data: Uint8Array,
@@ -44,15 +60,8 @@ export function checkImage(
   if (header === undefined) return refuse(`is ${otherFormat(data)}; JPEG, PNG and WebP are taken`);
   if (mediaType !== "" && mediaType !== header.mediaType)
     return refuse(`is ${header.mediaType}, declared as ${JSON.stringify(mediaType)}`);
-  const { width, height } = header;
-  if (width === 0 || height === 0)
-    return refuse(`is ${width} × ${height} pixels, or its header is damaged`);
-  if (Math.max(width, height) > limits.maxSide)
-    return refuse(`is ${width} × ${height} pixels, limit ${limits.maxSide} a side`);
-  if (width * height > limits.maxPixels)
-    return refuse(`has ${width * height} pixels, limit ${limits.maxPixels}`);
-  if (Math.max(width, height) > limits.maxAspect * Math.min(width, height))
-    return refuse(`is ${width} × ${height} pixels, limit ${limits.maxAspect}:1`);
+  const wrong = sizeProblem(header, limits);
+  if (wrong !== undefined) return refuse(wrong);
   if (header.frames > limits.maxFrames)
     return refuse(`has ${header.frames} frames, limit ${limits.maxFrames}`);
   return header;

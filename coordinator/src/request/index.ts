@@ -1,8 +1,11 @@
 export * from "./check.js";
 export * from "./choice-text.js";
+export * from "./grid-choice.js";
 export * from "./image-decode.js";
+export * from "./image-text.js";
 export * from "./prepare.js";
 export * from "./prompt.js";
+export * from "./tile-picture.js";
 export * from "./tiling.js";
 export * from "./tokenizer.js";
 export type * from "./types.js";

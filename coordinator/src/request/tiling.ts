@@ -15,7 +15,7 @@ export interface Grid {
 }
 
 /** Every grid of at most `maxTiles` tiles, by area. */
-function grids(maxTiles: number): Grid[] {
+export function grids(maxTiles: number): Grid[] {
   const out: Grid[] = [];
   for (let columns = 1; columns <= maxTiles; columns++)
     for (let rows = 1; columns * rows <= maxTiles; rows++) out.push({ columns, rows });

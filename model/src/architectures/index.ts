@@ -22,6 +22,6 @@ export function rankProgram(config: ModelConfig, cut: Cut): RankProgram {
   return ARCHITECTURES[config.modelType].program(config, cut);
 }
 
-export function imageLayout(config: ModelConfig): ImageLayout {
-  return ARCHITECTURES[config.modelType].images;
+export function imageLayout({ modelType }: Pick<ModelConfig, "modelType">): ImageLayout {
+  return ARCHITECTURES[modelType].images;
 }

@@ -12,13 +12,22 @@ import { kernels } from "./groups/kernels.js";
 import { memory } from "./groups/memory.js";
 import { start } from "./groups/start.js";
 import { tokens } from "./groups/tokens.js";
+import { vision } from "./groups/vision.js";
 import { describeMachine, type Machine } from "./machine.js";
 import { MODEL_NAMES } from "./models.js";
 import { helpText, parseWanted, type Wanted } from "./options.js";
 import { machineText, markdown, replaceTable, table } from "./report.js";
 
-/** In this order: `tokens` takes the read ceiling from `kernels`. */
-const GROUPS: Record<string, Group> = { kernels, exchange, coordinator, tokens, start, memory };
+/** In this order: `tokens` and `vision` take their ceilings from `kernels`. */
+const GROUPS: Record<string, Group> = {
+  kernels,
+  exchange,
+  coordinator,
+  tokens,
+  vision,
+  start,
+  memory,
+};
 const FIGURES = root("build/bench.json");
 const MACHINE = root("build/bench-machine.json");
 const PAGE = root("docs/benchmarks.md");

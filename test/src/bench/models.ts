@@ -24,16 +24,23 @@ const MODELS: BenchModel[] = [
 export const MODEL_NAMES = MODELS.map(({ name }) => name);
 
 /** Random weights are written once, some seconds; later runs find them. */
-function make(model: BenchModel): void {
-  if (existsSync(`${model.dir}/model.safetensors`)) return;
-  const args = ["--shape", "qwen2-0.5b", "--out", model.dir];
+function make(dir: string, shape: string): void {
+  if (existsSync(`${dir}/model.safetensors`)) return;
   const script = root("scripts/make-random-model.mjs");
-  const { status } = spawnSync(process.execPath, [script, ...args], { stdio: "inherit" });
+  const args = [script, "--shape", shape, "--out", dir];
+  const { status } = spawnSync(process.execPath, args, { stdio: "inherit" });
   if (status !== 0) throw new Error(`${script} ended with ${status}`);
 }
 
 export function benchModels(names: readonly string[]): BenchModel[] {
   const chosen = MODELS.filter(({ name }) => names.includes(name));
-  chosen.forEach(make);
+  for (const { dir } of chosen) make(dir, "qwen2-0.5b");
   return chosen;
+}
+
+/** A layer of NVLM-D-72B's vision encoder with a small projector and decoder (0.5 GB). */
+export function encoderLayer(): string {
+  const dir = root("build/models/random-internvit-layer");
+  make(dir, "internvit-layer");
+  return dir;
 }

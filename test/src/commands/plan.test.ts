@@ -56,12 +56,14 @@ test("plan: both sums of weights are printed, and what a token costs", async () 
   ]);
   assert.equal(code, 0);
   assert.match(stdout, /158\.76 GB of bf16 weights with dummy heads, 157\.73 GB without/);
-  assert.match(stdout, /327680 bytes per token \(bf16\), 8756 blocks of 32 tokens/);
+  assert.match(stdout, /327680 bytes per token \(bf16\), 8346 blocks of 32 tokens/);
   assert.match(stdout, /295436288 bytes per token decoded alone/);
   const ranks = stdout.match(/^rank \d: .*$/gm) ?? [];
   assert.equal(ranks.length, 8);
-  for (const line of ranks)
-    assert.match(line, /weights \d+\.\d\d GB, cache 11\.48 GB, workspace .*, process .*, encodes$/);
+  for (const line of ranks) {
+    assert.match(line, /weights \d+\.\d\d GiB, cache 10\.19 GiB, workspace .*, encodes$/);
+    assert.match(line, /, embeddings 0\.50 GiB, process 0\.09 GiB, /);
+  }
 });
 
 test("plan --json: tensor-parallel 8 cuts 29568 columns as 3648, 3712, 3712, 3712 twice", async () => {
@@ -114,6 +116,19 @@ const refused: [string, string[], RegExp][] = [
   ["memory that is no number", ["--memory", "much"], /--memory.*'much' is invalid/],
   ["a context that is too long", ["--max-model-len", "40000"], /max-model-len 40000: .*1…32768/],
   ["an unknown cache type", ["--kv", "int3"], /--kv.*int3/],
+  [
+    "an unknown vision placement",
+    ["--vision", "split"],
+    /--vision.*'split'.*replicate, tensor, auto/,
+  ],
+  ["half a vision worker", ["--vision-workers", "0.5"], /--vision-workers.*'0.5'.*whole number/],
+  ["a picture of no width", ["--image", "0x10"], /--image.*'0x10'.*<width>x<height>, each 1 pixel/],
+  ["a picture of one number", ["--image", "640"], /--image.*'640'.*<width>x<height>/],
+  ["a picture that is too wide", ["--image", "20000x500"], /--image: is 20000 × 500.*limit 16384/],
+  ["too many pixels", ["--image", "16384x16384"], /--image: has 268435456 pixels, limit 67108864/],
+  ["a picture that is too narrow", ["--image", "2010x10"], /--image: is 2010 × 10.*limit 200:1/],
+  ["13 tiles", ["--max-tiles", "13"], /--max-tiles.*'13'.*1 to 12/],
+  ["no tiles", ["--max-tiles", "0"], /--max-tiles.*'0'.*1 to 12/],
 ];
 for (const [name, args, message] of refused)
   test(`plan: ${name} is refused with the reason`, async () => {

@@ -15,6 +15,12 @@ export function readCeiling(figures: readonly Figure[]): number | undefined {
   return found.length === 0 ? undefined : Math.max(...found.map(({ value }) => value)) * 1e9;
 }
 
+/** Operations a second of `threads` threads, of a run's figures; undefined when it was not measured. */
+export function fmaCeiling(figures: readonly Figure[], threads: number): number | undefined {
+  const found = figures.find(({ name }) => name === `kernels.fma_ceiling.t${threads}`);
+  return found === undefined ? undefined : found.value * 1e9;
+}
+
 /** @throws Error when the benchmark is not built, fails, or prints something else than figures. */
 export async function kernels({ log }: BenchContext): Promise<Figure[]> {
   if (!existsSync(BINARY)) throw new Error(`${BINARY} is missing: run \`make build\``);
