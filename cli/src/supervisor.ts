@@ -8,6 +8,7 @@ import { placementArgs, type PlacementFlags } from "./commands/options.js";
 
 export interface ClusterSettings {
   model: string;
+  /** That hold the decoder; `flags.visionWorkers` come beside them. */
   workers: number;
   threads?: number | undefined;
   /** 0 takes a free one. */
@@ -36,6 +37,11 @@ interface Announcement {
   event: string;
   address: string;
   health?: string;
+}
+
+/** Workers in all. */
+function count({ workers, flags }: ClusterSettings): number {
+  return workers + (flags.visionWorkers ?? 0);
 }
 
 const START_DEADLINE_MS = 60_000;
@@ -100,7 +106,7 @@ class Supervisor {
 
   async startWorker(rank: number, listen: string): Promise<Child> {
     const { settings } = this;
-    const threads = settings.threads ?? Math.max(1, Math.floor(cpus().length / settings.workers));
+    const threads = settings.threads ?? Math.max(1, Math.floor(cpus().length / count(settings)));
     const level = ["--log-level", settings.flags.logLevel];
     const args = [
       "worker",
@@ -161,7 +167,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
   };
   const stop = () => (stopped ??= stopAll());
   try {
-    const ranks = Array.from({ length: settings.workers }, (_, rank) => rank);
+    const ranks = Array.from({ length: count(settings) }, (_, rank) => rank);
     const workers = await Promise.all(
       ranks.map((rank) => supervisor.startWorker(rank, "127.0.0.1:0")),
     );

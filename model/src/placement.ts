@@ -225,6 +225,21 @@ function rankPlan(
   };
 }
 
+/** Everything a rank needs. */
+export function rankBytes(rank: RankPlan): number {
+  return takenBytes(rank) + rank.cacheBytes;
+}
+
+/** Whether the encoder can be cut over so many ranks. */
+export function canCutVision(config: ModelConfig, size: number): boolean {
+  try {
+    checkTensorVision(config, size);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 /** What a rank needs beside its key-value cache. */
 function takenBytes(rank: RankPlan): number {
   const { weightBytes, workspaceBytes, crossCacheBytes, embeddingBytes } = rank;
@@ -290,12 +305,7 @@ function chooseVision(
   const needed =
     Math.max(...whole.map(takenBytes)) + sequenceCacheBytes(config, options, limits, whole);
   if (memoryBytes === undefined || needed <= memoryBytes) return "replicate";
-  try {
-    checkTensorVision(config, size);
-    return size === 1 ? "replicate" : "tensor";
-  } catch {
-    return "replicate";
-  }
+  return size > 1 && canCutVision(config, size) ? "tensor" : "replicate";
 }
 
 /** Sent by all ranks for the embeddings of one tile. */

@@ -22,7 +22,12 @@ const hash = fc.array(fc.constantFrom(..."0123456789abcdef"), { maxLength: 64 })
 /** Frames as workers send them: a hash in a hello only, an item in the others only. */
 const frames: fc.Arbitrary<RawFrame> = fc
   .record({
-    kind: fc.constantFrom("hello" as const, "collective" as const, "embedding" as const),
+    kind: fc.constantFrom(
+      "hello" as const,
+      "collective" as const,
+      "embedding" as const,
+      "encodeCollective" as const,
+    ),
     epoch: u64,
     sequence: u64,
     narrow: u32,
@@ -35,16 +40,20 @@ const frames: fc.Arbitrary<RawFrame> = fc
   .map(({ narrow, ...frame }) => ({
     ...frame,
     sequence: frame.kind === "hello" ? narrow : frame.sequence,
-    item: { hello: 0n, collective: narrow, embedding: frame.item }[frame.kind],
+    item: { hello: 0n, collective: narrow, embedding: frame.item, encodeCollective: narrow }[
+      frame.kind
+    ],
     planHash: frame.kind === "hello" ? frame.planHash : "",
   }));
 
 /** The same frame as the generated code has it. */
 function message(frame: RawFrame): ConnectRequest {
   const { epoch, sequence, item, planHash } = frame;
+  const call = { epoch, step: sequence, call: Number(item) };
   const key = {
     hello: { case: "hello", value: { epoch, rank: Number(sequence), planHash } },
-    collective: { case: "collective", value: { epoch, step: sequence, call: Number(item) } },
+    collective: { case: "collective", value: call },
+    encodeCollective: { case: "encodeCollective", value: call },
     embedding: { case: "embedding", value: { epoch, encode: sequence, embeddingId: item } },
   } as const;
   return create(ConnectRequestSchema, {

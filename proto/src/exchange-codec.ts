@@ -4,7 +4,7 @@
  */
 
 export interface RawFrame {
-  kind: "hello" | "collective" | "embedding";
+  kind: "hello" | "collective" | "embedding" | "encodeCollective";
   epoch: bigint;
   /** Step, encode, or (hello) rank. */
   sequence: bigint;
@@ -17,7 +17,12 @@ export interface RawFrame {
 }
 
 /** Field numbers of Frame.key and their tags. */
-const KEY_TAGS = { hello: 0x0a, collective: 0x12, embedding: 0x1a } as const;
+const KEY_TAGS = {
+  hello: 0x0a,
+  collective: 0x12,
+  embedding: 0x1a,
+  encodeCollective: 0x3a,
+} as const;
 /** At most this many bytes stand before a payload. */
 export const MAX_HEADER_BYTES = 96;
 
@@ -142,7 +147,12 @@ function readKey(frame: RawFrame, bytes: Uint8Array): void {
   });
 }
 
-const KINDS = [undefined, "hello", "collective", "embedding"] as const;
+const KINDS: Partial<Record<number, RawFrame["kind"]>> = {
+  1: "hello",
+  2: "collective",
+  3: "embedding",
+  7: "encodeCollective",
+};
 
 /** The payload is a view into `bytes`. @throws RangeError on anything that is no frame. */
 export function decodeFrame(bytes: Uint8Array): RawFrame {

@@ -1,9 +1,11 @@
 /** Messages of tessera.shard.v1 ↔ the engine's plain structs. */
 import { create } from "@bufbuild/protobuf";
+import { ServeError } from "@tessera/proto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import {
   KvType,
   StepResponseSchema,
+  VisionPlacement,
   WireType,
   type Placement,
   type RowResultSchema,
@@ -25,12 +27,38 @@ import type {
 } from "@tessera/native/engine";
 
 export function toPlacementSpec(from: Placement): PlacementSpec {
-  const { $typeName: _type, $unknown: _unknown, kvType, wireType, vision: _vision, ...rest } = from;
+  const { $typeName: _type, $unknown: _unknown, vision: _vision, ...facts } = from;
+  const { kvType, wireType, encoderCount: encoders, ...rest } = facts;
   return {
     ...rest,
+    encoders,
     kvType: kvType === KvType.BF16 ? "bf16" : "f32",
     wireType: wireType === WireType.BF16 ? "bf16" : "f32",
   };
+}
+
+const VISION = {
+  [VisionPlacement.UNSPECIFIED]: "replicate",
+  [VisionPlacement.REPLICATE]: "replicate",
+  [VisionPlacement.TENSOR]: "tensor",
+  [VisionPlacement.WORKERS]: "workers",
+} as const;
+
+/** What a rank of `peers` holds. @throws ServeError naming the field */
+export function toCut(
+  rank: number,
+  peers: number,
+  { vision, encoderCount }: Placement,
+): { rank: number; size: number; vision: (typeof VISION)[VisionPlacement] } {
+  if (!(vision in VISION)) throw ServeError.field("placement.vision", `is ${vision}, unknown`);
+  const size = peers - encoderCount;
+  if (size < 1 || encoderCount > 0 !== (vision === VisionPlacement.WORKERS))
+    throw ServeError.field(
+      "placement.encoder_count",
+      `is ${encoderCount} of ${peers} ranks with vision ${VISION[vision]}`,
+    );
+  if (rank >= peers) throw ServeError.field("rank", `is ${rank}, the group has ${peers}`);
+  return { rank, size, vision: VISION[vision] };
 }
 
 function toSampling(from: SamplingState | undefined): SamplingSpec {

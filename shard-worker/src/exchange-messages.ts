@@ -8,6 +8,8 @@ export type ToExchange =
       rank: number;
       /** Exchange addresses by rank. */
       peers: string[];
+      /** Ranks from here on only encode tiles; they have nothing to say to each other. */
+      size: number;
       planHash: string;
       handle: number;
       deadlineMs: number;

@@ -48,7 +48,8 @@ interface Group {
   rank: number;
   planHash: string;
   handle: number;
-  size: number;
+  /** Ranks that this one is connected to. */
+  peers: ReadonlySet<number>;
   streams: Map<number, Stream>;
   clients: Client[];
   detach: () => void;
@@ -101,7 +102,7 @@ function fail(code: JoinFailure, message: string): void {
 function adopt(to: Group, stream: Stream, from: RawFrame, answer: boolean): void {
   const rank = Number(from.sequence);
   // The lower rank dials: whoever is answered is lower, whoever answers higher; each comes once.
-  const expected = answer ? rank >= 0 && rank < to.rank : rank > to.rank && rank < to.size;
+  const expected = to.peers.has(rank) && (answer ? rank < to.rank : rank > to.rank);
   if (!expected || to.streams.has(rank)) return void stream.end();
   if (from.planHash !== to.planHash)
     return fail(
@@ -110,7 +111,7 @@ function adopt(to: Group, stream: Stream, from: RawFrame, answer: boolean): void
     );
   if (answer) stream.write(hello(to));
   to.streams.set(rank, stream);
-  if (to.streams.size !== to.size - 1) return;
+  if (to.streams.size !== to.peers.size) return;
   clearTimeout(to.timer);
   say({ kind: "joined", epoch: to.epoch });
 }
@@ -182,10 +183,17 @@ function dial(to: Group, rank: number, address: string): void {
   stream.write(hello(to));
 }
 
+/** Everyone else; of two ranks that only encode neither. */
+function peersOf({ peers, rank, size }: Extract<ToExchange, { kind: "join" }>): Set<number> {
+  const ranks = peers.map((_, i) => i);
+  return new Set(ranks.filter((i) => i !== rank && (i < size || rank < size)));
+}
+
 function join(message: Extract<ToExchange, { kind: "join" }>): void {
   leave();
-  const { epoch, rank, peers, planHash, handle } = message;
-  const missing = () => peers.map((_, i) => i).filter((i) => i !== rank && !joined.streams.has(i));
+  const { epoch, rank, planHash, handle } = message;
+  const peers = peersOf(message);
+  const missing = () => [...peers].filter((peer) => !joined.streams.has(peer));
   const detach = attachExchange(handle, send);
   const late = () =>
     fail(
@@ -193,13 +201,12 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
       `rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`,
     );
   const timer = setTimeout(late, message.deadlineMs);
-  const size = peers.length;
   const joined: Group = {
     epoch,
     rank,
     planHash,
     handle,
-    size,
+    peers,
     streams: new Map(),
     clients: [],
     detach,
@@ -207,7 +214,7 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
     spin: new Spin(message.spinUs),
   };
   group = joined;
-  if (size === 1) {
+  if (peers.size === 0) {
     clearTimeout(timer);
     return say({ kind: "joined", epoch });
   }
@@ -217,8 +224,8 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
     if (held.hello.epoch === epoch) adopt(joined, held.stream, held.hello, true);
     else held.stream.end();
   }
-  peers.forEach((address, i) => {
-    if (i > rank) dial(joined, i, address);
+  message.peers.forEach((address, i) => {
+    if (i > rank && peers.has(i)) dial(joined, i, address);
   });
 }
 

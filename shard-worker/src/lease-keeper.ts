@@ -115,7 +115,7 @@ export class LeaseKeeper {
     this.tell(problem, spec.value);
     const move = chooseLease({
       self: settings.workerId,
-      size: problem === undefined ? (spec.value?.tensorParallelSize ?? 0) : 0,
+      size: problem === undefined ? (spec.value?.rankCount ?? 0) : 0,
       leases,
       judge: (id, intervalMs) => this.book.judge(id, intervalMs),
       preferred: this.preferred,

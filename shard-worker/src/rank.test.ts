@@ -102,7 +102,14 @@ test("a fence ends a join under way", async () => {
 
 test("an exchange that cannot be joined says so, and works for the next epoch", async () => {
   const state = await open();
-  const nowhere = { peers: ["x"], planHash: "p", handle: 4711, deadlineMs: 1000, spinUs: 0 };
+  const nowhere = {
+    peers: ["x"],
+    size: 1,
+    planHash: "p",
+    handle: 4711,
+    deadlineMs: 1000,
+    spinUs: 0,
+  };
   await assert.rejects(state.exchange.join({ epoch: 4n, rank: 0, ...nowhere }), {
     code: "INTERNAL",
     message: /closed/,
@@ -113,7 +120,7 @@ test("an exchange that cannot be joined says so, and works for the next epoch", 
 
 test("a peer that never connects: the join ends by its deadline and names the rank", async () => {
   const state = await open();
-  const alone = { planHash: "p", handle: 0, deadlineMs: 200, spinUs: 0 };
+  const alone = { size: 2, planHash: "p", handle: 0, deadlineMs: 200, spinUs: 0 };
   await join(state, 1n);
   const handle = state.current(1n).handle;
   await assert.rejects(

@@ -11,13 +11,14 @@ import {
 } from "@tessera/model";
 import { ServeError } from "@tessera/proto";
 import type { JoinRequest, Placement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import { toPlacementSpec } from "./convert.js";
+import { toCut, toPlacementSpec } from "./convert.js";
 import { Exchange } from "./exchange.js";
 import { chooseSpinUs } from "./exchange-spin.js";
 import type { WorkerMetrics } from "./metrics.js";
 
 /** Raised whenever what two parts of a group must agree on changes. */
 export const BUILD = "tessera 0.1.0";
+type Cut = ReturnType<typeof toCut>;
 const CONNECT_DEADLINE_MS = 30_000;
 
 /** What the engine's failure means to the coordinator. */
@@ -157,7 +158,8 @@ export class RankState {
     if (placement === undefined) throw ServeError.field("placement", "is missing");
     if (epoch < this.epoch || epoch <= this.joinedEpoch)
       throw new ServeError("STALE_EPOCH", `epoch ${epoch}: this worker is at ${this.epoch}`);
-    const own = placementHash(this.modelHash, peers.length, placement);
+    const { size } = toCut(rank, peers.length, placement);
+    const own = placementHash(this.modelHash, size, placement);
     if (own !== request.planHash)
       throw new ServeError(
         "PLAN_MISMATCH",
@@ -195,7 +197,8 @@ export class RankState {
   ): Promise<EngineInfo> {
     const { rank, epoch, peers, planHash } = request;
     this.check(epoch);
-    const engine = await this.openCut(rank, peers.length, onProgress);
+    const cut = toCut(rank, peers.length, placement);
+    const engine = await this.openCut(cut, onProgress);
     this.check(epoch);
     const cores = availableParallelism();
     const spinUs = chooseSpinUs(this.exchangeSpinUs, { peers, rank, cores });
@@ -204,7 +207,8 @@ export class RankState {
     this.checkMemory(info);
     const { handle } = engine;
     const deadlineMs = CONNECT_DEADLINE_MS;
-    await this.exchange.join({ epoch, rank, peers, planHash, handle, deadlineMs, spinUs });
+    const { size } = cut;
+    await this.exchange.join({ epoch, rank, size, peers, planHash, handle, deadlineMs, spinUs });
     this.check(epoch);
     this.rank = rank;
     this.setReady(true);
@@ -224,32 +228,30 @@ export class RankState {
     );
   }
 
-  /** Weights stay while rank and size are the same. One call at a time. */
+  /** Weights stay while the cut is the same. One call at a time. */
   private async openCut(
-    rank: number,
-    size: number,
+    cut: Cut,
     onProgress: (done: number, total: number) => void,
   ): Promise<Engine> {
-    const cut = `${rank}/${size}`;
-    if (this.engine !== undefined && this.cut === cut) return this.engine;
-    const opening = this.replaceEngine(rank, size, onProgress);
+    const name = JSON.stringify(cut);
+    if (this.engine !== undefined && this.cut === name) return this.engine;
+    const opening = this.replaceEngine(cut, onProgress);
     this.loading = opening.catch(() => undefined);
     await opening;
     if (this.engine === undefined) throw new ServeError("STALE_EPOCH", "the worker is closing");
-    this.cut = cut;
+    this.cut = name;
     return this.engine;
   }
 
   private async replaceEngine(
-    rank: number,
-    size: number,
+    cut: Cut,
     onProgress: (done: number, total: number) => void,
   ): Promise<void> {
     const old = this.engine;
     this.engine = undefined;
     this.cut = "";
     await old?.close();
-    const program = rankProgram(this.model.config, { rank, size });
+    const program = rankProgram(this.model.config, cut);
     const tensors = await this.model.tensors();
     const engine = await openEngine({ ...program, tensors, threads: this.threads }, onProgress);
     if (this.closing) await engine.close();

@@ -32,6 +32,8 @@ export function logLevel(fallback: string): Option {
 }
 
 export interface PlacementFlags {
+  vision?: "replicate" | "tensor" | "auto";
+  visionWorkers?: number;
   maxModelLen?: number;
   cacheMemory?: number;
   crossCacheMemory?: number;
@@ -49,6 +51,18 @@ export interface PlacementFlags {
 
 export function addPlacement(command: Command): Command {
   return command
+    .addOption(
+      new Option(
+        "--vision <placement>",
+        "of the vision encoder: replicate, whole on each worker; tensor, cut over them; auto, by their memory " +
+          "(default: auto)",
+      ).choices(["replicate", "tensor", "auto"]),
+    )
+    .option(
+      "--vision-workers <count>",
+      "so many workers more that hold only the vision encoder and serve the others with it",
+      whole,
+    )
     .option("--max-model-len <tokens>", "prompt and answer (default: the model's)", whole)
     .option("--cache-memory <bytes>", "key-value cache of each worker", whole)
     .option(
@@ -90,6 +104,8 @@ export function addPlacement(command: Command): Command {
 }
 
 const CLUSTER_FLAGS = [
+  "vision",
+  "visionWorkers",
   "workers",
   "threads",
   "maxModelLen",
@@ -122,6 +138,8 @@ export function refuseBesideServer(flags: { server?: string }, command: Command)
 /** The same flags as arguments of a child process. */
 export function placementArgs(flags: PlacementFlags): string[] {
   const pairs: [string, string | number | undefined][] = [
+    ["--vision", flags.vision],
+    ["--vision-workers", flags.visionWorkers],
     ["--max-model-len", flags.maxModelLen],
     ["--cache-memory", flags.cacheMemory],
     ["--cross-cache-memory", flags.crossCacheMemory],

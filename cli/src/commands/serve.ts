@@ -108,8 +108,11 @@ function addCoordinator(program: Command): void {
     .description("the front: takes requests, schedules, streams answers")
     .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .requiredOption("--listen <host:port>", "for clients")
-    .option("--workers <addresses>", "host:port,… by rank; or --nats")
-    .option("--tensor-parallel <size>", "ranks of the group; with --nats", whole)
+    .option(
+      "--workers <addresses>",
+      "host:port,… by rank, those of --vision-workers last; or --nats",
+    )
+    .option("--tensor-parallel <size>", "ranks that hold the decoder; with --nats", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--max-requests <count>", "accepted and not ended", whole, 1024)
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
@@ -137,6 +140,8 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         group: flags.group,
         tensorParallel: flags.tensorParallel,
         heartbeatMs: flags.heartbeatMs,
+        vision: flags.vision,
+        visionWorkers: flags.visionWorkers,
         maxModelLen: flags.maxModelLen,
         cacheMemoryBytes: flags.cacheMemory,
         crossCacheMemoryBytes: flags.crossCacheMemory,

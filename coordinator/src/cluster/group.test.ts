@@ -101,13 +101,13 @@ async function start() {
   after(() => server.forceShutdown());
   const lost: ServeError[] = [];
   const group = await Group.form(
-    {
+    () => ({
       placement: PLACEMENT,
       planHash: "p",
       modelHash: "m",
       joinDeadlineMs: 600_000,
       stepDeadlineMs: STEP_DEADLINE_MS,
-    },
+    }),
     [{ address: `127.0.0.1:${port}`, workerId: undefined }],
     {
       above: 0n,

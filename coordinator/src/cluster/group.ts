@@ -7,6 +7,7 @@ import type { ServiceError } from "@grpc/grpc-js";
 import { ServeError } from "@tessera/proto";
 import {
   StepRequestSchema,
+  VisionPlacement,
   type GetInfoResponse,
   type JoinReady,
   type LaneResult,
@@ -25,6 +26,14 @@ export interface GroupSettings {
   modelHash: string;
   joinDeadlineMs: number;
   stepDeadlineMs: number;
+}
+
+/** What settings are chosen by. */
+export interface WorkerFacts {
+  /** host:port */
+  address: string;
+  /** Of its machine, or its limit. */
+  memoryBytes: number;
 }
 
 export interface RankInfo extends JoinReady {
@@ -88,7 +97,7 @@ export class Group {
     readonly ranks: RankInfo[],
     private readonly clients: ShardClient[],
     private readonly streams: StepStream[],
-    private readonly settings: GroupSettings,
+    readonly settings: GroupSettings,
     private readonly onLost: (error: ServeError) => void,
   ) {
     streams.forEach((stream, rank) => {
@@ -108,15 +117,21 @@ export class Group {
     });
   }
 
-  /** One attempt with these members, by rank. */
+  /** One attempt with these members, by rank. `choose`: settings for the workers that are there. */
   static async form(
-    settings: GroupSettings,
+    choose: (workers: WorkerFacts[]) => GroupSettings,
     members: Member[],
     options: FormOptions,
   ): Promise<Group> {
     const clients = members.map(({ address }, rank) => new ShardClient(address, rank));
     try {
       const infos = await probe(clients, members, options.onUnreachable);
+      const settings = choose(
+        infos.map(({ memoryBytes }, rank) => ({
+          address: members[rank]?.address ?? "",
+          memoryBytes: Number(memoryBytes),
+        })),
+      );
       checkModels(infos, members, settings.modelHash);
       const epoch =
         infos.reduce((most, info) => (info.epoch > most ? info.epoch : most), options.above) + 1n;
@@ -153,15 +168,24 @@ export class Group {
     }
   }
 
+  /** Ranks that hold the decoder; those from here on only encode tiles. */
   get size(): number {
-    return this.clients.length;
+    return this.clients.length - this.settings.placement.encoderCount;
   }
   /** Ranks that tiles are given to. */
   get encoders(): readonly number[] {
-    return this.clients.map((_, rank) => rank);
+    const ranks = this.clients.map((_, rank) => rank);
+    const apart = this.settings.placement.vision === VisionPlacement.WORKERS;
+    return apart ? ranks.slice(this.size) : ranks;
   }
   /** Every encoder gets every tile, and computes its part of it together with the others. */
-  readonly encodesTogether: boolean = false;
+  get encodesTogether(): boolean {
+    return this.size > 1 && this.settings.placement.vision === VisionPlacement.TENSOR;
+  }
+  /** Those whose answers a step waits for. */
+  private get decoders(): ShardClient[] {
+    return this.clients.slice(0, this.size);
+  }
   /** What ended the epoch; every call since then is rejected with it. */
   get failure(): ServeError | undefined {
     return this.ended;
@@ -177,9 +201,13 @@ export class Group {
     this.lose(new ServeError("RANK_LOST", message, { metadata: { rank: String(rank) } }));
   }
 
-  private take(rank: number, response: StepResponse): void {
+  private heard(rank: number): void {
     const info = this.ranks[rank];
     if (info !== undefined) info.heardAtMs = performance.now();
+  }
+
+  private take(rank: number, response: StepResponse): void {
+    this.heard(rank);
     const { pending } = this;
     if (pending === undefined || response.stepId !== pending.stepId) return;
     pending.answers[rank] = response;
@@ -239,14 +267,14 @@ export class Group {
     return new Promise((resolve, reject) => {
       const pending: Pending = {
         stepId,
-        answers: this.clients.map(() => undefined),
+        answers: this.decoders.map(() => undefined),
         resolve,
         reject,
         deadlineMs,
         timer: setTimeout(() => this.late(pending), deadlineMs + GRACE_MS),
       };
       this.pending = pending;
-      for (const stream of this.streams) stream.write(bytes);
+      for (const stream of this.streams.slice(0, this.size)) stream.write(bytes);
     });
   }
 
@@ -274,6 +302,7 @@ export class Group {
             tiles: tiles.map((tile) => ({ $typeName: "tessera.shard.v1.Tile", ...tile })),
             deadlineMs: this.settings.joinDeadlineMs,
           });
+          this.heard(rank);
           return answer?.computeNs ?? 0n;
         }),
       );
@@ -291,7 +320,7 @@ export class Group {
   }): Promise<LaneResult[]> {
     const answers = await this.orLose(() =>
       Promise.all(
-        this.clients.map((client) =>
+        this.decoders.map((client) =>
           client.moreCandidates({ epoch: this.epoch, ...query }, this.stepDeadlineMs),
         ),
       ),

@@ -14,7 +14,7 @@ export type Composition =
   { kind: "whole"; members: Member[]; aboveEpoch: bigint } | { kind: "short"; why: string };
 
 export interface Membership {
-  /** Tensor-parallel size. */
+  /** Ranks, those that only encode tiles among them. */
   readonly size: number;
   /** Nobody else will ever come: a member that does not fit ends the start. */
   readonly fixed: boolean;

@@ -18,7 +18,7 @@ const MAX_UNREACHED = 3;
 export interface NatsMembershipOptions {
   url: string;
   group: string;
-  /** Tensor-parallel size. */
+  /** Ranks, those that only encode tiles among them. */
   size: number;
   heartbeatIntervalMs: number;
   modelHash: string;
@@ -139,7 +139,7 @@ export class NatsMembership implements Membership {
     const { revision, value: spec } = door.table.spec;
     const facts = {
       coordinatorId: this.id,
-      tensorParallelSize: options.size,
+      rankCount: options.size,
       modelHash: options.modelHash,
       build: options.build,
       heartbeatIntervalMs: options.heartbeatIntervalMs,

@@ -8,6 +8,7 @@ export interface MembershipOptions {
   nats?: string | undefined;
   group?: string | undefined;
   tensorParallel?: number | undefined;
+  visionWorkers?: number | undefined;
   heartbeatMs?: number | undefined;
 }
 
@@ -16,14 +17,14 @@ export async function openMembership(
   options: MembershipOptions,
   facts: Pick<NatsMembershipOptions, "modelHash" | "build" | "log" | "onCancel">,
 ): Promise<Membership> {
-  const { nats: url, workers = [], tensorParallel: size = 0 } = options;
+  const { nats: url, workers = [], tensorParallel = 0, visionWorkers = 0 } = options;
   if (url === undefined) return new StaticMembership(workers);
   const { NatsMembership } = await import("./nats-membership.js");
   return NatsMembership.open({
     ...facts,
     url,
     group: options.group ?? "default",
-    size,
+    size: tensorParallel + visionWorkers,
     heartbeatIntervalMs: options.heartbeatMs ?? HEARTBEAT_INTERVAL_MS.default,
   });
 }

@@ -15,10 +15,14 @@ export interface CoordinatorOptions {
   nats?: string | undefined;
   /** Of the workers and the coordinator that belong together on one NATS; default `default`. */
   group?: string | undefined;
-  /** Ranks of the group; with `nats` only, where it cannot be counted. */
+  /** Ranks that hold the decoder; with `nats` only, where they cannot be counted. */
   tensorParallel?: number | undefined;
   /** Between two heartbeats on NATS; default 500. */
   heartbeatMs?: number | undefined;
+  /** Where the vision encoder lies; default `auto`, by the workers' memory. */
+  vision?: "replicate" | "tensor" | "auto" | undefined;
+  /** The last so many of the workers, or so many more leases, only encode tiles. */
+  visionWorkers?: number | undefined;
   maxModelLen?: number | undefined;
   /** Of each rank. */
   cacheMemoryBytes?: number | undefined;
@@ -44,9 +48,22 @@ export interface CoordinatorOptions {
 const WORKERS_OR_NATS =
   "give either workers (host:port,… by rank) or nats with tensor-parallel (workers found through NATS)";
 
-/** Ranks of the group. */
+/** Ranks that hold the decoder. */
 export function tensorParallelSize(options: CoordinatorOptions): number {
-  return options.workers?.length ?? options.tensorParallel ?? 0;
+  const { workers, tensorParallel, visionWorkers = 0 } = options;
+  return workers === undefined ? (tensorParallel ?? 0) : workers.length - visionWorkers;
+}
+
+function visionProblems({ workers, vision, visionWorkers }: CoordinatorOptions): string[] {
+  if (visionWorkers === undefined) return [];
+  const problems: string[] = [];
+  if (workers !== undefined && visionWorkers >= workers.length)
+    problems.push(
+      `vision-workers: ${visionWorkers} of ${workers.length} workers, one at least must hold the decoder`,
+    );
+  if (vision !== undefined && vision !== "auto")
+    problems.push(`vision: ${vision} beside vision-workers ${visionWorkers}, give one of them`);
+  return problems;
 }
 
 function membershipProblems(options: CoordinatorOptions): string[] {
@@ -69,7 +86,7 @@ function membershipProblems(options: CoordinatorOptions): string[] {
 
 /** @throws ServeError CONFIGURATION with every problem */
 export function checkOptions(options: CoordinatorOptions): void {
-  const problems = membershipProblems(options);
+  const problems = [...membershipProblems(options), ...visionProblems(options)];
   const attempt = (work: () => unknown) => {
     try {
       work();
@@ -87,6 +104,7 @@ export function checkOptions(options: CoordinatorOptions): void {
     maxBatchedTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
     encodeBudgetMs: options.encodeBudgetMs,
+    "vision-workers": options.visionWorkers,
     maxRequests: options.maxRequests,
     stepDeadlineMs: options.stepDeadlineMs,
   };

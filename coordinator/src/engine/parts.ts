@@ -1,14 +1,16 @@
 /** What a coordinator is put together from: settings of the group, limits of requests, the loop. */
 import { randomBytes } from "node:crypto";
 import {
+  canCutVision,
   imageLayout,
   planHash,
   planPlacement,
+  rankBytes,
   type ModelFolder,
   type PlacementPlan,
 } from "@tessera/model";
 import { KvType, VisionPlacement, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import type { GroupSettings } from "../cluster/group.js";
+import type { GroupSettings, WorkerFacts } from "../cluster/group.js";
 import { REQUEST_LIMITS, type PrepareContext, type Tokenizer } from "../request/index.js";
 import type { LoopLimits } from "./engine-loop.js";
 import { tensorParallelSize, type CoordinatorOptions } from "./options.js";
@@ -22,18 +24,55 @@ const VISION = {
   workers: VisionPlacement.WORKERS,
 } as const;
 
-/** @throws ModelError when the options do not fit the model. */
-export function planOf(model: ModelFolder, options: CoordinatorOptions): PlacementPlan {
-  return planPlacement(model.config, {
-    size: tensorParallelSize(options),
-    kvType: options.kvType,
-    maxModelLen: options.maxModelLen,
-    cacheBytes: options.cacheMemoryBytes,
-    crossCacheBytes: options.crossCacheMemoryBytes,
-    embeddingBytes: options.embeddingMemoryBytes,
-    maxBatchedTokens: options.maxBatchedTokens,
-    maxSequences: options.maxSequences,
+/**
+ * Placements to choose from when it is known what memory the workers have, the first that fits: with vision `auto` the
+ * encoder whole on each, then cut where it can be. They differ in nothing else.
+ * @throws ModelError when the options do not fit the model.
+ */
+export function plansOf(
+  model: ModelFolder,
+  options: CoordinatorOptions,
+): [PlacementPlan, ...PlacementPlan[]] {
+  const { vision = "auto", visionWorkers } = options;
+  const size = tensorParallelSize(options);
+  const plan = (where: typeof vision) =>
+    planPlacement(model.config, {
+      size,
+      kvType: options.kvType,
+      vision: where,
+      visionWorkers,
+      maxModelLen: options.maxModelLen,
+      cacheBytes: options.cacheMemoryBytes,
+      crossCacheBytes: options.crossCacheMemoryBytes,
+      embeddingBytes: options.embeddingMemoryBytes,
+      maxBatchedTokens: options.maxBatchedTokens,
+      maxSequences: options.maxSequences,
+    });
+  const first = plan(vision);
+  const cut = vision === "auto" && visionWorkers === undefined && size > 1;
+  return cut && canCutVision(model.config, size) ? [first, plan("tensor")] : [first];
+}
+
+/** Bytes each worker has for itself: those of one host that report the same memory share it. */
+export function memoryShares(workers: WorkerFacts[]): number[] {
+  const hostOf = (address: string) => address.slice(0, address.lastIndexOf(":"));
+  return workers.map(({ address, memoryBytes }) => {
+    const sharing = workers.filter(
+      (other) => hostOf(other.address) === hostOf(address) && other.memoryBytes === memoryBytes,
+    );
+    return memoryBytes / sharing.length;
   });
+}
+
+/** The first that fits; the last one when none does: the workers then say what is missing. */
+export function choosePlan<T extends { plan: PlacementPlan }>(
+  choices: [T, ...T[]],
+  workers: WorkerFacts[],
+): T {
+  const shares = memoryShares(workers);
+  const fits = ({ plan }: T) =>
+    plan.ranks.every((rank, i) => rankBytes(rank) <= (shares[i] ?? Infinity));
+  return choices.find(fits) ?? choices.at(-1) ?? choices[0];
 }
 
 export function settingsOf(

@@ -4,7 +4,7 @@ import { openModel, type ModelFolder, type PlacementPlan } from "@tessera/model"
 import { GRPC_STATUS, Progress, ServeError, type ServeErrorCode } from "@tessera/proto";
 import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Logger } from "pino";
-import { Group, type GroupSettings } from "../cluster/group.js";
+import { Group, type GroupSettings, type WorkerFacts } from "../cluster/group.js";
 import type { Membership } from "../cluster/membership.js";
 import { openMembership } from "../cluster/open-membership.js";
 import { CoordinatorMetrics } from "../metrics.js";
@@ -23,7 +23,15 @@ import { Admission, type Admitted } from "./admission.js";
 import { ENCODE_BUDGET_MS } from "./encode-pace.js";
 import { EngineLoop } from "./engine-loop.js";
 import type { CoordinatorOptions } from "./options.js";
-import { BUILD, contextOf, JOIN_DEADLINE_MS, loopLimitsOf, planOf, settingsOf } from "./parts.js";
+import {
+  BUILD,
+  contextOf,
+  JOIN_DEADLINE_MS,
+  loopLimitsOf,
+  plansOf,
+  settingsOf,
+  choosePlan,
+} from "./parts.js";
 
 export { BUILD };
 const RETRY_MS = 250;
@@ -35,6 +43,11 @@ const MAX_TILE_BYTES = 2 * 2 ** 30;
 /** As many as Node's thread pool has threads. */
 const MAX_PREPARING = 4;
 
+interface Chosen {
+  plan: PlacementPlan;
+  settings: GroupSettings;
+}
+
 export type ServingState = "forming" | "ready" | "draining" | "lost";
 
 const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"]);
@@ -43,15 +56,16 @@ export class Serving {
   private readonly admission: Admission;
   group: Group | undefined;
   state: ServingState = "forming";
+  /** Of the last group that stood; the first choice before. */
+  private chosen: Chosen;
   onState: (state: ServingState) => void = () => undefined;
   private closing = false;
   private epoch = 0n;
 
   private constructor(
     readonly model: ModelFolder,
-    readonly plan: PlacementPlan,
+    private readonly choices: [Chosen, ...Chosen[]],
     readonly context: PrepareContext,
-    readonly settings: GroupSettings,
     readonly loop: EngineLoop,
     readonly metrics: CoordinatorMetrics,
     private readonly progress: Progress,
@@ -59,6 +73,7 @@ export class Serving {
     private readonly membership: Membership,
     private readonly log: Logger,
   ) {
+    this.chosen = choices[0];
     this.admission = new Admission({
       maxRequests: options.maxRequests,
       maxTileBytes: MAX_TILE_BYTES,
@@ -70,31 +85,36 @@ export class Serving {
     const model = await openModel(options.modelDir);
     model.checkStopTokens();
     const tokenizer = await loadTokenizer(model.dir);
-    const plan = planOf(model, options);
+    const plans = plansOf(model, options);
+    const [plan] = plans;
     const context = contextOf(model, tokenizer, plan, options);
-    const { size: ranks, maxModelLen } = plan;
     const metrics = new CoordinatorMetrics({
       codes: Object.keys(GRPC_STATUS),
-      ranks,
-      maxModelLen,
+      ranks: plan.ranks.length,
+      maxModelLen: plan.maxModelLen,
     });
     metrics.cacheBlocks.set(plan.blockCount);
     const progress = new Progress();
     const loop = Serving.loopOf({ model, plan, options, metrics, progress, tokenizer, log });
-    const settings = settingsOf(options, await model.hash(), plan, context.selectableIds);
+    const modelHash = await model.hash();
+    const chosen = (of: PlacementPlan): Chosen => ({
+      plan: of,
+      settings: settingsOf(options, modelHash, of, context.selectableIds),
+    });
+    const [first, ...others] = plans;
+    const choices: [Chosen, ...Chosen[]] = [chosen(first), ...others.map(chosen)];
     // A cancel cannot come before the request it ends.
     let cancel: (requestId: string, tenant: string) => void = () => undefined;
     const membership = await openMembership(options, {
-      modelHash: settings.modelHash,
+      modelHash,
       build: BUILD,
       log,
       onCancel: (requestId, tenant) => cancel(requestId, tenant),
     });
     const parts = [
       model,
-      plan,
+      choices,
       context,
-      settings,
       loop,
       metrics,
       progress,
@@ -145,6 +165,13 @@ export class Serving {
     if (tenant === TENANT && place !== undefined) this.end(place);
   }
 
+  get plan(): PlacementPlan {
+    return this.chosen.plan;
+  }
+  get settings(): GroupSettings {
+    return this.chosen.settings;
+  }
+
   private setState(state: ServingState): void {
     if (this.state === "draining" && state !== "draining") return;
     this.state = state;
@@ -176,7 +203,8 @@ export class Serving {
     const composition = membership.compose();
     if (composition.kind === "short") throw new ServeError("NOT_READY", composition.why);
     const { members, aboveEpoch } = composition;
-    const group = await Group.form(this.settings, members, {
+    const choose = (workers: WorkerFacts[]) => choosePlan(this.choices, workers).settings;
+    const group = await Group.form(choose, members, {
       above: aboveEpoch > this.epoch ? aboveEpoch : this.epoch,
       onLost: (error) => this.lost(error),
       onProgress: (rank, part) => this.log.debug({ rank, part }, "loading"),
@@ -193,7 +221,9 @@ export class Serving {
     this.metrics.epoch.set(Number(group.epoch));
     this.loop.attach(group);
     membership.formed(group);
-    this.log.info({ epoch: String(group.epoch) }, "group formed");
+    this.chosen = this.choices.find(({ settings }) => settings === group.settings) ?? this.chosen;
+    const { vision } = this.plan;
+    this.log.info({ epoch: String(group.epoch), vision }, "group formed");
     this.setState("ready");
   }
 

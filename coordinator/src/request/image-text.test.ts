@@ -20,12 +20,13 @@ const ROWS = 256;
 const PATCHES = Array.from({ length: 13 }, (_, i) => i + 1);
 
 /** The block as a prompt has it, alone and with a newline behind it. */
-function rendered(patches: number) {
+function rendered(modelType: ModelType, patches: number) {
   const parts = [
     { kind: "image" as const, image: 0 },
     { kind: "text" as const, text: "\n" },
   ];
-  const options = { template: "raw" as const, patches: [patches], rowsPerTile: ROWS };
+  const layout = imageLayout({ modelType });
+  const options = { template: "raw" as const, patches: [patches], rowsPerTile: ROWS, layout };
   return renderPrompt(tokenizer, [{ role: "user", parts }], options);
 }
 
@@ -45,20 +46,25 @@ test("imageText: D's block has the published lengths", () => {
 
 test("placeImage: D's tokens and tiles are where the prompt has them", () => {
   for (const patches of PATCHES) {
-    const { ids, places } = rendered(patches);
+    const { ids, tags } = rendered("NVLM_D", patches);
     const block = place("NVLM_D", patches);
     assert.equal(block.tokens, ids.length);
     const starts = block.tiles.map(({ rows }) => rows?.start);
-    assert.deepEqual(starts, places);
+    assert.deepEqual(
+      starts,
+      tags.map(({ position }) => position),
+    );
   }
 });
 
 test("placeImage: X has D's ids without the placeholders, H has D's block of one tile", () => {
   const pad = tokenizer.specialId(PAD);
   for (const patches of PATCHES) {
-    const text = rendered(patches).ids.filter((id) => id !== pad);
+    const text = rendered("NVLM_D", patches).ids.filter((id) => id !== pad);
+    assert.deepEqual(rendered("NVLM_X", patches).ids, text);
     assert.equal(place("NVLM_X", patches).tokens, text.length);
-    assert.equal(place("NVLM_H", patches).tokens, rendered(1).ids.length);
+    assert.deepEqual(rendered("NVLM_H", patches).ids, rendered("NVLM_D", 1).ids);
+    assert.equal(place("NVLM_H", patches).tokens, rendered("NVLM_D", 1).ids.length);
   }
 });
 

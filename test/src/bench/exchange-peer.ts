@@ -45,6 +45,7 @@ class Peer {
       epoch: EPOCH,
       rank,
       peers: exchange,
+      size: exchange.length,
       planHash: `round trip of ${bytes}`,
       handle: this.engine.handle,
       deadlineMs: DEADLINE_MS,

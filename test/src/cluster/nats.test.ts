@@ -213,7 +213,7 @@ test("nats-server comes back without its store: leases and group are said again,
     const held = [0, 1].every((rank) => leases.get(rank)?.value !== undefined);
     return held && spec.value !== undefined ? observer.table : undefined;
   });
-  assert.equal(table.spec.value?.tensorParallelSize, 2);
+  assert.equal(table.spec.value?.rankCount, 2);
   assert.equal((await group.formed()).epoch, epoch);
   (await group.workerOf(1)).signal("SIGKILL");
   const fresh = await group.addWorker();
