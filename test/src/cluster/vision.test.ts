@@ -53,8 +53,19 @@ test("a vision worker that dies is named, another takes its rank, and pictures a
   try {
     const before = essence(await client.generateOnce(request));
     const { epoch } = await client.getCluster();
-    process.kill(cluster.workerPids()[1] ?? assert.fail(), "SIGKILL");
-    // Nothing is asked meanwhile: the loss is seen by itself.
+    const pid = cluster.workerPids()[1] ?? assert.fail();
+    let killed = false;
+    const kill = () => {
+      if (!killed) process.kill(pid, "SIGKILL");
+      killed = true;
+    };
+    const endless = { ...request, maxTokens: 3000, minTokens: 3000 };
+    await assert.rejects(
+      async () => {
+        for await (const { kind } of client.generate(endless)) if (kind.case === "delta") kill();
+      },
+      { code: "RANK_LOST", message: /rank 1 / },
+    );
     await eventually("a new epoch", async () => (await client.getCluster()).epoch > epoch);
     assert.deepEqual(essence(await client.generateOnce(request)), before);
     const [decoder, encoder] = await rankStats(client);
