@@ -157,7 +157,12 @@ const refusals: [string, Partial<Placement>, { rank: number; peers: number }, Re
     { rank: 0, peers: 2 },
     /placement.encoder_count.*0 of 2 ranks with vision workers/,
   ],
-  ["an unknown placement", { vision: 9 as VisionPlacement }, { rank: 0, peers: 1 }, /placement.vision.*9/],
+  [
+    "an unknown placement",
+    { vision: 9 as VisionPlacement },
+    { rank: 0, peers: 1 },
+    /placement.vision.*9/,
+  ],
   [
     "a rank beyond the peers",
     { vision: VisionPlacement.TENSOR },
