@@ -136,7 +136,7 @@ test("group: an idle encoder that dies ends the epoch and is named", async () =>
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   assert.deepEqual([group.failure?.code, group.failure?.metadata["rank"]], ["RANK_LOST", "3"]);
-  await assert.rejects(group.step(PLAN), /^.*rank 3 \(127\.0\.0\.1:\d+\)/);
+  await assert.rejects(group.step(PLAN), /rank 3 \(127\.0\.0\.1:\d+\)/);
 });
 
 test("group: an encoder that dies while it encodes is named by what waits for it", async () => {
