@@ -69,7 +69,9 @@ test("exchange of prompt tokens: partials to the owners of ranges, sums back", (
 });
 
 function taken(rank: RankPlan): number {
-  return rank.weightBytes + rank.workspaceBytes + rank.processBytes + rank.trafficBytes;
+  const { weightBytes, workspaceBytes, embeddingBytes, crossCacheBytes } = rank;
+  const held = weightBytes + workspaceBytes + embeddingBytes + crossCacheBytes;
+  return held + rank.processBytes + rank.trafficBytes;
 }
 
 test("memory: what weights, workspace, process and messages leave is cache, in whole blocks", () => {
@@ -103,6 +105,72 @@ const refused: [string, Partial<PlacementOptions>, RegExp][] = [
 for (const [name, options, message] of refused)
   test(`planPlacement: ${name} is refused with the numbers`, () => {
     assert.throws(() => plan(options), { code: "INVALID_ARGUMENT", message });
+  });
+
+/** The encoder and its projector in bf16, dummy heads left out. */
+const ENCODER_BYTES = 2 * (5_536_496_000 + 620_717_056);
+
+test("vision tensor, NVLM-D-72B: each rank holds an eighth of the encoder instead of all of it", () => {
+  const whole = plan();
+  const cut = plan({ vision: "tensor" });
+  assert.deepEqual([whole.vision, cut.vision, cut.encoderCount], ["replicate", "tensor", 0]);
+  const saved = whole.ranks.map((rank, i) => rank.weightBytes - (cut.ranks[i]?.weightBytes ?? 0));
+  for (const bytes of saved) {
+    const share = bytes / ENCODER_BYTES;
+    // The last rank has four heads of 25, the others three; what is not cut is small.
+    assert.ok(share > 0.86 && share < 0.89, `${share}`);
+  }
+  assert.ok(cut.ranks.every(({ encodes }) => encodes));
+  const embedding = 4 * 256 * 8192;
+  assert.equal(whole.exchangeBytesPerTile, 7 * embedding);
+  assert.ok(cut.exchangeBytesPerTile > 100 * whole.exchangeBytesPerTile);
+});
+
+test("vision-workers: the last ranks hold the encoder and nothing else, the others everything else", () => {
+  const { vision, encoderCount, ranks, exchangeBytesPerTile } = plan({ visionWorkers: 2 });
+  assert.deepEqual([vision, encoderCount, ranks.length], ["workers", 2, 10]);
+  const [decoders, encoders] = [ranks.slice(0, 8), ranks.slice(8)];
+  for (const { weightBytes, cacheBytes, embeddingBytes, kvHeads, encodes } of encoders) {
+    assert.ok(Math.abs(weightBytes / ENCODER_BYTES - 1) < 0.01, `${weightBytes}`);
+    assert.deepEqual([cacheBytes, embeddingBytes, kvHeads, encodes], [0, 0, 0, true]);
+  }
+  assert.ok(decoders.every(({ encodes, kvHeads }) => !encodes && kvHeads === 1));
+  const all = sum(decoders.map(({ weightBytes }) => weightBytes));
+  assert.ok(Math.abs(all / (2 * 72_706_203_648) - 1) < 0.01);
+  assert.equal(exchangeBytesPerTile, 8 * 4 * 256 * 8192);
+});
+
+test("vision auto: whole where it fits the workers' memory, else cut", () => {
+  const memory = (gib: number) => plan({ kvType: "bf16", memoryBytes: gib * 2 ** 30 }).vision;
+  assert.deepEqual([memory(80), memory(40), memory(30)], ["replicate", "replicate", "tensor"]);
+  assert.equal(plan({ size: 1 }).vision, "replicate");
+});
+
+const few = { ...config, vision: { ...config.vision, heads: 4, storedHeads: 4 } };
+const visionRefused: [string, Partial<PlacementOptions>, RegExp][] = [
+  ["more ranks than heads", { vision: "tensor" }, /tensor over 8 ranks: the encoder has 4 heads/],
+  [
+    "vision workers beside it",
+    { vision: "replicate", visionWorkers: 2 },
+    /vision replicate beside vision-workers 2/,
+  ],
+  ["no vision worker", { visionWorkers: 0 }, /vision-workers 0: must be 1…64/],
+  ["too many", { visionWorkers: 65 }, /vision-workers 65: must be 1…64/],
+  [
+    "too little for one image",
+    { embeddingBytes: 1e6 },
+    /embedding-memory of 1000000 bytes holds 0 tiles, one image can have 7: needs 58720256/,
+  ],
+  [
+    "a cross cache without cross-attention",
+    { crossCacheBytes: 1e9 },
+    /cross-cache-memory: 1000000000 bytes, but NVLM_D has no cross-attention/,
+  ],
+];
+for (const [name, options, message] of visionRefused)
+  test(`planPlacement, vision and images: ${name} is refused with the numbers`, () => {
+    const placement = { size: 8, kvType: "f32" as const, ...options };
+    assert.throws(() => planPlacement(few, placement), { code: "INVALID_ARGUMENT", message });
   });
 
 test("planHash: the same facts in any order give the same hash, another value another", () => {

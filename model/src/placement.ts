@@ -106,7 +106,7 @@ export interface PlacementPlan {
   coordinator: CoordinatorPlan;
   /** Over all ranks. */
   cacheBytesPerToken: number;
-  /** Sent by all ranks for a token that is decoded alone, f32 on the wire. */
+  /** Sent by all ranks for a token that is decoded alone (and sees an image), f32 on the wire. */
   exchangeBytesPerToken: number;
   /** The same for a prompt token, in steps of `maxBatchedTokens`. */
   exchangeBytesPerPromptToken: number;

@@ -14,7 +14,7 @@ interface PlanFlags {
   kv: "f32" | "bf16";
   maxModelLen?: number;
   vision: "replicate" | "tensor" | "auto";
-  visionWorkers: number;
+  visionWorkers?: number;
   image: { width: number; height: number };
   maxTiles?: number;
   json?: boolean;
@@ -101,7 +101,7 @@ export function addPlan(program: Command): void {
         .choices(["replicate", "tensor", "auto"])
         .default("auto"),
     )
-    .option("--vision-workers <count>", "workers that only encode tiles", whole, 0)
+    .option("--vision-workers <count>", "so many workers more that only encode tiles", whole)
     .option("--image <width>x<height>", "that D, X and H are compared by", imageSize, {
       width: 1024,
       height: 768,

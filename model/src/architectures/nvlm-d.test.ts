@@ -3,9 +3,10 @@ import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { parseConfig } from "../config.js";
-import type { Op, Program, TensorPiece } from "../program.js";
+import type { Op, Program } from "../program.js";
 import { tensorShapes } from "../tensors.js";
 import { rankProgram } from "./index.js";
+import { assertTiled, pieces, values } from "./pieces.fixture.js";
 
 const SIZES = [1, 2, 4, 8];
 const MODELS = ["test/fixtures/nvlm-d-72b", "models/nvlm-d-tiny", "test/goldens/checkpoint"];
@@ -17,42 +18,6 @@ async function configOf(model: string) {
 
 function programs(config: Awaited<ReturnType<typeof configOf>>, size: number) {
   return Array.from({ length: size }, (_, rank) => rankProgram(config, { rank, size }));
-}
-
-function pieces(program: Program): TensorPiece[] {
-  return program.weights.flatMap((weight) =>
-    weight.kind === "table" ? weight.pieces : [...weight.pieces, ...weight.zeros],
-  );
-}
-
-const values = (list: TensorPiece[]) =>
-  list.reduce((sum, { rowCount, colCount }) => sum + rowCount * colCount, 0);
-
-/** Rows × columns of a stored tensor as a piece sees it. */
-function sides(shape: number[]): [number, number] {
-  const [rows = 0, ...rest] = shape;
-  return [rows, rest.reduce((product, n) => product * n, 1)];
-}
-
-function overlap(a: TensorPiece, b: TensorPiece): boolean {
-  const apart = (start: number, count: number, other: number, otherCount: number) =>
-    start + count <= other || other + otherCount <= start;
-  return !(
-    apart(a.rowStart, a.rowCount, b.rowStart, b.rowCount) ||
-    apart(a.colStart, a.colCount, b.colStart, b.colCount)
-  );
-}
-
-/** The pieces of one tensor tile it: inside, apart from each other, together as many values. */
-function assertTiled(list: TensorPiece[], shape: number[], name: string): void {
-  const [rows, cols] = sides(shape);
-  for (const piece of list) {
-    assert.ok(piece.rowStart >= 0 && piece.rowStart + piece.rowCount <= rows, name);
-    assert.ok(piece.colStart >= 0 && piece.colStart + piece.colCount <= cols, name);
-  }
-  const clash = list.some((a, i) => list.slice(i + 1).some((b) => overlap(a, b)));
-  assert.ok(!clash, `${name}: pieces overlap`);
-  assert.equal(values(list), rows * cols, name);
 }
 
 for (const model of MODELS) {
