@@ -55,6 +55,8 @@ export class RankState {
   private engine: Engine | undefined;
   private cut = "";
   private serving = false;
+  /** The first peer that was lost in this epoch. */
+  private lostPeer: ServeError | undefined;
   /** The highest seen. */
   epoch = 0n;
   /** The highest that was asked to be joined. */
@@ -95,7 +97,7 @@ export class RankState {
     let state: RankState | undefined = undefined;
     const exchange = await Exchange.start(host, {
       onLost(epoch, rank, reason) {
-        state?.lose(epoch, rank);
+        state?.lose(epoch, rank, reason);
         onLost(rank, reason);
       },
     });
@@ -114,9 +116,14 @@ export class RankState {
     this.onReady(ready);
   }
 
-  private lose(epoch: bigint, rank: number): void {
+  private lose(epoch: bigint, rank: number, reason: string): void {
     this.engine?.endEpoch(epoch, rank);
-    if (epoch === this.epoch) this.setReady(false);
+    if (epoch !== this.epoch) return;
+    const metadata = { rank: String(rank) };
+    this.lostPeer ??= new ServeError("RANK_LOST", `lost by rank ${this.rank}: ${reason}`, {
+      metadata,
+    });
+    this.setReady(false);
   }
 
   /** Refuses older epochs. */
@@ -125,8 +132,10 @@ export class RankState {
     throw new ServeError("STALE_EPOCH", `epoch ${epoch}: this worker is at ${this.epoch}`);
   }
 
+  /** Refuses an epoch that a lost peer has ended, naming it. */
   current(epoch: bigint): Engine {
     this.check(epoch);
+    if (this.lostPeer !== undefined) throw this.lostPeer;
     if (this.engine === undefined || !this.ready)
       throw new ServeError("NOT_READY", `epoch ${epoch}: rank ${this.rank} is not ready`);
     return this.engine;
@@ -144,6 +153,7 @@ export class RankState {
     this.attempt?.abort(new ServeError("STALE_EPOCH", `epoch ${epoch} came in between`));
     this.attempt = undefined;
     this.epoch = epoch;
+    this.lostPeer = undefined;
     this.setReady(false);
     this.rank = -1;
     this.metrics.rank.set(-1);

@@ -1,43 +1,14 @@
-/** A group over real channels; the worker's answers are in the test's hands. */
+/** A group over real channels; the workers' answers are in the test's hands. */
 import assert from "node:assert/strict";
-import { after, test } from "node:test";
+import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { Server, ServerCredentials, type ServerDuplexStream } from "@grpc/grpc-js";
-import { ServeError, serviceDefinition } from "@tessera/proto";
+import { ServeError } from "@tessera/proto";
 import {
   EncodeResponseSchema,
-  GetInfoResponseSchema,
-  JoinResponseSchema,
-  KvType,
   VisionPlacement,
-  Shard,
-  StepResponseSchema,
-  WireType,
-  type EncodeRequest,
-  type StepPlan,
-  type StepRequest,
-  type StepResponse,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import { Group } from "./group.js";
+import { FakeShard, formGroup, PLACEMENT, SETTINGS, STEP_DEADLINE_MS } from "./shard.fixture.js";
 
-const PLACEMENT = {
-  kvType: KvType.F32,
-  wireType: WireType.F32,
-  blockCount: 1,
-  maxBatchedTokens: 1,
-  maxSequences: 1,
-  maxWantedRows: 1,
-  maxTiles: 1,
-  maxEmbeddings: 1,
-  collectiveDeadlineMs: 1,
-  maxModelLen: 1,
-  maxStepsInFlight: 1,
-  selectableIds: 1,
-  vision: VisionPlacement.REPLICATE,
-  encoderCount: 0,
-  maxStreamRows: 0,
-  crossBlockCount: 0,
-};
 const PLAN = {
   releasedStep: 0n,
   opened: [],
@@ -47,76 +18,15 @@ const PLAN = {
   openedStreams: [],
   closedStreamIds: [],
 };
-const TILES = new Map([[0, [{ embeddingId: 1n, pixels: new Uint8Array(3) }]]]);
+const TILE = { embeddingId: 1n, pixels: new Uint8Array(3) };
+const TILES = new Map([[0, [TILE]]]);
 const QUERY = { stepId: 1n, sequenceId: 1n, row: 0, count: 1 };
-const STEP_DEADLINE_MS = 20_000;
 const internal = new ServeError("INTERNAL", "bytes cannot be allocated");
 
-type Answer<T> = (error: object | null, value?: T) => void;
-
-/** What was asked of the worker, in order. */
-class Worker {
-  readonly plans: StepPlan[] = [];
-  private waiting: (() => void)[] = [];
-  steps: ServerDuplexStream<StepRequest, StepResponse> | undefined;
-  endEncode: Answer<object> | undefined;
-
-  /** Resolves when something more was asked. */
-  asked(): Promise<void> {
-    return new Promise((resolve) => this.waiting.push(resolve));
-  }
-  tell(): void {
-    for (const resolve of this.waiting.splice(0)) resolve();
-  }
-}
-
 async function start() {
-  const worker = new Worker();
-  const server = new Server();
-  server.addService(serviceDefinition(Shard), {
-    getInfo: (_call: unknown, answer: Answer<object>) =>
-      answer(null, create(GetInfoResponseSchema, { workerId: "w", modelHash: "m" })),
-    join(call: { write: (message: object) => void; end: () => void }) {
-      call.write(create(JoinResponseSchema, { kind: { case: "ready", value: {} } }));
-      call.end();
-    },
-    step(call: ServerDuplexStream<StepRequest, StepResponse>) {
-      worker.steps = call;
-      call.on("data", ({ plan }: StepRequest) => {
-        worker.plans.push(plan ?? assert.fail());
-        worker.tell();
-      });
-    },
-    encode(_call: { request: EncodeRequest }, answer: Answer<object>) {
-      worker.endEncode = answer;
-      worker.tell();
-    },
-    moreCandidates: (_call: unknown, answer: Answer<object>) => answer(internal.toStatus()),
-  });
-  const port = await new Promise<number>((resolve, reject) =>
-    server.bindAsync("127.0.0.1:0", ServerCredentials.createInsecure(), (error, taken) =>
-      error === null ? resolve(taken) : reject(error),
-    ),
-  );
-  after(() => server.forceShutdown());
-  const lost: ServeError[] = [];
-  const group = await Group.form(
-    () => ({
-      placement: PLACEMENT,
-      planHash: "p",
-      modelHash: "m",
-      joinDeadlineMs: 600_000,
-      stepDeadlineMs: STEP_DEADLINE_MS,
-    }),
-    [{ address: `127.0.0.1:${port}`, workerId: undefined }],
-    {
-      above: 0n,
-      onLost: (error) => lost.push(error),
-      onProgress: () => undefined,
-      onUnreachable: () => undefined,
-    },
-  );
-  after(() => group.close());
+  const { shards, group, lost } = await formGroup(1);
+  const [worker = new FakeShard()] = shards;
+  worker.moreFails = internal.toStatus();
   return { worker, group, lost };
 }
 
@@ -163,20 +73,92 @@ test("group: close settles the step under way and tells nobody of a loss", async
 
 test("group: what the ranks encode is added to a step's deadline, until it is answered", async () => {
   const { worker, group } = await start();
-  const answer = () =>
-    worker.steps?.write(create(StepResponseSchema, { stepId: group.lastStepId }));
   const encode = group.encode(TILES, 7000);
   await worker.asked();
   const beside = group.step(PLAN);
   await worker.asked();
-  answer();
+  worker.answer();
   await beside;
   worker.endEncode?.(null, create(EncodeResponseSchema, { computeNs: 12_000_000n }));
   assert.equal(await encode, 12);
   const alone = group.step(PLAN);
   await worker.asked();
-  answer();
+  worker.answer();
   await alone;
   const deadlines = worker.plans.map((plan) => plan.deadlineMs);
   assert.deepEqual(deadlines, [STEP_DEADLINE_MS + 7000, STEP_DEADLINE_MS]);
 });
+
+/** Two ranks that hold the decoder, two that only encode. */
+async function startApart() {
+  const placement = { ...PLACEMENT, vision: VisionPlacement.WORKERS, encoderCount: 2 };
+  const { shards, group, lost } = await formGroup(4, () => ({ ...SETTINGS, placement }));
+  const [first, second, third, fourth] = shards;
+  assert.ok(first && second && third && fourth);
+  return { decoders: [first, second], encoders: [third, fourth], shards, group, lost };
+}
+
+test("group: encoders of their own join like the others, with the same peers and plan", async () => {
+  const { shards, group } = await startApart();
+  const joins = shards.map(({ joins: [join] }) => join ?? assert.fail());
+  assert.deepEqual(
+    joins.map(({ rank, peers, planHash }) => [rank, peers.length, planHash]),
+    [0, 1, 2, 3].map((rank) => [rank, 4, "p"]),
+  );
+  assert.deepEqual([group.size, group.encoders, group.encodesTogether], [2, [2, 3], false]);
+});
+
+test("group: encoders of their own get no plan and no question for candidates", async () => {
+  const { decoders, encoders, group } = await startApart();
+  const asked = decoders.map((shard) => shard.asked());
+  const step = group.step(PLAN);
+  await Promise.all(asked);
+  for (const shard of decoders) shard.answer();
+  assert.equal((await step).length, 2);
+  await group.moreCandidates(QUERY);
+  assert.deepEqual(
+    [...decoders, ...encoders].map(({ plans, more }) => [plans.length, more]),
+    [
+      [1, 1],
+      [1, 1],
+      [0, 0],
+      [0, 0],
+    ],
+  );
+});
+
+test("group: an idle encoder that dies ends the epoch and is named", async () => {
+  const { encoders, group, lost } = await startApart();
+  encoders[1]?.kill();
+  const end = performance.now() + 5000;
+  while (lost.length === 0) {
+    assert.ok(performance.now() < end, "nobody noticed within 5 s");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+  assert.deepEqual([group.failure?.code, group.failure?.metadata["rank"]], ["RANK_LOST", "3"]);
+  await assert.rejects(group.step(PLAN), /rank 3 \(127\.0\.0\.1:\d+\)/);
+});
+
+test("group: an encoder that dies while it encodes is named by what waits for it", async () => {
+  const { encoders, group, lost } = await startApart();
+  const [, encoder] = encoders;
+  assert.ok(encoder);
+  const asked = encoder.asked();
+  const encode = group.encode(new Map([[3, [TILE]]]), 1);
+  await asked;
+  encoder.kill();
+  await assert.rejects(encode, { code: "RANK_LOST", message: /^rank 3 / });
+  assert.deepEqual(lost, [group.failure]);
+});
+
+for (const [name, vision, size, encodes] of [
+  ["replicate over 2 ranks: tiles are dealt out", VisionPlacement.REPLICATE, 2, false],
+  ["tensor over 2 ranks: every rank gets every tile", VisionPlacement.TENSOR, 2, true],
+  ["tensor on 1 rank: it is whole there", VisionPlacement.TENSOR, 1, false],
+] as const)
+  test(`group: ${name}`, async () => {
+    const placement = { ...PLACEMENT, vision };
+    const { group } = await formGroup(size, () => ({ ...SETTINGS, placement }));
+    const ranks = Array.from({ length: size }, (_, rank) => rank);
+    assert.deepEqual([group.encoders, group.encodesTogether], [ranks, encodes]);
+  });
