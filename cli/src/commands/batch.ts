@@ -4,6 +4,7 @@ import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
 import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
+import { checkCluster } from "./own-cluster.js";
 import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
 interface BatchFlags extends PlacementFlags {
@@ -187,10 +188,7 @@ async function readLines(path: string): Promise<Line[]> {
 async function startOwn(flags: BatchFlags) {
   const { model, workers, threads } = flags;
   if (model === undefined) return undefined;
-  const { openModel, checkTensorParallelSize } = await import("@tessera/model");
-  const opened = await openModel(model);
-  checkTensorParallelSize(opened.config, workers);
-  await opened.tensors();
+  await checkCluster(model, workers, flags);
   const { startCluster } = await import("../supervisor.js");
   return startCluster({ model, workers, threads, port: 0, flags });
 }

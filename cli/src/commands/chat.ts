@@ -8,6 +8,7 @@ import {
   type ChatSettings,
 } from "../chat/conversation.js";
 import { TerminalChat } from "../chat/terminal.js";
+import { checkCluster } from "./own-cluster.js";
 import { addPlacement, whole, type PlacementFlags, refuseBesideServer } from "./options.js";
 
 interface ChatFlags extends PlacementFlags, ChatSettings {
@@ -60,6 +61,7 @@ async function talk(conversation: Conversation, name: string): Promise<void> {
 async function ownCluster(model: string, flags: ChatFlags) {
   const { startCluster } = await import("../supervisor.js");
   const { workers, threads } = flags;
+  await checkCluster(model, workers, flags);
   if (process.stderr.isTTY) process.stderr.write("starting a cluster …\n");
   return startCluster({ model, workers, threads, port: 0, flags });
 }

@@ -1,6 +1,7 @@
 /** tessera up, worker, coordinator. */
 import { cpus } from "node:os";
 import type { Command } from "commander";
+import { checkCluster } from "./own-cluster.js";
 import { addPlacement, logLevel, whole, type PlacementFlags } from "./options.js";
 
 interface Closable {
@@ -183,10 +184,7 @@ function addUp(program: Command): void {
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
     .action(async (flags: UpFlags) => {
-      const { openModel, checkTensorParallelSize } = await import("@tessera/model");
-      const model = await openModel(flags.model);
-      checkTensorParallelSize(model.config, flags.workers);
-      await model.tensors();
+      await checkCluster(flags.model, flags.workers, flags);
       const { startCluster } = await import("../supervisor.js");
       const { drainOnSignal } = await import("../drain.js");
       const cluster = await startCluster({ ...flags, flags });

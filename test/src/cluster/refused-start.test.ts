@@ -4,33 +4,44 @@ import { test } from "node:test";
 import { tessera } from "../harness/command.js";
 import { root } from "../harness/paths.js";
 
-const up = (model: string, ...args: string[]) => [
+const up = (...args: string[]) => [
   "up",
   "--model",
-  root(model),
+  root("models/nvlm-d-tiny"),
   "--port",
   "0",
   ...args,
 ];
 
-for (const [variant, type] of [
-  ["x", "NVLM_X"],
-  ["h", "NVLM_H"],
-] as const)
-  test(`up: ${type} is not served by this version, and says so`, async () => {
-    const { code, stderr } = await tessera(up(`models/nvlm-${variant}-tiny`));
-    assert.equal(code, 1);
-    assert.match(stderr, new RegExp(`model_type ${type} is not served by this version`));
-  });
-
 test("up: threads and kernels that cannot be are refused before anything waits", async () => {
-  const none = await tessera(up("models/nvlm-d-tiny", "--threads", "0"));
+  const none = await tessera(up("--threads", "0"));
   assert.equal(none.code, 1);
   assert.match(none.stderr, /threads: 0, must be 1…1024/);
   const environment = { TESSERA_CPU: "foo" };
-  const kernels = await tessera(up("models/nvlm-d-tiny"), { environment });
+  const kernels = await tessera(up(), { environment });
   assert.equal(kernels.code, 1);
   assert.match(kernels.stderr, /TESSERA_CPU=foo: must be scalar, avx2 or avx512/);
-  const level = await tessera(up("models/nvlm-d-tiny", "--log-level", "loud"));
+  const level = await tessera(up("--log-level", "loud"));
   assert.match(level.stderr, /Allowed choices are trace, debug/);
 });
+
+const refused: [string, string[], RegExp][] = [
+  [
+    "a placement that there is not",
+    ["--vision", "mirror"],
+    /--vision <placement>.*'mirror' is invalid.*replicate, tensor, auto/,
+  ],
+  [
+    "a placement beside vision workers",
+    ["--vision", "tensor", "--vision-workers", "1"],
+    /vision tensor beside vision-workers 1: the encoder lies on one or the other/,
+  ],
+  ["no vision worker", ["--vision-workers", "0"], /vision-workers 0: must be 1…64/],
+  ["too many vision workers", ["--vision-workers", "65"], /vision-workers 65: must be 1…64/],
+];
+for (const [name, args, message] of refused)
+  test(`up: ${name} is refused`, async () => {
+    const { code, stderr } = await tessera(up(...args));
+    assert.equal(code, 1, stderr);
+    assert.match(stderr, message);
+  });

@@ -1,0 +1,25 @@
+/** A cluster that a command starts for itself. */
+import type { PlacementFlags } from "./options.js";
+
+/** Before any process is started. @throws ModelError when model and flags do not fit, naming flag, limit and value. */
+export async function checkCluster(
+  dir: string,
+  workers: number,
+  flags: PlacementFlags,
+): Promise<void> {
+  const { openModel, planPlacement } = await import("@tessera/model");
+  const model = await openModel(dir);
+  planPlacement(model.config, {
+    size: workers,
+    kvType: flags.kv,
+    vision: flags.vision,
+    visionWorkers: flags.visionWorkers,
+    maxModelLen: flags.maxModelLen,
+    cacheBytes: flags.cacheMemory,
+    crossCacheBytes: flags.crossCacheMemory,
+    embeddingBytes: flags.embeddingMemory,
+    maxBatchedTokens: flags.maxBatchedTokens,
+    maxSequences: flags.maxSequences,
+  });
+  await model.tensors();
+}
