@@ -81,7 +81,7 @@ for (const [change, visions] of [
   [{ workers: undefined, nats: "nats://x", tensorParallel: 4, visionWorkers: 1 }, ["workers"]],
 ] as const satisfies readonly (readonly [Partial<CoordinatorOptions>, readonly string[]])[])
   test(`${JSON.stringify(change)}: ${visions.join()}`, () => {
-    const plans = plansOf(model, optionsOf(change as Partial<CoordinatorOptions>));
+    const plans = plansOf(model, optionsOf(change));
     assert.deepEqual(
       plans.map(({ vision }) => vision),
       visions,

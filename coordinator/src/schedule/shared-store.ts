@@ -1,6 +1,6 @@
 /**
- * Things by key that several holders share, of a bounded size in all. What nobody holds any more is kept, as long as its
- * room is not needed: the one that was left longest ago goes first. Pure.
+ * Things by key that several holders share, of a bounded size in all. What nobody holds any more is kept as long as its
+ * room is not needed: the one left longest ago goes first. Pure.
  */
 import assert from "node:assert/strict";
 

@@ -16,8 +16,8 @@ import { rankStats } from "../harness/shard-stats.js";
 
 const ROUNDS = 3;
 /**
- * From the second round to the last, of every process: buffers of frames are collected when there are 32 MiB of them, and
- * allocators and JIT still add something then.
+ * From the second round to the last, of every process: buffers of frames are collected when there are 32 MiB of them,
+ * and allocators and JIT still add something then.
  */
 const GROWTH_LIMIT_BYTES = 48 << 20;
 
@@ -125,6 +125,9 @@ async function round(served: Served, load: Load, seed: number): Promise<number[]
   return Promise.all(cluster.pids().map(rssBytes));
 }
 
+const nameOf = ({ model, flags, streams, cancelled }: Load) =>
+  `${model} ${JSON.stringify(flags)}, ${streams} streams, ${cancelled} cut off`;
+
 const LOADS: Load[] = [
   { model: "nvlm-d-tiny", flags: {}, streams: 64, cancelled: 20 },
   { model: "nvlm-x-tiny", flags: { vision: "tensor" }, streams: 48, cancelled: 14 },
@@ -132,7 +135,7 @@ const LOADS: Load[] = [
 ];
 
 for (const load of LOADS)
-  test(`${load.model} ${JSON.stringify(load.flags)}: ${load.streams} streams, ${load.cancelled} cut off: answers as alone, everything released, memory flat over three rounds`, async () => {
+  test(`${nameOf(load)}: as alone, everything released, memory flat over three rounds`, async () => {
     const served = await serve(2, { model: load.model, flags: load.flags });
     try {
       const bytes: number[][] = [];

@@ -69,13 +69,14 @@ export class GoldenRunner {
         pixels,
       }));
       await Promise.all(
-        this.encoders.map((rank) =>
-          this.engines[rank]?.encode({
+        this.engines.map(async (engine, rank) => {
+          if (!this.encoders.includes(rank)) return;
+          await engine.encode({
             epoch: 1n,
             encodeId: first + BigInt(start),
             tiles: batch.filter((tile) => together || tile.rank === rank),
-          }),
-        ),
+          });
+        }),
       );
     }
     return first;

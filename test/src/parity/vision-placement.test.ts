@@ -1,4 +1,7 @@
-/** The same embeddings and answers wherever the vision encoder lies: whole on each rank, cut over them, on ranks of its own. */
+/**
+ * The same embeddings and answers wherever the vision encoder lies: whole on each rank, cut over them, on ranks of its
+ * own.
+ */
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { VisionPlacement } from "@tessera/model";
