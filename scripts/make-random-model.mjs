@@ -1,5 +1,5 @@
-// Writes an NVLM-D folder of random weights for benchmarks: decoder and vision encoder of the named shape, the Qwen2
-// tokenizer. The same seed gives the same bytes. Needs `make build`; holds one piece of a tensor in memory.
+// Writes a model folder of random weights for benchmarks: variant, decoder, vision encoder and tokenizer of the named
+// shape. The same seed gives the same bytes. Needs `make build`; holds one piece of a tensor in memory.
 // node scripts/make-random-model.mjs --shape qwen2-0.5b --out build/models/random-qwen2-0.5b [--seed 1]
 import { cpSync, existsSync, mkdirSync, renameSync, writeFileSync } from "node:fs";
 import { open } from "node:fs/promises";
@@ -41,7 +41,7 @@ const VISION = {
   qkv_bias: false,
 };
 
-/** A layer of NVLM-D-72B's vision encoder in its true size. */
+/** One layer of NVLM-D-72B's vision encoder in its true size. */
 const INTERNVIT_LAYER = {
   ...VISION,
   hidden_size: 3200,
@@ -51,22 +51,31 @@ const INTERNVIT_LAYER = {
   num_hidden_layers: 1,
 };
 
+const QWEN2_TOKENIZER = "test/fixtures/qwen2-tokenizer";
+
+/** X and H: every 8th layer with a cross-attention; all else of the decoder as D's. */
 const SHAPES = {
-  "qwen2-0.5b": { decoder: QWEN2, vision: VISION },
-  "internvit-layer": {
+  "qwen2-0.5b": { type: "NVLM_D", decoder: QWEN2, vision: VISION, tokenizer: QWEN2_TOKENIZER },
+  "qwen2-0.5b-x": { type: "NVLM_X", decoder: QWEN2, vision: VISION, tokenizer: QWEN2_TOKENIZER },
+  "qwen2-0.5b-h": { type: "NVLM_H", decoder: QWEN2, vision: VISION, tokenizer: QWEN2_TOKENIZER },
+  "internvit-6b-layer": {
+    type: "NVLM_D",
     decoder: { ...QWEN2, num_hidden_layers: 1, vocab_size: 1024 },
     vision: INTERNVIT_LAYER,
+    // Of 1024 ids.
+    tokenizer: "models/nvlm-d-tiny",
   },
 };
+const TOKENIZER_FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"];
 
 function stopIdOf({ vocab_size: ids }) {
   return Math.min(STOP_ID, ids - 1);
 }
 
-function configOf({ decoder, vision }) {
+function configOf({ type, decoder, vision }) {
   return {
-    architectures: ["NVLM_D"],
-    model_type: "NVLM_D",
+    architectures: [type],
+    model_type: type,
     downsample_ratio: 0.5,
     dynamic_image_size: true,
     force_image_size: vision.image_size,
@@ -190,7 +199,10 @@ if (existsSync(weights)) {
   console.log(`${weights} is there`);
   process.exit(0);
 }
-cpSync(join(ROOT, "test/fixtures/qwen2-tokenizer"), flags.out, { recursive: true });
+for (const file of TOKENIZER_FILES) {
+  const from = join(ROOT, shape.tokenizer, file);
+  if (existsSync(from)) cpSync(from, join(flags.out, file));
+}
 writeFileSync(join(flags.out, "config.json"), `${JSON.stringify(json, null, 2)}\n`);
 writeFileSync(
   join(flags.out, "generation_config.json"),

@@ -8,6 +8,7 @@ import type { Group } from "./context.js";
 import { checkFigures, type Figure } from "./figure.js";
 import { coordinator } from "./groups/coordinator.js";
 import { exchange } from "./groups/exchange.js";
+import { images } from "./groups/images.js";
 import { kernels } from "./groups/kernels.js";
 import { memory } from "./groups/memory.js";
 import { start } from "./groups/start.js";
@@ -18,13 +19,14 @@ import { MODEL_NAMES } from "./models.js";
 import { helpText, parseWanted, type Wanted } from "./options.js";
 import { machineText, markdown, replaceTable, table } from "./report.js";
 
-/** In this order: `tokens` and `vision` take their ceilings from `kernels`. */
+/** In this order: `tokens`, `vision` and `images` take their ceilings from `kernels`. */
 const GROUPS: Record<string, Group> = {
   kernels,
   exchange,
   coordinator,
   tokens,
   vision,
+  images,
   start,
   memory,
 };

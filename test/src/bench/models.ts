@@ -40,7 +40,22 @@ export function benchModels(names: readonly string[]): BenchModel[] {
 
 /** A layer of NVLM-D-72B's vision encoder with a small projector and decoder (0.5 GB). */
 export function encoderLayer(): string {
-  const dir = root("build/models/random-internvit-layer");
-  make(dir, "internvit-layer");
+  const dir = root("build/models/random-internvit-6b-layer");
+  make(dir, "internvit-6b-layer");
+  return dir;
+}
+
+export const VARIANTS = ["d", "x", "h"] as const;
+export type Variant = (typeof VARIANTS)[number];
+
+export function tinyVariant(variant: Variant): string {
+  return root(`models/nvlm-${variant}-tiny`);
+}
+
+/** The 0.5b model, and as X and H the same decoder with cross-attention in layers 7, 15, 23 (1.3 GB each). */
+export function largeVariant(variant: Variant): string {
+  const shape = variant === "d" ? "qwen2-0.5b" : `qwen2-0.5b-${variant}`;
+  const dir = root(`build/models/random-${shape}`);
+  make(dir, shape);
   return dir;
 }

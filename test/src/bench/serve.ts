@@ -1,6 +1,6 @@
 /** A cluster under measurement, and streams against it. */
 import { TesseraClient } from "@tessera/client";
-import { startCluster, type Cluster } from "@tessera/cli";
+import { startCluster, type Cluster, type PlacementFlags } from "@tessera/cli";
 import { FLAGS } from "../harness/cluster.js";
 import { MAX_MODEL_LEN, type BenchModel } from "./models.js";
 
@@ -9,27 +9,39 @@ const DEADLINE_MS = 300_000;
 const STEP_DEADLINE_MS = 120_000;
 const SCRAPE_DEADLINE_MS = 5000;
 
-export interface BenchCluster {
-  model: BenchModel;
-  workers: number;
+export interface Serving {
   cluster: Cluster;
   client: TesseraClient;
   stop(): Promise<void>;
 }
 
-/** All cores: a worker has its share of them as threads. */
-export async function startBench(model: BenchModel, workers: number): Promise<BenchCluster> {
+export interface BenchCluster extends Serving {
+  model: BenchModel;
+  workers: number;
+}
+
+/** A cluster of the model in `dir`. Without `threads` all cores: a worker has its share of them. */
+export async function startServing(
+  dir: string,
+  workers: number,
+  options: { flags?: Partial<PlacementFlags>; threads?: number } = {},
+): Promise<Serving> {
+  const { flags, ...rest } = options;
   const cluster = await startCluster({
-    model: model.dir,
+    model: dir,
     workers,
     port: 0,
     healthPort: 0,
-    flags: { ...FLAGS, maxModelLen: MAX_MODEL_LEN, stepDeadlineMs: STEP_DEADLINE_MS },
+    flags: {
+      ...FLAGS,
+      maxModelLen: MAX_MODEL_LEN,
+      stepDeadlineMs: STEP_DEADLINE_MS,
+      ...flags,
+    },
+    ...rest,
   });
   const client = new TesseraClient({ addresses: [cluster.address], deadlineMs: DEADLINE_MS });
   return {
-    model,
-    workers,
     cluster,
     client,
     async stop() {
@@ -37,6 +49,10 @@ export async function startBench(model: BenchModel, workers: number): Promise<Be
       await cluster.stop();
     },
   };
+}
+
+export async function startBench(model: BenchModel, workers: number): Promise<BenchCluster> {
+  return { model, workers, ...(await startServing(model.dir, workers)) };
 }
 
 export interface StreamRequest {

@@ -28,3 +28,19 @@ export function pairedRatio(pairs: readonly { value: number; rival: number }[]):
     }),
   );
 }
+
+/**
+ * Standard error of the median, of independent values: 1.2533 σ / √n, where σ is 1.4826 times the median distance from
+ * the median, so that single outliers do not count.
+ */
+export function medianError(values: readonly number[]): number {
+  const middle = median(values);
+  const sigma = 1.4826 * median(values.map((value) => Math.abs(value - middle)));
+  return (1.2533 * sigma) / Math.sqrt(values.length);
+}
+
+/** Between two neighbours of a rising list. */
+export function largestGap(times: readonly number[]): number {
+  assert(times.length > 1, `gaps of ${times.length} times`);
+  return Math.max(...times.slice(1).map((time, i) => time - (times[i] ?? NaN)));
+}
