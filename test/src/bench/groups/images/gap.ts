@@ -53,8 +53,7 @@ function run(client: TesseraClient, seed: number): Running {
       { signal: ending.signal },
     );
     for await (const { kind } of events)
-      if (kind.case === "delta")
-        arrivals.push(...kind.value.tokenIds.map(() => performance.now()));
+      if (kind.case === "delta") arrivals.push(...kind.value.tokenIds.map(() => performance.now()));
   };
   const done = read().catch((error: unknown) => {
     if (!ending.signal.aborted) throw error;
@@ -90,7 +89,8 @@ async function encodeBeside(serving: Serving, pictures: Buffer[]): Promise<void>
   await eventually(`${TILES} tiles are encoded`, encoded, DEADLINE_MS);
   ending.abort();
   const others = (await Promise.all(answers)).filter((answer) => answer !== "ABORTED");
-  if (others.length > 0) throw new Error(`of ${PICTURES} requests that must wait: ${others.join()}`);
+  if (others.length > 0)
+    throw new Error(`of ${PICTURES} requests that must wait: ${others.join()}`);
 }
 
 async function gaps(serving: Serving, tileSize: number, seed: number): Promise<Gaps> {

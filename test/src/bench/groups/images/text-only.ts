@@ -85,7 +85,8 @@ function figuresOf(one: Case, base: Case): Figure[] {
         value: median(ratios),
         unit: "ratio",
         measure:
-          `tokens a second of ${streams} ${streams === 1 ? "stream" : "streams"} without pictures, 0.5b, 1 worker, to D's on the same decoder in turn ` +
+          `tokens a second of ${streams} ${streams === 1 ? "stream" : "streams"} without pictures, ` +
+          `0.5b, 1 worker, to D's on the same decoder in turn ` +
           `(${rates} tokens/s; ${ratios.length} pairs, standard error ${(100 * medianError(ratios)).toFixed(2)} %)`,
       },
       GOAL,
