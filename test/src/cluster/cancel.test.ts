@@ -4,8 +4,9 @@ import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
 import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { serve } from "../harness/cluster.js";
+import { eventually } from "../harness/eventually.js";
 import { root } from "../harness/paths.js";
-import { rankStats } from "../harness/shard-stats.js";
+import { heldCount } from "../harness/shard-stats.js";
 
 const { client, stop } = await serve(2);
 after(stop);
@@ -21,14 +22,6 @@ function request(i: number) {
   return { messages: [{ role: Role.USER, parts: [image, text] }], minTokens: 500, maxTokens: 500 };
 }
 
-async function held(): Promise<number> {
-  const { load } = await client.getCluster();
-  assert.ok(load !== undefined);
-  const onRanks = (await rankStats(client)).reduce((n, r) => n + r.sequences + r.embeddings, 0);
-  const requests = load.runningSequences + load.waitingRequests;
-  return onRanks + requests + load.usedBlocks + load.embeddings;
-}
-
 test("requests that are cut off before, in and after their encode leave nothing behind", async () => {
   const cut = async (i: number) => {
     const events = client.generate(request(i));
@@ -36,10 +29,7 @@ test("requests that are cut off before, in and after their encode leave nothing 
     await events.return(undefined);
   };
   await Promise.all(Array.from({ length: 36 }, (_, i) => cut(i)));
-  const end = Date.now() + 20_000;
-  let left = await held();
-  while (left > 0 && Date.now() < end) left = await held();
-  assert.equal(left, 0);
+  await eventually("nothing is held", async () => (await heldCount(client)) === 0);
 });
 
 test("after them an answer is given as before", async () => {

@@ -9,10 +9,11 @@ import type { GenerateInput } from "@tessera/client";
 import { ImageDetail, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import sharp from "sharp";
 import { essence, serve, type Served } from "../harness/cluster.js";
+import { eventually } from "../harness/eventually.js";
 import { rssBytes } from "../harness/memory.js";
 import { root } from "../harness/paths.js";
 import { seeded } from "../harness/random.js";
-import { rankStats } from "../harness/shard-stats.js";
+import { heldCount } from "../harness/shard-stats.js";
 
 const ROUNDS = 3;
 /**
@@ -79,24 +80,6 @@ async function cutOff(
   await events.return(undefined);
 }
 
-/** No request holds anything; what the ranks keep is what the coordinator knows to be idle. */
-async function untilIdle({ client }: Served): Promise<void> {
-  const end = Date.now() + 20_000;
-  while (Date.now() < end) {
-    const { load } = await client.getCluster();
-    assert.ok(load !== undefined);
-    const { usedBlocks, embeddings, usedCrossBlocks, runningSequences, waitingRequests } = load;
-    const held = usedBlocks + embeddings + usedCrossBlocks + runningSequences + waitingRequests;
-    const stats = await rankStats(client);
-    const sequences = stats.reduce((sum, rank) => sum + rank.sequences, 0);
-    const kept = Math.max(...stats.map((rank) => rank.embeddings));
-    const streams = new Set(stats.filter((rank) => rank.lastStepId > 0n).map((r) => r.streams));
-    if (held + sequences === 0 && kept <= load.idleEmbeddings && streams.size === 1) return;
-    await new Promise((resolve) => setTimeout(resolve, 50));
-  }
-  assert.fail("blocks, sequences or embeddings are still held");
-}
-
 interface Load {
   model: string;
   flags: { vision?: "tensor"; visionWorkers?: number };
@@ -121,7 +104,7 @@ async function round(served: Served, load: Load, seed: number): Promise<number[]
     Promise.all(requests.slice(cancelled).map((request) => client.generateOnce(request))),
   ]);
   assert.deepEqual(together.map(essence), alone);
-  await untilIdle(served);
+  await eventually("nothing is held", async () => (await heldCount(client)) === 0);
   return Promise.all(cluster.pids().map(rssBytes));
 }
 

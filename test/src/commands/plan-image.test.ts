@@ -112,8 +112,19 @@ test("plan: every rank's line has its embeddings, and of X its cross-attention c
   assert.match(x, /blocks of 32 rows of images' streams$/m);
 });
 
-test("plan --vision replicate: said in the text and in --json", async () => {
-  const flags = ["--vision", "replicate", "--vision-workers", "0"];
-  assert.equal((await plan(config, ...flags)).vision, "replicate");
-  assert.match(await output(config, ...flags), /^vision encoder: replicate$/m);
-});
+const visions: [flags: string[], vision: string, said: RegExp][] = [
+  [["--vision", "replicate"], "replicate", /^vision encoder: replicate$/m],
+  [["--vision", "tensor", "--tensor-parallel", "8"], "tensor", /^vision encoder: tensor$/m],
+  [["--vision-workers", "2"], "workers", /^vision encoder: workers, 2 ranks only encode$/m],
+  [["--memory", "44", "--tensor-parallel", "8"], "replicate", /^vision encoder: replicate$/m],
+  [
+    ["--memory", "30", "--tensor-parallel", "8", "--kv", "bf16"],
+    "tensor",
+    /^vision encoder: tensor$/m,
+  ],
+];
+for (const [flags, vision, said] of visions)
+  test(`plan ${flags.join(" ")}: the vision encoder is ${vision}, in the text and in --json`, async () => {
+    assert.equal((await plan(config, ...flags)).vision, vision);
+    assert.match(await output(config, ...flags), said);
+  });

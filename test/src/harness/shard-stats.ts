@@ -1,3 +1,4 @@
+import assert from "node:assert/strict";
 import { create } from "@bufbuild/protobuf";
 import { Client, credentials } from "@grpc/grpc-js";
 import type { TesseraClient } from "@tessera/client";
@@ -29,4 +30,26 @@ function statsOf(address: string): Promise<GetStatsResponse> {
 export async function rankStats(client: TesseraClient): Promise<GetStatsResponse[]> {
   const { ranks } = await client.getCluster();
   return Promise.all(ranks.map(({ address }) => statsOf(address)));
+}
+
+/**
+ * What requests hold, on the coordinator and on the ranks; 0 when none runs. Of embeddings the ranks keep no more than
+ * the coordinator knows to be idle, and of images' streams those that decode keep the same.
+ */
+export async function heldCount(client: TesseraClient): Promise<number> {
+  const { load, placement } = await client.getCluster();
+  assert.ok(load !== undefined && placement !== undefined);
+  const { usedBlocks, usedCrossBlocks, embeddings, runningSequences, waitingRequests } = load;
+  const stats = await rankStats(client);
+  const decoders = stats.slice(0, placement.tensorParallelSize);
+  const streams = decoders.map((rank) => rank.streams);
+  const stray = [
+    ...decoders.map((rank) => Math.max(0, rank.embeddings - load.idleEmbeddings - embeddings)),
+    ...stats.slice(decoders.length).map((rank) => rank.embeddings),
+    Math.max(...streams) - Math.min(...streams),
+    ...stats.map((rank) => rank.sequences),
+  ];
+  const requests = runningSequences + waitingRequests;
+  const held = usedBlocks + usedCrossBlocks + embeddings + requests;
+  return held + stray.reduce((sum, count) => sum + count, 0);
 }
