@@ -4,10 +4,18 @@ import { rankProgram } from "./architectures/index.js";
 import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
 import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
+import {
+  checkBytes,
+  chooseCrossBlocks,
+  chooseEmbeddings,
+  crossBlockBytes,
+  embeddingBytes,
+  streamRows,
+} from "./image-room.js";
 import { checkTensorParallelSize } from "./lanes.js";
 import type { Cut } from "./architectures/pieces.js";
 import { checkTensorVision } from "./architectures/vision.js";
-import type { CacheShape, VisionPlacement } from "./program.js";
+import type { VisionPlacement } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
 export const BLOCK_TOKENS = 32;
@@ -25,15 +33,8 @@ const PICTURES = { count: 4, bytes: 3 * (4 << 20) };
  */
 const TRAFFIC_BYTES = { worker: 16 << 20, exchange: 40 << 20, coordinator: 24 << 20 };
 
-/** Of embeddings, when nothing else is said. */
-const EMBEDDING_BYTES = 512 << 20;
-const MAX_EMBEDDINGS = 256;
 /** Ranks that only encode tiles. */
 const MAX_ENCODERS = 64;
-const MAX_IMAGE_TILES = 12;
-const MAX_TAG_IDS = 16;
-/** Images of the largest size whose keys and values are held. */
-const CROSS_IMAGES = 16;
 
 export type KvType = "f32" | "bf16";
 
@@ -139,46 +140,12 @@ function modelBytes(config: ModelConfig) {
   return { stored, computed: stored - 2 * layers * (4 * dummy * hiddenSize + 2 * dummy) };
 }
 
-/** Of one block of the cross cache. */
-function crossBlockBytes(shape: CacheShape, kvType: KvType): number {
-  const values = shape.layers * 2 * shape.kvHeads * shape.headDim * (kvType === "bf16" ? 2 : 4);
-  return BLOCK_TOKENS * values;
-}
-
-/** @throws ModelError INVALID_ARGUMENT when not even one image of the largest size fits. */
-function chooseCrossBlocks(config: ModelConfig, options: PlacementOptions): number {
-  const { crossCacheBytes: given, size, kvType } = options;
-  if (config.cross === undefined) {
-    if (given === undefined) return 0;
-    throw new ModelError(
-      "INVALID_ARGUMENT",
-      `cross-cache-memory: ${given} bytes, but ${config.modelType} has no cross-attention`,
-    );
-  }
-  const least = Math.ceil(streamRows(config) / BLOCK_TOKENS);
-  if (given === undefined) return CROSS_IMAGES * least;
-  checkBytes("cross-cache-memory", given);
-  const each = crossBlockBytes(rankProgram(config, { rank: 0, size }).crossCache, kvType);
-  const count = Math.floor(given / each);
-  if (count >= least) return count;
-  throw new ModelError(
-    "INVALID_ARGUMENT",
-    `cross-cache-memory of ${given} bytes holds ${count} blocks, the largest image has ${least}: ` +
-      `needs ${least * each}`,
-  );
-}
-
 function checkModelLen(config: ModelConfig, options: PlacementOptions): number {
   const limit = config.decoder.maxPositionEmbeddings;
   const length = options.maxModelLen ?? limit;
   if (!Number.isSafeInteger(length) || length < 1 || length > limit)
     throw new ModelError("INVALID_ARGUMENT", `max-model-len ${length}: must be 1…${limit}`);
   return length;
-}
-
-function checkBytes(name: string, bytes: number | undefined): void {
-  if (bytes === undefined || (Number.isFinite(bytes) && bytes > 0)) return;
-  throw new ModelError("INVALID_ARGUMENT", `${name}: ${bytes} bytes, must be above 0`);
 }
 
 interface Limits {
@@ -347,31 +314,6 @@ function chooseBlocks(
 
 function pictureBytes({ tile }: ModelConfig): number {
   return PICTURES.count * (PICTURES.bytes + (tile.maxTiles + 1) * 3 * tile.size ** 2);
-}
-
-/** Of one tile. */
-function embeddingBytes({ tile, decoder }: ModelConfig): number {
-  return 4 * tile.rows * decoder.hiddenSize;
-}
-
-/** @throws ModelError INVALID_ARGUMENT when not even the tiles of one image fit. */
-function chooseEmbeddings(config: ModelConfig, given: number | undefined): number {
-  const each = embeddingBytes(config);
-  const least = config.tile.maxTiles + 1;
-  if (given === undefined)
-    return Math.max(least, Math.min(MAX_EMBEDDINGS, Math.floor(EMBEDDING_BYTES / each)));
-  checkBytes("embedding-memory", given);
-  const count = Math.floor(given / each);
-  if (count >= least) return count;
-  throw new ModelError(
-    "INVALID_ARGUMENT",
-    `embedding-memory of ${given} bytes holds ${count} tiles, one image can have ${least}: needs ${least * each}`,
-  );
-}
-
-/** Rows of the largest image's stream: 12 tiles and the thumbnail, tags of at most 16 ids. */
-function streamRows({ cross, tile }: ModelConfig): number {
-  return cross === undefined ? 0 : (MAX_IMAGE_TILES + 1) * (tile.rows + MAX_TAG_IDS);
 }
 
 /** @throws ModelError INVALID_ARGUMENT when size, length or memory do not fit the model. */

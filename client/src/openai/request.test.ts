@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
 import { ServeError } from "@tessera/proto";
-import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { ImageDetail, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { toGenerateRequest } from "./request.js";
 
 const messages = [{ role: "user", content: "Hello" }];
@@ -228,3 +228,36 @@ test("body: any JSON is taken or refused, never anything else", async () => {
     { numRuns: 2000 },
   );
 });
+
+const withOptions = (options: object) => [
+  { role: "user", content: [{ type: "image_url", image_url: { url: picture, ...options } }] },
+];
+
+test("image_url: detail and max_tiles become the image's options", async () => {
+  const optionsOf = async (options: object) => {
+    const { messages: got } = await toGenerateRequest({ messages: withOptions(options) });
+    const content = got?.[0]?.parts?.[0]?.content;
+    return content?.case === "image" ? content.value?.options : assert.fail("no image");
+  };
+  assert.equal(await optionsOf({}), undefined);
+  assert.deepEqual(await optionsOf({ detail: "low" }), { detail: ImageDetail.LOW });
+  assert.deepEqual(await optionsOf({ detail: "high", max_tiles: 12 }), {
+    detail: ImageDetail.HIGH,
+    maxTiles: 12,
+  });
+});
+
+const badOptions: [options: object, message: RegExp][] = [
+  [{ detail: "medium" }, /image_url\.detail: is "medium", must be auto, low or high/],
+  [{ detail: "toString" }, /image_url\.detail: is "toString"/],
+  [{ max_tiles: "6" }, /image_url\.max_tiles: is "6", must be a whole number/],
+  [{ max_tiles: 1.5 }, /image_url\.max_tiles: is 1\.5, must be a whole number/],
+  [{ max_tiles: -1 }, /image_url\.max_tiles: is -1, must be a whole number/],
+];
+for (const [options, message] of badOptions)
+  test(`image_url: ${JSON.stringify(options)} is refused by name and value`, async () => {
+    await assert.rejects(toGenerateRequest({ messages: withOptions(options) }), {
+      code: "INVALID_ARGUMENT",
+      message,
+    });
+  });

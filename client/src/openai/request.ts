@@ -1,6 +1,6 @@
 /** OpenAI's chat completion body → GenerateRequest. */
 import { ServeError } from "@tessera/proto";
-import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { ImageDetail, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { GenerateInput } from "../client.js";
 
 type Json = Record<string, unknown>;
@@ -81,6 +81,32 @@ async function imagePart(url: unknown, field: string, readFile: ReadFile | undef
   );
 }
 
+const DETAILS: Record<string, ImageDetail> = {
+  auto: ImageDetail.AUTO,
+  low: ImageDetail.LOW,
+  high: ImageDetail.HIGH,
+};
+
+/** `detail` is OpenAI's, `max_tiles` our own. */
+function imageOptions(json: Json, field: string) {
+  const { detail, max_tiles: maxTiles } = json;
+  const known =
+    typeof detail === "string" && Object.hasOwn(DETAILS, detail) ? DETAILS[detail] : undefined;
+  if (detail !== undefined && known === undefined)
+    throw ServeError.field(
+      `${field}.detail`,
+      `is ${JSON.stringify(detail)}, must be auto, low or high`,
+    );
+  if (maxTiles !== undefined && !(Number.isSafeInteger(maxTiles) && Number(maxTiles) >= 0))
+    throw ServeError.field(
+      `${field}.max_tiles`,
+      `is ${JSON.stringify(maxTiles)}, must be a whole number`,
+    );
+  if (known === undefined && maxTiles === undefined) return {};
+  const tiles = maxTiles === undefined ? {} : { maxTiles: Number(maxTiles) };
+  return { options: { ...tiles, ...(known === undefined ? {} : { detail: known }) } };
+}
+
 async function parts(content: unknown, field: string, readFile: ReadFile | undefined) {
   if (typeof content === "string") return [{ content: { case: "text" as const, value: content } }];
   if (!Array.isArray(content)) throw ServeError.field(field, "must be a text or a list of parts");
@@ -98,11 +124,11 @@ async function parts(content: unknown, field: string, readFile: ReadFile | undef
           `${at}.type`,
           `is ${JSON.stringify(json["type"])}, must be text or image_url`,
         );
-      const value = await imagePart(
-        asObject(json["image_url"], `${at}.image_url`)["url"],
-        `${at}.image_url.url`,
-        readFile,
-      );
+      const image = asObject(json["image_url"], `${at}.image_url`);
+      const value = {
+        ...(await imagePart(image["url"], `${at}.image_url.url`, readFile)),
+        ...imageOptions(image, `${at}.image_url`),
+      };
       return { content: { case: "image" as const, value } };
     }),
   );

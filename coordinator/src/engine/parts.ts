@@ -128,7 +128,11 @@ export function contextOf(
     tile: model.config.tile,
     template: options.chatTemplate,
     layout: imageLayout(model.config),
-    room: { tiles: plan.maxEmbeddings, crossBlocks: plan.crossBlockCount },
+    room: {
+      tiles: plan.maxEmbeddings,
+      crossBlocks: plan.crossBlockCount,
+      streamRows: plan.maxStreamRows,
+    },
   };
 }
 

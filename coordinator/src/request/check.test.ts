@@ -26,7 +26,7 @@ const context: PrepareContext = {
   tile: { size: 448, useThumbnail: true, rows: 256 },
   template: "nvlm",
   layout: { tags: "all", rowsInText: true },
-  room: { tiles: 256, crossBlocks: 0 },
+  room: { tiles: 256, crossBlocks: 0, streamRows: 0 },
 };
 type Init = MessageInitShape<typeof GenerateRequestSchema>;
 const check = (request: Init) =>

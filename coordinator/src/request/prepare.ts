@@ -13,7 +13,7 @@ export interface PrepareContext extends CheckContext {
   template: ChatTemplate;
   layout: ImageLayout;
   /** What the workers can hold. */
-  room: { tiles: number; crossBlocks: number };
+  room: { tiles: number; crossBlocks: number; streamRows: number };
 }
 
 async function cutImages(images: CheckedImage[], context: PrepareContext, signal: AbortSignal) {
@@ -78,6 +78,12 @@ function checkRoom(
     throw ServeError.field(
       "messages",
       `have images of ${tileCount} different tiles, the workers hold ${room.tiles} (embedding-memory)`,
+    );
+  const rows = Math.max(0, ...streams.map(({ rowCount }) => rowCount));
+  if (rows > room.streamRows)
+    throw ServeError.field(
+      "messages",
+      `have an image of ${rows} rows for cross-attention, a step opens ${room.streamRows}`,
     );
   const blocks = streams.reduce((sum, { rowCount }) => sum + Math.ceil(rowCount / BLOCK_TOKENS), 0);
   if (blocks > room.crossBlocks)

@@ -4,7 +4,7 @@ import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
 import { TesseraError, type GenerateInput } from "@tessera/client";
 import { GRPC_STATUS, type ServeErrorCode } from "@tessera/proto";
-import { Role, ToolMode } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { ImageDetail, Role, ToolMode } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { essence, serve } from "../harness/cluster.js";
 import { root } from "../harness/paths.js";
 
@@ -137,6 +137,18 @@ const invalid: BadRow[] = [
     /is 0.*1…12/,
   ],
   ["13 tiles", picture(png, { options: { maxTiles: 13 } }), `${IMAGE}.options.max_tiles`, /is 13/],
+  [
+    "6 tiles beside detail low",
+    picture(png, { options: { maxTiles: 6, detail: ImageDetail.LOW } }),
+    `${IMAGE}.options.max_tiles`,
+    /is 6 beside detail low, which has 1/,
+  ],
+  [
+    "a detail that there is not",
+    picture(png, { options: { detail: 9 } }),
+    `${IMAGE}.options.detail`,
+    /is 9, must be auto, low or high/,
+  ],
   [
     "an empty part",
     { messages: [{ role: Role.USER, parts: [{}] }] },

@@ -52,7 +52,12 @@ export class GoldenRunner {
       tokens.push(tokenId);
       logprobs.push(logprob);
     }
-    await this.close(sequenceId, streams);
+    const releasedEmbeddingIds = perImage.flat().map((_, i) => first + BigInt(i));
+    await this.send({
+      closedSequenceIds: [sequenceId],
+      closedStreamIds: streams.map(({ streamId }) => streamId),
+      releasedEmbeddingIds,
+    });
     return { ids: tokens.slice(golden.prompt_ids.length), logprobs };
   }
 
@@ -152,11 +157,6 @@ export class GoldenRunner {
       ],
     });
     return rows;
-  }
-
-  private close(sequenceId: bigint, streams: StreamOpenSpec[]): Promise<LaneResult[]> {
-    const closedStreamIds = streams.map(({ streamId }) => streamId);
-    return this.send({ closedSequenceIds: [sequenceId], closedStreamIds });
   }
 
   private async send(part: Partial<Parameters<Engine["step"]>[0]>): Promise<LaneResult[]> {
