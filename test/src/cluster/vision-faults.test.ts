@@ -1,5 +1,6 @@
 /** Workers that encode tiles and die: they are named, and the group forms again and answers as before. */
 import assert from "node:assert/strict";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import { status } from "@grpc/grpc-js";
 import type { PlacementFlags } from "@tessera/cli";
@@ -92,6 +93,11 @@ for (const [name, cluster] of [
       // A picture that was not seen yet is not served from the workers' embeddings.
       const other = goldens.findLast(({ images }) => images.length > 0) ?? assert.fail();
       kill("SIGSTOP");
+      // Until one of its threads has taken the signal the others run on.
+      await eventually("the worker is stopped", async () => {
+        const pid = served.cluster.workerPids()[cluster.victim] ?? assert.fail();
+        return /\) T /.test(await readFile(`/proc/${pid}/stat`, "utf8"));
+      });
       const failed = failureOf(served.client.generateOnce(await requestOf(other)));
       await eventually("the request waits for its tiles", async () => {
         const { load = assert.fail() } = await served.client.getCluster();
