@@ -1,44 +1,21 @@
 /** Ranks that only encode tiles, beside those that hold the decoder: three workers of one process. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { create } from "@bufbuild/protobuf";
 import { ServeError } from "@tessera/proto";
 import {
   JoinRequestSchema,
-  KvType,
-  PlacementSchema,
   StepPlanSchema,
   VisionPlacement,
-  WireType,
   type JoinRequest,
   type Placement,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { toStepPlan } from "./convert.js";
 import { WorkerMetrics } from "./metrics.js";
+import { model, placementOf } from "./placement.fixture.js";
 import { placementHash, RankState } from "./rank.js";
 
-const model = fileURLToPath(new URL("../../models/nvlm-d-tiny", import.meta.url));
 const DEADLINE_MS = 10_000;
-
-function placementOf(facts: Partial<Placement>): Placement {
-  const { $typeName: _type, ...rest } = facts;
-  return create(PlacementSchema, {
-    kvType: KvType.F32,
-    wireType: WireType.F32,
-    blockCount: 8,
-    maxBatchedTokens: 64,
-    maxSequences: 4,
-    maxWantedRows: 4,
-    maxTiles: 2,
-    maxEmbeddings: 8,
-    collectiveDeadlineMs: 5000,
-    maxModelLen: 256,
-    maxStepsInFlight: 1,
-    selectableIds: 100,
-    ...rest,
-  });
-}
 
 /** What a worker says it lost, in order. */
 interface Member {

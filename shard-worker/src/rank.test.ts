@@ -1,33 +1,14 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
-import { fileURLToPath } from "node:url";
 import { create } from "@bufbuild/protobuf";
 import { ServeError } from "@tessera/proto";
-import {
-  JoinRequestSchema,
-  KvType,
-  PlacementSchema,
-  WireType,
-} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { JoinRequestSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { WorkerMetrics } from "./metrics.js";
+import { model, placementOf } from "./placement.fixture.js";
 import { placementHash, RankState } from "./rank.js";
 
-const model = fileURLToPath(new URL("../../models/nvlm-d-tiny", import.meta.url));
-const placement = create(PlacementSchema, {
-  kvType: KvType.F32,
-  wireType: WireType.F32,
-  blockCount: 8,
-  maxBatchedTokens: 64,
-  maxSequences: 4,
-  maxWantedRows: 4,
-  maxTiles: 2,
-  maxEmbeddings: 8,
-  collectiveDeadlineMs: 5000,
-  maxModelLen: 256,
-  maxStepsInFlight: 1,
-  selectableIds: 100,
-});
+const placement = placementOf();
 
 async function open(): Promise<RankState> {
   const state = await RankState.open(model, 1, "127.0.0.1", new WorkerMetrics(), () => undefined);

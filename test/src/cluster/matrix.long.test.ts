@@ -1,6 +1,6 @@
 /**
- * The same bits at every width, kind of CPU, number of threads, chunk and type of cache: every pair of these, or every
- * combination with TESSERA_FULL.
+ * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and place of the
+ * vision encoder: every pair of these, or every combination with TESSERA_FULL.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -10,6 +10,9 @@ import { readGoldens } from "../harness/goldens.js";
 import { combinations, pairwise, type Factors } from "../harness/pairwise.js";
 
 interface Case {
+  variant: "d" | "x" | "h";
+  /** `apart`: on a worker of its own. */
+  vision: "replicate" | "tensor" | "apart";
   workers: number;
   /** Of rank i: the (i mod length)-th. */
   kinds: string[];
@@ -24,25 +27,45 @@ const KINDS = ["scalar", "avx2", "avx512"];
 const here = KINDS.slice(0, KINDS.indexOf(cpuKind()) + 1);
 const mixed = here.slice(1).map((kind) => [kind, "scalar"]);
 const factors: Factors<Case> = {
+  variant: ["d", "x", "h"],
+  vision: ["replicate", "tensor", "apart"],
   workers: [1, 2, 4, 8],
   kinds: [...here.map((kind) => [kind]), ...mixed],
   threads: [1, 2],
   chunk: [33, 100, 2048],
   kv: ["f32", "bf16"],
 };
-/** A group of one is not mixed. */
-const possible = ({ workers, kinds }: Case) => workers >= kinds.length;
+/** A group of one is neither mixed nor cut. */
+const possible = ({ workers, kinds, vision }: Case) =>
+  workers >= kinds.length && (workers > 1 || vision !== "tensor");
 const full = process.env["TESSERA_FULL"] !== undefined;
 const cases = full ? combinations(factors, possible) : pairwise(factors, possible);
 
-const goldens = await readGoldens();
+const modelOf = (variant: Case["variant"]) => `nvlm-${variant}-tiny`;
+const goldensOf = new Map(
+  await Promise.all(
+    factors.variant.map(
+      async (variant) => [variant, await readGoldens(`${modelOf(variant)}.json`)] as const,
+    ),
+  ),
+);
+
 /** All goldens, and again as many as make 32 at once: each has 31 others beside it. */
-const requests = await Promise.all([...goldens, ...goldens].slice(0, 32).map(requestOf));
+function requestsOf(variant: Case["variant"]) {
+  const goldens = goldensOf.get(variant) ?? [];
+  return Promise.all([...goldens, ...goldens].slice(0, 32).map(requestOf));
+}
+
+function visionFlags(vision: Case["vision"]) {
+  return vision === "apart" ? { visionWorkers: 1 } : { vision };
+}
 
 async function answers(one: Case) {
+  const requests = await requestsOf(one.variant);
   const served = await serve(one.workers, {
+    model: modelOf(one.variant),
     threads: one.threads,
-    flags: { kv: one.kv, maxBatchedTokens: one.chunk },
+    flags: { kv: one.kv, maxBatchedTokens: one.chunk, ...visionFlags(one.vision) },
     environment: (rank) => ({ TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar" }),
   });
   try {
@@ -62,33 +85,49 @@ async function answers(one: Case) {
   }
 }
 
-/** One worker, one thread, whole prompts, of each type of cache. */
-const references = {
-  f32: await answers({ workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, kv: "f32" }),
-  bf16: await answers({ workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, kv: "bf16" }),
-};
+type Answers = Awaited<ReturnType<typeof answers>>;
+/** One scalar worker, one thread, whole prompts, of each variant and type of cache. */
+const references = new Map<string, Answers>();
+const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048 };
+for (const variant of factors.variant)
+  for (const kv of factors.kv) {
+    const one: Case = { ...plain, vision: "replicate", variant, kv };
+    references.set(`${variant} ${kv}`, await answers(one));
+  }
+const referenceOf = ({ variant, kv }: Pick<Case, "variant" | "kv">) =>
+  references.get(`${variant} ${kv}`) ?? assert.fail();
 
-test("scalar, one worker: prompt and greedy ids are the oracle's, log-probabilities within 2e-3", () => {
-  goldens.forEach((golden, i) => {
-    assert.deepEqual(references.f32[i]?.promptIds, golden.prompt_ids, golden.name);
-    const [choice] = references.f32[i]?.choices ?? [];
-    assert.deepEqual(choice?.tokenIds, golden.greedy_ids, golden.name);
-    golden.logprobs.forEach((logprob, k) => {
-      const got = Number(choice?.logprobs[k]?.[1] ?? NaN);
-      assert.ok(Math.abs(got - logprob) < 2e-3, golden.name);
+for (const variant of factors.variant) {
+  const goldens = goldensOf.get(variant) ?? [];
+
+  test(`${modelOf(variant)}, scalar, one worker: prompt and greedy ids are the oracle's, log-probabilities within 2e-3`, () => {
+    assert.ok(goldens.length >= 17);
+    const got = referenceOf({ variant, kv: "f32" });
+    goldens.forEach((golden, i) => {
+      assert.deepEqual(got[i]?.promptIds, golden.prompt_ids, golden.name);
+      const [choice] = got[i]?.choices ?? [];
+      assert.deepEqual(choice?.tokenIds, golden.greedy_ids, golden.name);
+      golden.logprobs.forEach((logprob, k) => {
+        const near = Number(choice?.logprobs[k]?.[1] ?? NaN);
+        assert.ok(Math.abs(near - logprob) < 2e-3, golden.name);
+      });
     });
   });
-});
 
-test("one worker: each answer is the one its twin among the 32 has", () => {
-  for (const answers of [references.f32, references.bf16])
-    assert.deepEqual(answers.slice(goldens.length), answers.slice(0, 32 - goldens.length));
-});
-
-for (const one of cases) {
-  const { workers, kinds, threads, chunk, kv } = one;
-  const name = `${workers} workers, ${kinds.join("+")}, ${threads} threads, chunks of ${chunk}, ${kv}`;
-  test(`${name}: the same bits`, async () => {
-    assert.deepEqual(await answers(one), references[kv]);
+  test(`${modelOf(variant)}, one worker: each answer is the one its twin among the 32 has`, () => {
+    for (const kv of factors.kv) {
+      const all = referenceOf({ variant, kv });
+      assert.deepEqual(all.slice(goldens.length), all.slice(0, 32 - goldens.length));
+    }
   });
 }
+
+function nameOf({ variant, workers, kinds, threads, chunk, kv, vision }: Case): string {
+  const where = `${workers} workers, ${kinds.join("+")}, ${threads} threads`;
+  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${kv}, encoder ${vision}`;
+}
+
+for (const one of cases)
+  test(`${nameOf(one)}: the same bits`, async () => {
+    assert.deepEqual(await answers(one), referenceOf(one));
+  });

@@ -85,6 +85,21 @@ test("two groups on one NATS do not see each other", async () => {
   assert.equal((await group.formed()).epoch, 1n);
 });
 
+test("a vision worker has a lease as any rank; when it dies a spare takes it", async () => {
+  const apart = await startGroup({ url: nats.url, group: "apart", size: 1, visionWorkers: 1 });
+  try {
+    const { epoch, ranks, placement } = await apart.formed();
+    assert.deepEqual([ranks.length, placement?.encoderRanks], [2, [1]]);
+    assert.deepEqual(await answers(apart.client), expected);
+    await apart.addWorker();
+    (await apart.workerOf(1)).signal("SIGKILL");
+    await apart.formed(epoch);
+    assert.deepEqual(await answers(apart.client), expected);
+  } finally {
+    await apart.stop();
+  }
+});
+
 test("a worker with another model is refused by name and stays a spare", async () => {
   const copy = await copyModel();
   try {

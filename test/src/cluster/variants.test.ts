@@ -2,18 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { essence, requestOf, serve, type Served } from "../harness/cluster.js";
-import { readGoldens, type Golden } from "../harness/goldens.js";
-
-function assertLikeOracle(answer: GenerateOnceResponse | undefined, golden: Golden): void {
-  assert.deepEqual(answer?.started?.promptTokenIds, golden.prompt_ids, golden.name);
-  const [choice] = answer?.choices ?? [];
-  assert.deepEqual(choice?.tokenIds, golden.greedy_ids, golden.name);
-  golden.logprobs.forEach((logprob, k) => {
-    const got = choice?.logprobs[k]?.logprob ?? NaN;
-    assert.ok(Math.abs(got - logprob) < 2e-3, `${golden.name} ${got} ${logprob}`);
-  });
-}
+import { assertLikeOracle, essence, requestOf, serve, type Served } from "../harness/cluster.js";
+import { readGoldens } from "../harness/goldens.js";
 
 async function using<T>(served: Promise<Served>, work: (served: Served) => Promise<T>): Promise<T> {
   const cluster = await served;

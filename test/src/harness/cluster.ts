@@ -1,4 +1,5 @@
 /** A real cluster of the bundled model as child processes, and the golden requests as a client sends them. */
+import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { TesseraClient, type GenerateInput } from "@tessera/client";
@@ -87,6 +88,17 @@ export async function serve(
       await cluster.stop();
     },
   };
+}
+
+/** Prompt ids and greedy ids are the oracle's, log-probabilities within 2e-3. */
+export function assertLikeOracle(answer: GenerateOnceResponse | undefined, golden: Golden): void {
+  assert.deepEqual(answer?.started?.promptTokenIds, golden.prompt_ids, golden.name);
+  const [choice] = answer?.choices ?? [];
+  assert.deepEqual(choice?.tokenIds, golden.greedy_ids, golden.name);
+  golden.logprobs.forEach((logprob, k) => {
+    const got = choice?.logprobs[k]?.logprob ?? NaN;
+    assert.ok(Math.abs(got - logprob) < 2e-3, `${golden.name} ${got} ${logprob}`);
+  });
 }
 
 /** What must be equal to the bit wherever a request runs. */

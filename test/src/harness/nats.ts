@@ -161,6 +161,8 @@ export interface GroupSettings {
   url: string;
   group: string;
   size: number;
+  /** Ranks beside these that only encode tiles. */
+  visionWorkers?: number;
   heartbeatMs?: number;
 }
 
@@ -208,8 +210,10 @@ class Group implements GroupOnNats {
 
   async addCoordinator() {
     const args = ["coordinator", "--model", TINY, "--listen", FREE, ...this.shared];
-    const size = String(this.settings.size);
-    const coordinator = await Process.start([...args, "--tensor-parallel", size]);
+    const { size, visionWorkers } = this.settings;
+    args.push("--tensor-parallel", String(size));
+    if (visionWorkers !== undefined) args.push("--vision-workers", String(visionWorkers));
+    const coordinator = await Process.start(args);
     const client = new TesseraClient({ addresses: [coordinator.address], deadlineMs: 60_000 });
     this.others.push(() => {
       client.close();
@@ -241,7 +245,8 @@ class Group implements GroupOnNats {
 /** A coordinator and as many workers as it has ranks. */
 export async function startGroup(settings: GroupSettings): Promise<GroupOnNats> {
   const group = new Group(settings);
-  const workers = Array.from({ length: settings.size }, () => group.addWorker());
+  const { size, visionWorkers = 0 } = settings;
+  const workers = Array.from({ length: size + visionWorkers }, () => group.addWorker());
   await Promise.all([group.addCoordinator(), ...workers]);
   return group;
 }

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { PlacementFlags } from "@tessera/cli";
 import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { essence, requestOf, serve } from "./cluster.js";
+import { assertLikeOracle, essence, requestOf, serve } from "./cluster.js";
 import { readGoldens, type Golden } from "./goldens.js";
 
 /** `workers` hold the decoder. */
@@ -39,14 +39,6 @@ async function answersOf(model: string, way: Way, goldens: Golden[]): Promise<Se
   }
 }
 
-function assertLikeOracle(answers: GenerateOnceResponse[], goldens: Golden[]): void {
-  goldens.forEach((golden, i) => {
-    const [choice] = answers[i]?.choices ?? [];
-    assert.deepEqual(answers[i]?.started?.promptTokenIds, golden.prompt_ids, golden.name);
-    assert.deepEqual(choice?.tokenIds, golden.greedy_ids, golden.name);
-  });
-}
-
 /** Tests that `ways` answer as the encoder whole on each of two workers does, and that one as the oracle. */
 export async function testWays(model: string, ways: readonly Way[]): Promise<void> {
   const goldens = await readGoldens(`${model}.json`);
@@ -54,7 +46,7 @@ export async function testWays(model: string, ways: readonly Way[]): Promise<voi
 
   test(`${model}, ${nameOf(REPLICATE)}: the oracle's tokens`, async () => {
     const { answers, encoderRanks, vision } = await answersOf(model, REPLICATE, goldens);
-    assertLikeOracle(answers, goldens);
+    goldens.forEach((golden, i) => assertLikeOracle(answers[i], golden));
     assert.deepEqual([vision, encoderRanks], ["replicate", [0, 1]]);
     reference = answers.map(essence);
   });
