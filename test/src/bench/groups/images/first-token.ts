@@ -51,13 +51,17 @@ export async function firstToken({ rounds, log }: BenchContext): Promise<Figure[
     for (let i = 0; i <= rounds; i++) await round(cases, i === 0);
     return cases.flatMap(({ variant, times }) => {
       const ms = (patches: Patches) => median(times.get(patches) ?? []);
-      log(`ttft.${variant}: ${PATCHES.map((n) => `${n} patches ${ms(n).toFixed(1)}`).join(", ")} ms`);
+      log(
+        `ttft.${variant}: ${PATCHES.map((n) => `${n} patches ${ms(n).toFixed(1)}`).join(", ")} ms`,
+      );
       return PATCHES.map((patches) =>
         figure({
           name: `images.ttft.${variant}.${patches}p`,
           value: ms(patches),
           unit: "ms",
-          measure: `tiny, 1 worker, one picture of ${patches} ${patches === 1 ? "tile" : "tiles"} at a time, from sending to the first token`,
+          measure:
+            `tiny, 1 worker, one picture of ${patches} ${patches === 1 ? "tile" : "tiles"} at a time, ` +
+            "from sending to the first token",
         }),
       );
     });

@@ -29,7 +29,7 @@ async function assertNoCross({ variant, serving: { client } }: Case): Promise<vo
   if (used !== 0) throw new Error(`${variant}: text alone uses ${used} blocks of the cross cache`);
 }
 
-/** From when every stream has its first token to the last one's end; looks at the cache while they run. */
+/** Tokens a second from when every stream has its first token. */
 async function decode(one: Case, streams: number, seed: number): Promise<number> {
   const lists = await Promise.all(
     Array.from({ length: streams }, (_, i) =>
@@ -85,7 +85,8 @@ function figuresOf(one: Case, base: Case): Figure[] {
         value: median(ratios),
         unit: "ratio",
         measure:
-          `tokens a second of ${streams} ${streams === 1 ? "stream" : "streams"} without pictures, 0.5b, 1 worker, to D's on the same decoder in turn ` +
+          `tokens a second of ${streams} ${streams === 1 ? "stream" : "streams"} without pictures, ` +
+          `0.5b, 1 worker, to D's on the same decoder in turn ` +
           `(${rates} tokens/s; ${ratios.length} pairs, standard error ${(100 * medianError(ratios)).toFixed(2)} %)`,
       },
       GOAL,

@@ -86,7 +86,9 @@ function figuresOf(each: Case, first: Case, ceiling: { flops: number; tile: numb
       name,
       value,
       unit: "tiles/s",
-      measure: `tiny, ${setting(each)}: ${USERS} users at once with pictures of ${PATCHES} tiles, from sending to the first token, prefill included`,
+      measure:
+        `tiny, ${setting(each)}: ${USERS} users at once with pictures of ${PATCHES} tiles, ` +
+        "from sending to the first token, prefill included",
     }),
   ];
   if (each !== first)
