@@ -159,7 +159,8 @@ function figuresOf({ name, workers }: Case, all: Gaps[]): Figure[] {
       unit: "ms",
       measure:
         `tiny decoder, encoder of a layer of 1152, ${threads}, --encode-budget-ms ${BUDGET_MS}: ` +
-        `longest gap of a running stream while ${TILES} tiles of others are encoded, whose prompts wait; in batches of ${middle("batchTiles").toFixed(1)} tiles`,
+        `longest gap of a running stream while ${TILES} tiles of others are encoded, ` +
+        `whose prompts wait; in batches of ${middle("batchTiles").toFixed(1)} tiles`,
     }),
     figure(
       {
