@@ -51,7 +51,22 @@ const INTERNVIT_LAYER = {
   num_hidden_layers: 1,
 };
 
+/** A tile takes a thread some 10 ms. */
+const WIDE_LAYER = { ...VISION, hidden_size: 1152, intermediate_size: 4608, num_hidden_layers: 1 };
+
+const TINY = {
+  ...QWEN2,
+  hidden_size: 256,
+  num_hidden_layers: 4,
+  num_attention_heads: 16,
+  num_key_value_heads: 8,
+  intermediate_size: 704,
+  vocab_size: 1024,
+};
+
 const QWEN2_TOKENIZER = "test/fixtures/qwen2-tokenizer";
+/** Of 1024 ids. */
+const TINY_TOKENIZER = "models/nvlm-d-tiny";
 
 /** X and H: every 8th layer with a cross-attention; all else of the decoder as D's. */
 const SHAPES = {
@@ -62,8 +77,13 @@ const SHAPES = {
     type: "NVLM_D",
     decoder: { ...QWEN2, num_hidden_layers: 1, vocab_size: 1024 },
     vision: INTERNVIT_LAYER,
-    // Of 1024 ids.
-    tokenizer: "models/nvlm-d-tiny",
+    tokenizer: TINY_TOKENIZER,
+  },
+  "tiny-wide-encoder": {
+    type: "NVLM_D",
+    decoder: TINY,
+    vision: WIDE_LAYER,
+    tokenizer: TINY_TOKENIZER,
   },
 };
 const TOKENIZER_FILES = ["vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json"];

@@ -45,6 +45,13 @@ export function encoderLayer(): string {
   return dir;
 }
 
+/** The tiny decoder with an encoder of one wide layer, whose tiles take a thread some 10 ms. */
+export function wideEncoder(): string {
+  const dir = root("build/models/random-tiny-wide-encoder");
+  make(dir, "tiny-wide-encoder");
+  return dir;
+}
+
 export const VARIANTS = ["d", "x", "h"] as const;
 export type Variant = (typeof VARIANTS)[number];
 
