@@ -157,6 +157,11 @@ const visionRefused: [string, Partial<PlacementOptions>, RegExp][] = [
   ["no vision worker", { visionWorkers: 0 }, /vision-workers 0: must be 1…64/],
   ["too many", { visionWorkers: 65 }, /vision-workers 65: must be 1…64/],
   [
+    "an encoder without the memory for it",
+    { visionWorkers: 1, memoryBytes: 1e9, cacheBytes: 1e11 },
+    /memory of 1000000000 bytes a rank: rank 8, which only encodes tiles, takes \d{10,}/,
+  ],
+  [
     "too little for one image",
     { embeddingBytes: 1e6 },
     /embedding-memory of 1000000 bytes holds 0 tiles, one image can have 7: needs 58720256/,

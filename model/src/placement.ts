@@ -282,6 +282,19 @@ function exchangePerTile(config: ModelConfig, size: number, vision: VisionPlacem
   return exchangeBytes(encode, { size, rows: 1, wireType: "f32" });
 }
 
+/** @throws ModelError INVALID_ARGUMENT where the encoder does not fit the ranks that hold nothing else. */
+function checkEncoders(
+  { size, memoryBytes = Infinity }: PlacementOptions,
+  ranks: RankPlan[],
+): void {
+  for (const rank of ranks.slice(size))
+    if (takenBytes(rank) > memoryBytes)
+      throw new ModelError(
+        "INVALID_ARGUMENT",
+        `memory of ${memoryBytes} bytes a rank: rank ${rank.rank}, which only encodes tiles, takes ${takenBytes(rank)}`,
+      );
+}
+
 /** Cache for a quarter of the sequences at full length, when nothing else is said; at least one sequence. */
 function chooseBlocks(
   config: ModelConfig,
@@ -333,6 +346,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
   };
   const vision = chooseVision(config, options, limits);
   const ranks = rankPlans(config, options, limits, vision);
+  checkEncoders(options, ranks);
   const blockCount = chooseBlocks(config, options, limits, ranks);
   const tokens = blockCount * BLOCK_TOKENS;
   return {

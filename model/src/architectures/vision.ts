@@ -247,18 +247,17 @@ class VisionBuilder {
       zeros?: TensorPiece[];
       outputs?: number;
       column?: number;
-      label?: string;
     },
   ): void {
     const g = this.graph;
-    const { starts, zeros = [], outputs = this.v.hiddenSize, column, label } = options;
+    const { starts, zeros = [], outputs = this.v.hiddenSize, column } = options;
     const partial = this.cut.size > 1;
     const weight = g.linear(tensor, [columnsOf(tensor, rankRange(starts, this.cut), outputs)], {
       laneStarts: rankLaneStarts(starts, this.cut),
       zeros,
     });
-    const more = { ...(column === undefined ? {} : { column }), ...(label ? { label } : {}) };
-    g.op({ op: "linear", x, out, weight, epilogue: "none", partial, ...more });
+    const at = column === undefined ? {} : { column };
+    g.op({ op: "linear", x, out, weight, epilogue: "none", partial, ...at });
     if (partial) g.allReduceAdd(out);
   }
 
@@ -306,7 +305,8 @@ class VisionBuilder {
     const out = g.buffer("embeddings", "tile", outputs, this.config.tile.rows);
     const starts = this.projectorStarts;
     const at = column === undefined ? {} : { column };
-    this.rowParallel(x, out, tensor, { starts, outputs, label: "projector.output", ...at });
-    g.op({ op: "store_embeddings", x: out, share: this.cut.size === 1 });
+    this.rowParallel(x, out, tensor, { starts, outputs, ...at });
+    const label = "projector.output";
+    g.op({ op: "store_embeddings", x: out, share: this.cut.size === 1, label });
   }
 }

@@ -13,6 +13,14 @@ export interface ProbeRun {
   capture: string[];
 }
 
+/** Of the buffer that the program stores, if it does. */
+function storedShape({ buffers, segments }: Program): { rows: number; width: number } {
+  const [stored] = segments
+    .flatMap(({ ops }) => ops)
+    .flatMap((op) => (op.op === "store_embeddings" ? [buffers[op.x]] : []));
+  return stored ?? { rows: 1, width: 16 };
+}
+
 /** → what the ops with these labels left, by label. */
 export async function runProgram(run: ProbeRun): Promise<Record<string, Float32Array>> {
   const config = parseConfig(
@@ -27,7 +35,7 @@ export async function runProgram(run: ProbeRun): Promise<Record<string, Float32A
       size: 1,
       threads: 1,
       cache: { layers: 1, kvHeads: 1, headDim: 16 },
-      embedding: { rows: 1, width: 16 },
+      embedding: storedShape(run.encode),
       tile: { size: run.tileSize },
       vocabulary: 1,
     },
