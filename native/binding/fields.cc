@@ -24,11 +24,19 @@ double Fields::number(const char* name) const {
   return value.As<Napi::Number>().DoubleValue();
 }
 
+namespace {
+
+// Of 32 bits.
+bool is_whole(double value) {
+  return value >= -2147483648.0 && value <= 2147483647.0 &&
+         value == static_cast<double>(static_cast<int>(value));
+}
+
+}  // namespace
+
 int Fields::integer(const char* name) const {
   const double value = number(name);
-  CHECK_ARGUMENT(value >= -2147483648.0 && value <= 2147483647.0 &&
-                     value == static_cast<double>(static_cast<int>(value)),
-                 path_, ".", name, ": must be a whole number of 32 bits");
+  CHECK_ARGUMENT(is_whole(value), path_, ".", name, ": must be a whole number of 32 bits");
   return static_cast<int>(value);
 }
 
@@ -62,7 +70,8 @@ std::vector<int> Fields::integers(const char* name) const {
   std::vector<int> out(list.Length());
   for (uint32_t i = 0; i < list.Length(); ++i) {
     const Napi::Value value = list.Get(i);
-    CHECK_ARGUMENT(value.IsNumber(), path_, ".", name, "[", i, "]: must be a number");
+    CHECK_ARGUMENT(value.IsNumber() && is_whole(value.As<Napi::Number>().DoubleValue()), path_, ".",
+                   name, "[", i, "]: must be a whole number of 32 bits");
     out[i] = value.As<Napi::Number>().Int32Value();
   }
   return out;

@@ -85,6 +85,7 @@ Napi::Value write_step(Napi::Env env, const StepOutcome& outcome) {
 Napi::Value write_encode(Napi::Env env, const EncodeOutcome& outcome) {
   Napi::Object out = Napi::Object::New(env);
   out.Set("computeNs", Napi::BigInt::New(env, outcome.compute_ns));
+  out.Set("exchangeBytes", Napi::BigInt::New(env, outcome.exchange_bytes));
   out.Set("captured", write_captured(env, outcome.captured));
   return out;
 }

@@ -157,6 +157,7 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
   cache_bytes_ = layer * cache_.size() + cross_layer * cross_cache_.size();
   workspace_bytes_ = workspace_.bytes() + rope_table_.bytes();
   epoch_ = epoch;
+  last_encode_ = 0;
   mailbox_.begin(epoch, {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings),
                          placement.spin_us, placement.encoders});
 }
@@ -183,6 +184,9 @@ EncodeOutcome Engine::encode(const EncodePlan& plan) {
     CHECK_ARGUMENT(tile.u8.size() == pixels || tile.f32.size() == pixels, "tile ",
                    tile.embedding_id, ": ", std::max(tile.u8.size(), tile.f32.size()),
                    " values, must be ", pixels);
+  CHECK_ARGUMENT(plan.encode_id > last_encode_, "encode_id: ", plan.encode_id, ", must be above ",
+                 last_encode_);
+  last_encode_ = plan.encode_id;
   Run& run = *encode_run_;
   run.begin(spec_.encode, encode_memory_, plan.epoch, plan.encode_id);
   run.tiles = static_cast<int>(plan.tiles.size());
@@ -190,9 +194,15 @@ EncodeOutcome Engine::encode(const EncodePlan& plan) {
   run.capture = &plan.capture;
   const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
   run.deadline = start + std::chrono::milliseconds(limit);
-  execute(run, encode_weights_);
+  try {
+    execute(run, encode_weights_);
+  } catch (...) {
+    // Of a cut encoder's ranks some may hold the embeddings and some not.
+    if (spec_.encode.segments.size() > 1) mailbox_.end(epoch_, -1);
+    throw;
+  }
   const auto spent = std::chrono::nanoseconds(Clock::now() - start).count();
-  return {static_cast<uint64_t>(spent), std::move(run.outcome.captured)};
+  return {static_cast<uint64_t>(spent), run.times.sent_bytes, std::move(run.outcome.captured)};
 }
 
 StepOutcome Engine::step(const StepPlan& plan) {

@@ -51,6 +51,7 @@ class Engine {
   // (executor)
   void load(const std::function<void(uint64_t done, uint64_t total)>& progress);
   void begin_epoch(uint64_t epoch, const PlacementSpec& placement);
+  // encode_id rises. A failure after the plan was taken ends the epoch where the encoder is cut.
   EncodeOutcome encode(const EncodePlan& plan);
   // A failure after the plan was taken ends the epoch: the ranks would not agree any more.
   StepOutcome step(const StepPlan& plan);
@@ -113,7 +114,7 @@ class Engine {
   std::vector<std::unique_ptr<KeptRow>> spare_rows_;
   std::map<uint64_t, StepOutcome> answered_;  // the last few steps
   CollectiveScratch collective_scratch_;
-  uint64_t epoch_ = 0;
+  uint64_t epoch_ = 0, last_encode_ = 0;
   Mailbox mailbox_;
   std::atomic<Exchange*> exchange_{nullptr};
   std::atomic<uint64_t> sequence_count_{0}, embedding_count_{0}, last_step_{0}, stream_count_{0};

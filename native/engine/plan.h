@@ -27,7 +27,7 @@ struct EncodePlan {
 };
 
 struct EncodeOutcome {
-  uint64_t compute_ns = 0;
+  uint64_t compute_ns = 0, exchange_bytes = 0;
   Captured captured;
 };
 

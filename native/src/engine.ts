@@ -82,6 +82,7 @@ export interface EngineInfo {
 
 export interface EncodePlan {
   epoch: bigint;
+  /** Rises. */
   encodeId: bigint;
   /** Absent: the placement's collectiveDeadlineMs. */
   deadlineMs?: number;
@@ -210,7 +211,9 @@ export interface StepOutcome {
 }
 
 export interface EncodeOutcome {
+  /** The whole encode; of a cut encoder with its waiting for peers. */
   computeNs: bigint;
+  exchangeBytes: bigint;
   captured: Record<string, Float32Array>;
 }
 

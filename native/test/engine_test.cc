@@ -240,6 +240,77 @@ TEST("an image encoded by either rank gives the bits of one rank alone") {
   }
 }
 
+TEST("a cut encoder: both ranks hold the embedding that one rank computes alone") {
+  TinyGroup one(1);
+  one.begin(1);
+  encode(one, 0, 3);
+  const HeadCandidate wanted = one.step(with_image(3, 0));
+  TinyGroup two(2, TinyVision::kCut);
+  two.begin(1);
+  two.all([](Engine& engine, int) {
+    const EncodeOutcome outcome = engine.encode({1, 5, 0, {tile(3)}, {}});
+    EXPECT(outcome.exchange_bytes == 4 * kTinyHidden * sizeof(float));
+  });
+  EXPECT(two.engine(0).embeddings() == 1 && two.engine(1).embeddings() == 1);
+  // Step 1 comes after encode 5: their collectives are counted apart.
+  EXPECT(same(two.step(with_image(3, 0)), wanted));
+  EXPECT_ERROR("INVALID_ARGUMENT", "encode_id: 5, must be above 5",
+               two.all([](Engine& engine, int) {
+                 engine.encode({1, 5, 0, {tile(4)}, {}});
+               }));
+  two.all([](Engine& engine, int) { engine.encode({1, 6, 0, {tile(4)}, {}}); });
+}
+
+TEST("a cut encoder whose peer does not come: it is named, and the epoch has ended") {
+  TinyGroup two(2, TinyVision::kCut);
+  two.begin(1);
+  EXPECT_ERROR("PEER_TIMEOUT", "rank 1 did not send in time (encode 1, call 0)",
+               two.all([](Engine& engine, int rank) {
+                 if (rank == 0) engine.encode({1, 1, 50, {tile(3)}, {}});
+               }));
+  EXPECT_ERROR("EPOCH_ENDED", "epoch 1", two.all([](Engine& engine, int rank) {
+    if (rank == 0) engine.step(tiny_step(1, kPrompt, 0, true));
+  }));
+}
+
+TEST("ranks that only encode: their embeddings reach the others, and they take no steps") {
+  TinyGroup one(1);
+  one.begin(1);
+  encode(one, 0, 3);
+  const HeadCandidate wanted = one.step(with_image(3, 0));
+  for (const int size : {1, 2})
+    for (const int encoder : {size, size + 1}) {
+      TinyGroup group(size, TinyVision::kWorkers, 2);
+      group.begin(1);
+      encode(group, encoder, 3);
+      EXPECT(same(group.step(with_image(3, encoder)), wanted), size, " ranks, encoder ", encoder);
+      for (int rank = 0; rank < size + 2; ++rank)
+        EXPECT(group.engine(rank).embeddings() == (rank < size ? 1u : 0u), "rank ", rank);
+      EXPECT(group.engine(encoder).info().cache_bytes == 0);
+    }
+  TinyGroup group(1, TinyVision::kWorkers, 1);
+  group.begin(1);
+  EXPECT_ERROR("INVALID_ARGUMENT", "tiles: rank 0 encodes none", encode(group, 0, 3));
+  EXPECT_ERROR("INVALID_ARGUMENT", "rank 1 only encodes tiles",
+               group.all([](Engine& engine, int rank) {
+                 if (rank == 1) engine.step(tiny_step(1, kPrompt, 0, true));
+               }));
+  EXPECT_ERROR("INVALID_ARGUMENT", "encoder_rank: 2, the group has 2",
+               group.step(with_image(3, 2)));
+}
+
+TEST("an encoder beyond the placement's, or with a program of steps, is refused") {
+  const TinyWeights weights;
+  EXPECT_ERROR("INVALID_ARGUMENT", "rank 1 of 1", {
+    EngineSpec spec = tiny_spec(weights, 0, 1);
+    spec.rank = 1;
+    Engine engine(spec);
+  });
+  TinyGroup group(1, TinyVision::kWorkers, 1);
+  EXPECT_ERROR("INVALID_ARGUMENT", "rank 1 is beyond 1 + 0",
+               group.all([](Engine& engine, int) { engine.begin_epoch(1, tiny_placement()); }));
+}
+
 TEST("an embedding released before it comes leaves nothing, on its encoder and on its peers") {
   TinyGroup two(2);
   two.begin(1);

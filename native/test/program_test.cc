@@ -80,6 +80,66 @@ TEST("what an op reads was written before it") {
           [](EngineSpec& s) { s.step.segments[1].all_reduce = 6; });
 }
 
+// Buffer 2 is [q | k | v] of 2 heads, buffer 3 the squares of q; weight 1 scales it.
+EngineSpec cut_norm_spec() {
+  EngineSpec spec = tiny_spec(weights(), 0, 2);
+  spec.encode.buffers.push_back({"qkv", Per::kTile, 4, 96});
+  spec.encode.buffers.push_back({"squares", Per::kTile, 4, 1});
+  spec.encode.weights.push_back(
+      {WeightKind::kVector, "q_norm", 32, 1, {{"embed", 0, 1, 0, 32}}, {}, {}});
+  spec.encode.weights.push_back(
+      {WeightKind::kLinear, "qkv", 96, 8, {{"embed", 0, 96, 0, 8}}, {}, {0, 4, 8}});
+  Op project{};
+  project.kind = OpKind::kLinear;
+  project.name = "linear";
+  project.x = 0;
+  project.out = 2;
+  project.weight = 2;
+  project.part = true;
+  project.column = 4;
+  Op squares{};
+  squares.kind = OpKind::kSumSquaresHeads;
+  squares.name = "sum_squares_heads";
+  squares.x = 2;
+  squares.out = 3;
+  squares.head_dim = 16;
+  squares.group_starts = {0, 0, 1, 1, 2};
+  Op scale = squares;
+  scale.kind = OpKind::kScaleHeads;
+  scale.name = "scale_heads";
+  scale.out = -1;
+  scale.sums = 3;
+  scale.weight = 1;
+  scale.heads = 2;
+  scale.total_heads = 5;
+  auto& ops = spec.encode.segments[0].ops;
+  ops.insert(ops.end(), {project, squares, scale});
+  return spec;
+}
+
+TEST("a cut norm and a linear of some columns of x: what does not fit is refused by name") {
+  const EngineSpec right = cut_norm_spec();
+  check_program(right.encode, right, {Per::kTile});
+  const auto wrong = [](const char* part, const std::function<void(Op*)>& change) {
+    EngineSpec spec = cut_norm_spec();
+    change(&spec.encode.segments[0].ops[3]);  // linear, squares, scale
+    EXPECT_ERROR("INVALID_ARGUMENT", part, check_program(spec.encode, spec, {Per::kTile}));
+  };
+  wrong("columns 5 + 8 of 12", [](Op* ops) { ops[0].column = 5; });
+  wrong("inputs is 8, must be 12", [](Op* ops) { ops[0].part = false; });
+  wrong("3 groups", [](Op* ops) { ops[1].group_starts.pop_back(); });
+  wrong("groups fall", [](Op* ops) { ops[1].group_starts[1] = 2; });
+  wrong("first group is 1", [](Op* ops) { ops[1].group_starts[0] = 1; });
+  wrong("columns beyond x", [](Op* ops) { ops[1].group_starts[4] = 7; });
+  wrong("columns beyond x", [](Op* ops) { ops[1].group_starts = {0, 0, 0, 0, 0}; });
+  wrong("sumColumn: 1 of 1", [](Op* ops) { ops[1].sum_column = 1; });
+  wrong("sumColumn: 1 of 1", [](Op* ops) { ops[2].sum_column = 1; });
+  wrong("sums: buffer 4 of 4", [](Op* ops) { ops[2].sums = 4; });
+  wrong("columns beyond x", [](Op* ops) { ops[2].column = 80; });
+  wrong("totalHeads: 1, the rank has 2", [](Op* ops) { ops[2].total_heads = 1; });
+  wrong("weight is 32, must be 16", [](Op* ops) { ops[2].heads = 1; });
+}
+
 TEST("a rank beyond its group is refused") {
   EngineSpec spec = tiny_spec(weights(), 0, 1);
   spec.rank = 1;

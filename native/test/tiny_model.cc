@@ -113,19 +113,36 @@ Program step_program(int rank, int size) {
   return program;
 }
 
-Program encode_program() {
+// Whole, with two lanes; or (`cut`) a lane on each of two ranks.
+Program encode_program(int rank, int size, TinyVision vision) {
+  const bool cut = vision == TinyVision::kCut && size > 1;
   Program program;
+  if (vision == TinyVision::kWorkers && rank < size) return program;
   program.buffers = {{"patches", Per::kTile, 4, 12}, {"embeddings", Per::kTile, 4, kTinyHidden}};
-  program.weights = {
-      {WeightKind::kLinear, "patch", kTinyHidden, 12, {piece("patch", 0, 32, 0, 12)}, {}, {0, 12}}};
+  const int first = cut ? 6 * rank : 0, inputs = cut ? 6 : 12;
+  program.weights = {{WeightKind::kLinear,
+                      "patch",
+                      kTinyHidden,
+                      inputs,
+                      {piece("patch", 0, 32, first, inputs)},
+                      {},
+                      {0, 6}}};
+  if (!cut) program.weights[0].lane_starts.push_back(12);
   Op patches = op(OpKind::kPatchify, "patchify", -1, 0);
   patches.tile_size = kTinyTile;
   patches.patch_size = kTinyPatch;
   Op project = op(OpKind::kLinear, "linear", 0, 1);
   project.weight = 0;
+  project.partial = cut;
+  project.part = cut;
+  project.column = first;
   Op store = op(OpKind::kStoreEmbeddings, "store_embeddings", 1, -1);
-  store.share = true;
-  program.segments.push_back({{patches, project, store}, -1});
+  store.share = !cut;
+  if (cut) {
+    program.segments = {{{patches, project}, 1}, {{store}, -1}};
+  } else {
+    program.segments = {{{patches, project, store}, -1}};
+  }
   return program;
 }
 
@@ -158,17 +175,18 @@ void TinyWeights::put(const std::string& name, int rows, int cols, float size) {
   for (const uint16_t value : to_bf16_list(values)) data_.push_back(value);
 }
 
-EngineSpec tiny_spec(const TinyWeights& weights, int rank, int size) {
+EngineSpec tiny_spec(const TinyWeights& weights, int rank, int size, TinyVision vision) {
   EngineSpec spec{};
-  spec.encode = encode_program();
-  spec.step = step_program(rank, size);
+  const bool decodes = rank < size;
+  spec.encode = encode_program(rank, size, vision);
+  if (decodes) spec.step = step_program(rank, size);
   spec.tensors = weights.sources();
   spec.rank = rank;
   spec.size = size;
   spec.threads = 1;
-  spec.layers = 1;
-  spec.kv_heads = kTinyKv / size;
-  spec.head_dim = kTinyHeadDim;
+  spec.layers = decodes ? 1 : 0;
+  spec.kv_heads = decodes ? kTinyKv / size : 0;
+  spec.head_dim = decodes ? kTinyHeadDim : 0;
   spec.embedding_rows = 4;
   spec.embedding_width = kTinyHidden;
   spec.tile_size = kTinyTile;
@@ -199,10 +217,11 @@ void TinyGroup::Wire::send(OutFrame frame) {
                                            frame.buffer.size() - kFrameHeadroom);
 }
 
-TinyGroup::TinyGroup(int size) {
-  for (int rank = 0; rank < size; ++rank) {
+TinyGroup::TinyGroup(int size, TinyVision vision, int encoders)
+    : width_(size), encoders_(encoders) {
+  for (int rank = 0; rank < size + encoders; ++rank) {
     wires_.push_back(std::make_unique<Wire>(this, rank));
-    engines_.push_back(std::make_unique<Engine>(tiny_spec(weights_, rank, size)));
+    engines_.push_back(std::make_unique<Engine>(tiny_spec(weights_, rank, size, vision)));
     engines_.back()->set_exchange(wires_.back().get());
   }
   all([](Engine& engine, int) { engine.load([](uint64_t, uint64_t) {}); });
@@ -231,12 +250,17 @@ void TinyGroup::all(const std::function<void(Engine&, int)>& work) {
 }
 
 void TinyGroup::begin(uint64_t epoch, const PlacementSpec& placement) {
-  all([&](Engine& engine, int) { engine.begin_epoch(epoch, placement); });
+  PlacementSpec with = placement;
+  with.encoders = encoders_;
+  all([&](Engine& engine, int) { engine.begin_epoch(epoch, with); });
 }
 
 HeadCandidate TinyGroup::step(const StepPlan& plan) {
   std::vector<StepOutcome> outcomes(engines_.size());
-  all([&](Engine& engine, int rank) { outcomes[rank] = engine.step(plan); });
+  all([&](Engine& engine, int rank) {
+    if (rank < width_) outcomes[rank] = engine.step(plan);
+  });
+  outcomes.resize(width_);
   HeadCandidate best{-1, 0, -1e30f, 0};
   for (const StepOutcome& outcome : outcomes)
     for (const LaneResult& lane : outcome.rows.back().lanes)

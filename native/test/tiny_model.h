@@ -27,13 +27,18 @@ class TinyWeights {
   std::map<std::string, TensorSource> sources_;
 };
 
-EngineSpec tiny_spec(const TinyWeights& weights, int rank, int size);
+// Who holds the vision encoder: every rank whole, two ranks a lane each, or ranks of their own.
+enum class TinyVision { kWhole, kCut, kWorkers };
+
+EngineSpec tiny_spec(const TinyWeights& weights, int rank, int size,
+                     TinyVision vision = TinyVision::kWhole);
 PlacementSpec tiny_placement();
 
 // Ranks that exchange frames within the process. No job runs when it ends: all() waits for its own.
 class TinyGroup {
  public:
-  explicit TinyGroup(int size);
+  explicit TinyGroup(int size, TinyVision vision = TinyVision::kWhole, int encoders = 0);
+  // Encoders included.
   int size() const { return static_cast<int>(engines_.size()); }
   Engine& engine(int rank) { return *engines_[rank]; }
   // Runs `work(engine)` on every rank's thread and waits; the first failure is thrown.
@@ -55,6 +60,7 @@ class TinyGroup {
     int rank_;
   };
 
+  int width_, encoders_;
   TinyWeights weights_;
   std::vector<std::unique_ptr<Wire>> wires_;
   std::vector<std::unique_ptr<Engine>> engines_;

@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { TesseraClient } from "@tessera/client";
 import { DIRECT_BYTES, exchangeBytes, openModel, planPlacement, rankProgram } from "@tessera/model";
-import { closeGroup, GREEDY, openGroup } from "../harness/engines.js";
+import { closeGroup, goldenTiles, GREEDY, openGroup } from "../harness/engines.js";
+import type { Way } from "../harness/golden-runner.js";
 import { serveInProcess } from "../harness/in-process.js";
 import { root } from "../harness/paths.js";
 
@@ -31,6 +32,46 @@ for (const size of SIZES)
           workspaceBytes,
         ]),
       );
+    });
+
+const PLACED: Pick<Way, "size" | "vision" | "encoders">[] = [
+  { size: 2 },
+  { size: 8 },
+  { size: 1, vision: "tensor" },
+  { size: 2, vision: "tensor" },
+  { size: 8, vision: "tensor" },
+  { size: 1, vision: "workers", encoders: 1 },
+  { size: 2, vision: "workers", encoders: 2 },
+];
+const [tile] = (await goldenTiles(["document-06.jpg"])).flat();
+for (const variant of ["d", "x", "h"])
+  for (const placed of PLACED)
+    test(`nvlm-${variant}-tiny, ${JSON.stringify(placed)}: memory and bytes sent for a tile are as planned`, async () => {
+      const dir = root(`models/nvlm-${variant}-tiny`);
+      const { size, vision = "replicate", encoders = 0 } = placed;
+      const options = { size, kvType: "f32" as const, maxModelLen: 512 };
+      const engines = await openGroup(dir, { ...placed, ...options, selectableIds: 1024 });
+      const tiles = tile === undefined ? [] : [{ embeddingId: 1n, pixels: tile }];
+      // Where the encoder is cut every rank takes part in a tile, else one of them encodes it.
+      const first = vision === "workers" ? size : 0;
+      const involved = engines.slice(first, vision === "tensor" ? size : first + 1);
+      const encodes = await Promise.all(
+        involved.map((engine) => engine.encode({ epoch: 1n, encodeId: 1n, tiles })),
+      );
+      const got = engines.map((engine) => engine.info());
+      await closeGroup(engines);
+      const where = vision === "workers" ? { visionWorkers: encoders } : { vision };
+      const plan = planPlacement((await openModel(dir)).config, { ...options, ...where });
+      assert.deepEqual(
+        got.map((rank) => [rank.weightBytes, rank.cacheBytes, rank.workspaceBytes]),
+        plan.ranks.map((rank) => [
+          rank.weightBytes,
+          rank.cacheBytes + rank.crossCacheBytes,
+          rank.workspaceBytes,
+        ]),
+      );
+      const sent = encodes.reduce((sum, outcome) => sum + Number(outcome.exchangeBytes), 0);
+      assert.equal(sent, plan.exchangeBytesPerTile);
     });
 
 /** Rows whose partials are just within what is sent directly, and one more. */

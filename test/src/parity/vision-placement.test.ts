@@ -3,8 +3,9 @@
  * own.
  */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { afterEach, test } from "node:test";
 import type { VisionPlacement } from "@tessera/model";
+import { cpuKind } from "@tessera/native/engine";
 import { closeGroup, goldenTiles, openGroup } from "../harness/engines.js";
 import { answersOf, assertLikeOracle, type Answer } from "../harness/golden-runner.js";
 import { readGoldens } from "../harness/goldens.js";
@@ -25,7 +26,15 @@ const WAYS: Way[] = [
 ];
 const nameOf = ({ size, vision, encoders }: Way) => `${size} ranks, ${vision} ${encoders || ""}`;
 
-/** Per encoder the last value that it has whole, of some tiles together: the projector's input. */
+const CPU_KINDS = ["scalar", "avx2", "avx512"];
+/** This machine's. */
+const kinds = CPU_KINDS.slice(0, CPU_KINDS.indexOf(cpuKind()) + 1);
+
+afterEach(() => {
+  delete process.env["TESSERA_CPU"];
+});
+
+/** Of some tiles together, what each encoder stores. */
 async function embeddingsOf(dir: string, way: Way, tiles: Uint8Array[]): Promise<Float32Array[]> {
   const engines = await openGroup(dir, { ...way, kvType: "f32", selectableIds: 1024 });
   try {
@@ -36,11 +45,11 @@ async function embeddingsOf(dir: string, way: Way, tiles: Uint8Array[]): Promise
           epoch: 1n,
           encodeId: 1n,
           tiles: tiles.map((pixels, k) => ({ embeddingId: BigInt(100 * i + k), pixels })),
-          capture: ["projector.norm"],
+          capture: ["projector.output"],
         }),
       ),
     );
-    return outcomes.map(({ captured }) => captured["projector.norm"] ?? assert.fail());
+    return outcomes.map(({ captured }) => captured["projector.output"] ?? assert.fail());
   } finally {
     await closeGroup(engines);
   }
@@ -65,5 +74,13 @@ for (const variant of ["d", "x", "h"]) {
       for (const values of await embeddingsOf(dir, way, tiles)) assert.deepEqual(values, whole);
       const answers = await answersOf(goldens, dir, { ...way, kvType: "f32", chunk: 1000 });
       assert.deepEqual(answers, reference);
+    });
+
+  // The encoders differ in their projectors only.
+  for (const kind of variant === "d" ? kinds : [])
+    test(`nvlm-${variant}-tiny, ${kind}: the same embeddings to the bit, cut and whole`, async () => {
+      process.env["TESSERA_CPU"] = kind;
+      for (const way of WAYS)
+        for (const values of await embeddingsOf(dir, way, tiles)) assert.deepEqual(values, whole);
     });
 }
