@@ -86,7 +86,7 @@ export function addPlacement(command: Command): Command {
     .addOption(
       new Option(
         "--wire <type>",
-        "type of partial sums on the wire; bf16 gives other bits at another width",
+        "type of partial sums on the wire; bf16 gives other bits at another width or with a cut encoder",
       )
         .choices(["f32", "bf16"])
         .default("f32"),
