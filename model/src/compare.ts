@@ -1,11 +1,10 @@
 /** What one image costs as each variant of the same decoder and vision encoder. */
 import { imageLayout, rankProgram } from "./architectures/index.js";
 import { MODEL_TYPES, type ModelConfig, type ModelType } from "./config.js";
-import { exchangeBytes, weightBytes } from "./estimate.js";
+import { cacheRowBytes, exchangeBytes, weightBytes, type KvType } from "./estimate.js";
 import { programFlops } from "./flops.js";
 import { placeImage, type ImageText } from "./image-block.js";
-import type { KvType } from "./placement.js";
-import type { CacheShape, Program } from "./program.js";
+import type { Program } from "./program.js";
 import { siblingConfig } from "./sibling.js";
 
 export interface CompareOptions {
@@ -41,10 +40,6 @@ export interface VariantCost {
   weightBytes: number;
 }
 
-function rowBytes({ layers, kvHeads, headDim }: CacheShape, kvType: KvType): number {
-  return layers * 2 * kvHeads * headDim * (kvType === "bf16" ? 2 : 4);
-}
-
 /** What is left when no row sees an image. */
 function withoutSight(program: Program): Program {
   const segments = program.segments.map(({ ops, collective }) => ({
@@ -76,8 +71,8 @@ function variantCost(config: ModelConfig, options: CompareOptions): VariantCost 
     crossLayers: config.cross?.layers ?? [],
     decoderTokens: token,
     streamRows: stream,
-    cacheBytes: token * rowBytes(whole.cache, kvType),
-    crossCacheBytes: stream * rowBytes(whole.crossCache, kvType),
+    cacheBytes: token * cacheRowBytes(whole.cache, kvType),
+    crossCacheBytes: stream * cacheRowBytes(whole.crossCache, kvType),
     exchangeBytes:
       (size - 1) * tile * rows * width * 4 +
       stepBytes(seen(cut), token, options) +

@@ -1,5 +1,9 @@
 /** What a program costs, derived from its ops: bytes of weights, of workspace, and sent in a step. */
-import type { Program, WeightSpec } from "./program.js";
+import type { CacheShape, Program, WeightSpec } from "./program.js";
+
+/** Tokens, or rows of an image's stream, in a block of a cache. */
+export const BLOCK_TOKENS = 32;
+export type KvType = "f32" | "bf16";
 
 /** As native/ops/ops.h: a linear's panels hold this many outputs, the last one padded. */
 const PANEL_OUTPUTS = 64;
@@ -15,6 +19,11 @@ export function weightBytes(weights: WeightSpec[]): number {
     const outputs = Math.ceil(weight.outputs / PANEL_OUTPUTS) * PANEL_OUTPUTS;
     return sum + 2 * outputs * weight.inputs;
   }, 0);
+}
+
+/** Keys and values of one token, or row of a stream, in all layers. */
+export function cacheRowBytes({ layers, kvHeads, headDim }: CacheShape, kvType: KvType): number {
+  return layers * 2 * kvHeads * headDim * (kvType === "bf16" ? 2 : 4);
 }
 
 /** Items a buffer is made for. */

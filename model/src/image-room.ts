@@ -2,14 +2,13 @@
 import { rankProgram } from "./architectures/index.js";
 import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
-import type { KvType } from "./placement.js";
-import type { CacheShape } from "./program.js";
+import { BLOCK_TOKENS, cacheRowBytes, type KvType } from "./estimate.js";
 
-const BLOCK_ROWS = 32;
 /** Of embeddings, when nothing else is said. */
 const EMBEDDING_BYTES = 512 << 20;
 const MAX_EMBEDDINGS = 256;
-const MAX_IMAGE_TILES = 12;
+/** Of one image, the thumbnail not counted. */
+export const MAX_IMAGE_TILES = 12;
 const MAX_TAG_IDS = 16;
 /** Images of the largest size whose keys and values are held. */
 const CROSS_IMAGES = 16;
@@ -18,12 +17,6 @@ export interface CrossCacheOptions {
   size: number;
   kvType: KvType;
   crossCacheBytes?: number | undefined;
-}
-
-/** Of one block of the cross cache. */
-export function crossBlockBytes(shape: CacheShape, kvType: KvType): number {
-  const values = shape.layers * 2 * shape.kvHeads * shape.headDim * (kvType === "bf16" ? 2 : 4);
-  return BLOCK_ROWS * values;
 }
 
 /** @throws ModelError INVALID_ARGUMENT when not even one image of the largest size fits. */
@@ -36,10 +29,11 @@ export function chooseCrossBlocks(config: ModelConfig, options: CrossCacheOption
       `cross-cache-memory: ${given} bytes, but ${config.modelType} has no cross-attention`,
     );
   }
-  const least = Math.ceil(streamRows(config) / BLOCK_ROWS);
+  const least = Math.ceil(streamRows(config) / BLOCK_TOKENS);
   if (given === undefined) return CROSS_IMAGES * least;
   checkBytes("cross-cache-memory", given);
-  const each = crossBlockBytes(rankProgram(config, { rank: 0, size }).crossCache, kvType);
+  const { crossCache } = rankProgram(config, { rank: 0, size });
+  const each = BLOCK_TOKENS * cacheRowBytes(crossCache, kvType);
   const count = Math.floor(given / each);
   if (count >= least) return count;
   throw new ModelError(

@@ -3,22 +3,27 @@ import { createHash } from "node:crypto";
 import { rankProgram } from "./architectures/index.js";
 import type { ModelConfig } from "./config.js";
 import { ModelError } from "./errors.js";
-import { exchangeBytes, weightBytes, workspaceBytes } from "./estimate.js";
+import {
+  BLOCK_TOKENS,
+  cacheRowBytes,
+  exchangeBytes,
+  weightBytes,
+  workspaceBytes,
+  type KvType,
+} from "./estimate.js";
 import {
   checkBytes,
   chooseCrossBlocks,
   chooseEmbeddings,
-  crossBlockBytes,
   embeddingBytes,
   streamRows,
 } from "./image-room.js";
 import { checkTensorParallelSize } from "./lanes.js";
 import type { Cut } from "./architectures/pieces.js";
-import { checkTensorVision } from "./architectures/vision.js";
+import { canCutVision, checkTensorVision } from "./architectures/vision.js";
 import type { VisionPlacement } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
-export const BLOCK_TOKENS = 32;
 /** Resident bytes of a worker process that waits, before anything is loaded; measured with Node 20 on x86-64. */
 export const PROCESS_BYTES = 95 << 20;
 /** Of a coordinator that waits, without its tokenizer; measured likewise. */
@@ -35,8 +40,6 @@ const TRAFFIC_BYTES = { worker: 16 << 20, exchange: 40 << 20, coordinator: 24 <<
 
 /** Ranks that only encode tiles. */
 const MAX_ENCODERS = 64;
-
-export type KvType = "f32" | "bf16";
 
 export interface PlacementOptions {
   size: number;
@@ -119,7 +122,7 @@ export interface PlacementPlan {
 
 function cacheBytesPerToken(config: ModelConfig, kvHeads: number, kvType: KvType): number {
   const { layers, headDim } = config.decoder;
-  return layers * 2 * kvHeads * headDim * (kvType === "bf16" ? 2 : 4);
+  return cacheRowBytes({ layers, kvHeads, headDim }, kvType);
 }
 
 function exchangePerToken(config: ModelConfig, size: number, maxBatchedTokens: number) {
@@ -175,7 +178,8 @@ function rankPlan(
     rank: cut.rank,
     weightBytes: weightBytes(program.encode.weights) + weightBytes(program.step.weights),
     cacheBytes: 0,
-    crossCacheBytes: limits.crossBlockCount * crossBlockBytes(program.crossCache, options.kvType),
+    crossCacheBytes:
+      limits.crossBlockCount * BLOCK_TOKENS * cacheRowBytes(program.crossCache, options.kvType),
     workspaceBytes:
       rope +
       Math.max(
@@ -195,16 +199,6 @@ function rankPlan(
 /** Everything a rank needs. */
 export function rankBytes(rank: RankPlan): number {
   return takenBytes(rank) + rank.cacheBytes;
-}
-
-/** Whether the encoder can be cut over so many ranks. */
-export function canCutVision(config: ModelConfig, size: number): boolean {
-  try {
-    checkTensorVision(config, size);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 /** What a rank needs beside its key-value cache. */
@@ -303,8 +297,7 @@ function chooseBlocks(
   ranks: RankPlan[],
 ): number {
   const perSequence = Math.ceil(limits.maxModelLen / BLOCK_TOKENS);
-  const kvHeads = Math.max(...ranks.map((rank) => rank.kvHeads));
-  const blockBytes = BLOCK_TOKENS * cacheBytesPerToken(config, kvHeads, options.kvType);
+  const sequenceBytes = sequenceCacheBytes(config, options, limits, ranks);
   const decoders = ranks.filter((rank) => rank.kvHeads > 0);
   const taken = Math.max(...decoders.map(takenBytes));
   const memory = options.memoryBytes;
@@ -312,7 +305,7 @@ function chooseBlocks(
   const blocks =
     bytes === undefined
       ? perSequence * Math.max(1, Math.ceil(limits.maxSequences / 16))
-      : Math.floor(bytes / blockBytes);
+      : Math.floor(bytes / (sequenceBytes / perSequence));
   if (blocks >= perSequence) return blocks;
   const given =
     options.cacheBytes === undefined
@@ -321,7 +314,7 @@ function chooseBlocks(
   throw new ModelError(
     "INVALID_ARGUMENT",
     `${given}; the cache of one sequence of ${limits.maxModelLen} tokens needs ` +
-      `${perSequence * blockBytes}; give more memory, or a smaller max-model-len`,
+      `${sequenceBytes}; give more memory, or a smaller max-model-len`,
   );
 }
 

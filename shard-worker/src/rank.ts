@@ -168,8 +168,8 @@ export class RankState {
     if (placement === undefined) throw ServeError.field("placement", "is missing");
     if (epoch < this.epoch || epoch <= this.joinedEpoch)
       throw new ServeError("STALE_EPOCH", `epoch ${epoch}: this worker is at ${this.epoch}`);
-    const { size } = toCut(rank, peers.length, placement);
-    const own = placementHash(this.modelHash, size, placement);
+    const cut = toCut(rank, peers.length, placement);
+    const own = placementHash(this.modelHash, cut.size, placement);
     if (own !== request.planHash)
       throw new ServeError(
         "PLAN_MISMATCH",
@@ -179,7 +179,7 @@ export class RankState {
     this.joinedEpoch = epoch;
     const attempt = new AbortController();
     this.attempt = attempt;
-    return this.alone(attempt.signal, () => this.takeRank(request, placement, onProgress));
+    return this.alone(attempt.signal, () => this.takeRank(request, { placement, cut }, onProgress));
   }
 
   /** Runs `work` when no other join works on the engine. @throws the signal's reason while it waits */
@@ -202,12 +202,11 @@ export class RankState {
 
   private async takeRank(
     request: JoinRequest,
-    placement: Placement,
+    { placement, cut }: { placement: Placement; cut: Cut },
     onProgress: (done: number, total: number) => void,
   ): Promise<EngineInfo> {
     const { rank, epoch, peers, planHash } = request;
     this.check(epoch);
-    const cut = toCut(rank, peers.length, placement);
     const engine = await this.openCut(cut, onProgress);
     this.check(epoch);
     const cores = availableParallelism();

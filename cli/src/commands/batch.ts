@@ -4,7 +4,7 @@ import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
 import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
-import { checkCluster } from "./own-cluster.js";
+import { checkCluster } from "./check-cluster.js";
 import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
 interface BatchFlags extends PlacementFlags {

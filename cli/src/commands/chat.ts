@@ -8,7 +8,7 @@ import {
   type ChatSettings,
 } from "../chat/conversation.js";
 import { TerminalChat } from "../chat/terminal.js";
-import { checkCluster } from "./own-cluster.js";
+import { checkCluster } from "./check-cluster.js";
 import { addPlacement, whole, type PlacementFlags, refuseBesideServer } from "./options.js";
 
 interface ChatFlags extends PlacementFlags, ChatSettings {

@@ -18,6 +18,9 @@ export function from1(limit: number): (text: string) => number {
   };
 }
 
+/** As MAX_IMAGE_TILES of @tessera/model, which commands load only when they run. */
+export const MAX_REQUEST_TILES = 12;
+
 export function above0(text: string): number {
   const value = Number(text);
   if (!Number.isFinite(value) || value <= 0)

@@ -31,20 +31,20 @@ export async function compareImage(
 ): Promise<ImagePlan> {
   const { compareVariants } = await import("@tessera/model");
   const coordinator = await import("@tessera/coordinator/request");
-  const { explainGrid, IMAGE_LIMITS, imageText: countText, sizeProblem } = coordinator;
+  const { chooseGrid, IMAGE_LIMITS, imageText, patchCount, sizeProblem } = coordinator;
   const { width, height, maxTiles } = image;
   const problem = sizeProblem(image, IMAGE_LIMITS);
   if (problem !== undefined) throw new Error(`--image: ${problem}`);
   const { size: tileSize, useThumbnail } = model.config.tile;
-  const { candidates, patches } = explainGrid(image, { tileSize, maxTiles, useThumbnail });
+  const grid = chooseGrid(image, { tileSize, maxTiles, useThumbnail });
+  const patches = patchCount(grid, useThumbnail);
   const tokenizer = await openTokenizer(model.dir);
   const { size, kvType, maxBatchedTokens } = plan;
-  const text = countText(patches, tokenizer);
-  const [chosen] = candidates;
+  const text = imageText(patches, tokenizer);
   return {
     width,
     height,
-    grid: [chosen?.columns ?? 1, chosen?.rows ?? 1],
+    grid: [grid.columns, grid.rows],
     patches,
     tokenizer: tokenizer === undefined ? "public" : "model",
     variants: compareVariants(model.config, { size, kvType, maxBatchedTokens, text }),
@@ -82,7 +82,11 @@ function rowsOf({ size, kvType }: PlacementPlan): [string, (cost: VariantCost) =
   ];
 }
 
-export function imageText(config: ModelConfig, plan: PlacementPlan, image: ImagePlan): string[] {
+export function imagePlanText(
+  config: ModelConfig,
+  plan: PlacementPlan,
+  image: ImagePlan,
+): string[] {
   const { width, height, grid, patches, tokenizer, variants } = image;
   const whose = tokenizer === "model" ? "the model's" : "the public";
   const tiles = grid[0] * grid[1];

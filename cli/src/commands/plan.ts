@@ -1,11 +1,8 @@
 /** tessera plan: which worker holds what, and what an image costs as each variant. */
 import { Option, type Command } from "commander";
 import type { ModelFolder, PlacementPlan, RankPlan } from "@tessera/model";
-import { compareImage, imageSize, imageText, type ImagePlan } from "./plan-image.js";
-import { above0, from1, whole } from "./options.js";
-
-/** As a request's max_tiles. */
-const MAX_TILES = 12;
+import { compareImage, imageSize, imagePlanText, type ImagePlan } from "./plan-image.js";
+import { above0, from1, MAX_REQUEST_TILES, whole } from "./options.js";
 
 interface PlanFlags {
   model: string;
@@ -81,7 +78,7 @@ async function runPlan(flags: PlanFlags): Promise<void> {
   const text =
     flags.json === true
       ? JSON.stringify({ ...plan, image })
-      : [...placementText(plan), "", ...imageText(model.config, plan, image)].join("\n");
+      : [...placementText(plan), "", ...imagePlanText(model.config, plan, image)].join("\n");
   process.stdout.write(`${text}\n`);
 }
 
@@ -109,7 +106,7 @@ export function addPlan(program: Command): void {
     .option(
       "--max-tiles <count>",
       "of that image, 1 to 12 (default: the model's)",
-      from1(MAX_TILES),
+      from1(MAX_REQUEST_TILES),
     )
     .option("--json", "one line of JSON")
     .addHelpText(

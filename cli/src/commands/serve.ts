@@ -1,7 +1,7 @@
 /** tessera up, worker, coordinator. */
 import { cpus } from "node:os";
 import type { Command } from "commander";
-import { checkCluster } from "./own-cluster.js";
+import { checkCluster } from "./check-cluster.js";
 import { addPlacement, logLevel, whole, type PlacementFlags } from "./options.js";
 
 interface Closable {

@@ -6,11 +6,10 @@ import type { ModelConfig } from "@tessera/model";
 import type { PreparedTile, TilingOptions } from "@tessera/coordinator/request";
 import { explainTiles, VARIANTS, type Explanation } from "./tiles-explain.js";
 import { explanationText } from "./tiles-text.js";
-import { from1 } from "./options.js";
+import { from1, MAX_REQUEST_TILES } from "./options.js";
 
 /** Without a model; a request to a model takes fewer. */
 const MAX_TILES = 64;
-const MAX_REQUEST_TILES = 12;
 const DEFAULTS = { tileSize: 448, maxTiles: 6 };
 
 interface TilesFlags {

@@ -9,6 +9,7 @@ import {
   type LaneResult,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { SamplingParameters } from "../request/types.js";
+import { GREEDY } from "./prepared.fixture.js";
 import { applyFilters, describeToken, drawBest, drawFromLanes, hasFilters } from "./sampler.js";
 
 type Filters = Pick<SamplingParameters, "minP" | "topK" | "topP">;
@@ -19,19 +20,7 @@ interface Row {
   noise: number[];
 }
 
-const PLAIN: SamplingParameters = {
-  temperature: 1,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  seed: 0n,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  allowedTokenIds: [],
-  badWords: [],
-};
+const PLAIN: SamplingParameters = { ...GREEDY, temperature: 1, seed: 0n };
 const settings = (filters: Partial<SamplingParameters>): SamplingParameters => ({
   ...PLAIN,
   ...filters,

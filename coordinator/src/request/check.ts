@@ -1,4 +1,5 @@
 /** GenerateRequest → a checked request; every violation is reported at once, with field, limit and value. */
+import { MAX_IMAGE_TILES } from "@tessera/model";
 import { ServeError, type FieldViolation } from "@tessera/proto";
 import {
   ImageDetail,
@@ -154,7 +155,7 @@ function checkImagePart(
     }),
   );
   const maxTiles = image.options?.maxTiles ?? context.defaultMaxTiles;
-  check.range(`${field}.options.max_tiles`, maxTiles, 1, 12);
+  check.range(`${field}.options.max_tiles`, maxTiles, 1, MAX_IMAGE_TILES);
   const detail = image.options?.detail ?? ImageDetail.UNSPECIFIED;
   if (!(detail in DETAILS))
     check.fail(`${field}.options.detail`, `is ${detail}, must be auto, low or high`);

@@ -1,5 +1,5 @@
 /** Why a picture gets its grid: what `chooseGrid` compared. */
-import { chooseGrid, grids, type Grid, type TilingOptions } from "./tiling.js";
+import { chooseGrid, grids, patchCount, type Grid, type TilingOptions } from "./tiling.js";
 
 const NEAR = 5;
 
@@ -43,7 +43,6 @@ export function explainGrid(
         a.distance - b.distance ||
         a.columns * a.rows - b.columns * b.rows,
     );
-  const regular = chosen.columns * chosen.rows;
-  const patches = regular + (options.useThumbnail && regular > 1 ? 1 : 0);
+  const patches = patchCount(chosen, options.useThumbnail);
   return { width, height, ratio, candidates: candidates.slice(0, NEAR), patches };
 }

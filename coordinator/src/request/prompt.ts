@@ -22,7 +22,7 @@ export interface RenderOptions {
   layout: ImageLayout;
 }
 
-/** Where a tile's tag stands; tiles of all images are counted in order. */
+/** Where a tile's tag stands. */
 export interface TagPlace {
   image: number;
   /** Of the image's tiles. */

@@ -38,6 +38,12 @@ export function chooseGrid(size: { width: number; height: number }, options: Til
   return best;
 }
 
+/** Tiles of a grid, the thumbnail counted: a single tile has none. */
+export function patchCount({ columns, rows }: Grid, useThumbnail: boolean): number {
+  const regular = columns * rows;
+  return regular + (useThumbnail && regular > 1 ? 1 : 0);
+}
+
 function crop(image: RgbImage, x: number, y: number, size: number): Uint8Array {
   const out = new Uint8Array(3 * size * size);
   for (let row = 0; row < size; row++) {
@@ -62,7 +68,7 @@ export async function tileImage(
   for (let row = 0; row < rows; row++)
     for (let column = 0; column < columns; column++)
       tiles.push(tile(crop(whole, column * size, row * size, size)));
-  if (options.useThumbnail && tiles.length > 1)
+  if (patchCount({ columns, rows }, options.useThumbnail) > tiles.length)
     tiles.push(tile((await resizeBicubic(image, { width: size, height: size })).data));
   return { grid: [columns, rows], tiles };
 }

@@ -1,7 +1,6 @@
 /** The pool of cache blocks; every block is free or held by one sequence. */
 import assert from "node:assert/strict";
-
-export const BLOCK_TOKENS = 32;
+import { BLOCK_TOKENS } from "@tessera/model";
 
 /** Blocks needed to hold `tokenCount` tokens; the last may be part-filled. */
 export function blockCount(tokenCount: number): number {

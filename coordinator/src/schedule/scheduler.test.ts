@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { BLOCK_TOKENS, blockCount, BlockPool } from "./blocks.js";
+import { BLOCK_TOKENS } from "@tessera/model";
+import { blockCount, BlockPool } from "./blocks.js";
 import { Scheduler, type ScheduledSequence, type SliceChoice } from "./scheduler.js";
 
 class Sequence implements ScheduledSequence {

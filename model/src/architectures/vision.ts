@@ -33,31 +33,33 @@ function projectorInputs({ projector, decoder, vision }: ModelConfig): number {
   return projector === "mlp" ? decoder.intermediateSize : 4 * vision.hiddenSize;
 }
 
-/** @throws ModelError INVALID_ARGUMENT when a rank would hold nothing of what is cut. */
-export function checkTensorVision(config: ModelConfig, size: number): void {
+/** Why the encoder cannot be cut over `size` ranks; undefined when it can. */
+function cutProblem(config: ModelConfig, size: number): string | undefined {
   const { heads, intermediateSize } = config.vision;
   if (VISION_LANES % size !== 0)
-    throw new ModelError(
-      "INVALID_ARGUMENT",
-      `vision tensor over ${size} ranks: the encoder has ${VISION_LANES} lanes, of which a rank holds whole ones`,
-    );
-  if (heads < size)
-    throw new ModelError(
-      "INVALID_ARGUMENT",
-      `vision tensor over ${size} ranks: the encoder has ${heads} heads, and a rank holds at least one`,
-    );
+    return `the encoder has ${VISION_LANES} lanes, of which a rank holds whole ones`;
+  if (heads < size) return `the encoder has ${heads} heads, and a rank holds at least one`;
   for (const [name, count] of [
     ["feed-forward columns", intermediateSize],
     ["projector columns", projectorInputs(config)],
   ] as const) {
     const starts = laneStarts(count, VISION_LANES);
-    for (let rank = 0; rank < size; rank++)
-      if (rankRange(starts, { rank, size }).count === 0)
-        throw new ModelError(
-          "INVALID_ARGUMENT",
-          `vision tensor over ${size} ranks: rank ${rank} would hold none of ${count} ${name}`,
-        );
+    const ranks = Array.from({ length: size }, (_, rank) => rank);
+    const empty = ranks.find((rank) => rankRange(starts, { rank, size }).count === 0);
+    if (empty !== undefined) return `rank ${empty} would hold none of ${count} ${name}`;
   }
+  return undefined;
+}
+
+export function canCutVision(config: ModelConfig, size: number): boolean {
+  return cutProblem(config, size) === undefined;
+}
+
+/** @throws ModelError INVALID_ARGUMENT when a rank would hold nothing of what is cut. */
+export function checkTensorVision(config: ModelConfig, size: number): void {
+  const problem = cutProblem(config, size);
+  if (problem !== undefined)
+    throw new ModelError("INVALID_ARGUMENT", `vision tensor over ${size} ranks: ${problem}`);
 }
 
 class VisionBuilder {

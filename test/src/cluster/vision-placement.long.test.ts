@@ -1,5 +1,5 @@
 /** The vision encoder cut over many workers, and on workers beside several that hold the decoder. */
-import { testWays } from "../harness/placements.js";
+import { testWays } from "../harness/vision-ways.js";
 
 for (const variant of ["d", "x", "h"])
   await testWays(`nvlm-${variant}-tiny`, [

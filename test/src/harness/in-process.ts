@@ -4,7 +4,7 @@ import {
   type CoordinatorOptions,
   type RunningCoordinator,
 } from "@tessera/coordinator";
-import { startWorker, type RunningWorker } from "@tessera/shard-worker";
+import { startWorker, type RunningWorker, type WorkerOptions } from "@tessera/shard-worker";
 import { FLAGS } from "./cluster.js";
 import { root } from "./paths.js";
 
@@ -18,12 +18,13 @@ export interface InProcess {
 export async function serveInProcess(
   size: number,
   options: Partial<CoordinatorOptions>,
+  worker: Partial<WorkerOptions> = {},
 ): Promise<InProcess> {
   const listen = "127.0.0.1:0";
   const common = { modelDir: root("models/nvlm-d-tiny"), listen, logLevel: "fatal" };
   const workers = await Promise.all(
     Array.from({ length: size }, () =>
-      startWorker({ ...common, healthListen: listen, threads: 1 }),
+      startWorker({ ...common, healthListen: listen, threads: 1, ...worker }),
     ),
   );
   const coordinator = await startCoordinator({

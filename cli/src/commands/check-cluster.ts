@@ -1,4 +1,4 @@
-/** A cluster that a command starts for itself. */
+/** Whether a cluster that a command starts for itself can be. */
 import type { PlacementFlags } from "./options.js";
 
 /** Before any process is started. @throws ModelError when model and flags do not fit, naming flag, limit and value. */
