@@ -1,7 +1,8 @@
 /** The SDK: a typed gRPC client of a Tessera cluster. */
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import { Client, credentials, type ChannelCredentials } from "@grpc/grpc-js";
 import { serviceDefinition } from "@tessera/proto";
+import type { GenerateInput } from "@tessera/proto/openai";
 import {
   Cluster,
   DrainRequestSchema,
@@ -21,7 +22,6 @@ import {
   type CountTokensResponse,
   type Event,
   type GenerateOnceResponse,
-  type GenerateRequest,
   type GenerateResponse,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { Attempts } from "./attempts.js";
@@ -32,12 +32,6 @@ const CLUSTER = serviceDefinition(Cluster);
 /** Of a call that names no deadline. */
 export const DEFAULT_DEADLINE_MS = 10 * 60_000;
 const MAX_MESSAGE_BYTES = 64 << 20;
-
-/** Plain objects of GenerateRequest's fields; all are optional. */
-export type GenerateInput = Exclude<
-  MessageInitShape<typeof GenerateRequestSchema>,
-  GenerateRequest
->;
 
 /** PEM files. */
 export interface TlsOptions {

@@ -1,5 +1,4 @@
 export * from "./error.js";
 export * from "./client.js";
-export * from "./openai/request.js";
-export * from "./openai/response.js";
+export * from "@tessera/proto/openai";
 export { FinishReason, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";

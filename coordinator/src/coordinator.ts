@@ -15,7 +15,10 @@ import { Cluster } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
 import { Inference } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { checkOptions, type CoordinatorOptions } from "./engine/options.js";
 import { Serving } from "./engine/serving.js";
-import { clusterService, inferenceService } from "./grpc/services.js";
+import { OPEN_ACCESS } from "./access/access.js";
+import { clusterService } from "./grpc/cluster-service.js";
+import { inferenceService } from "./grpc/inference-service.js";
+import { Streams } from "./stream/streams.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
 const FLUSH_MS = 2000;
@@ -75,6 +78,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   checkOptions(options);
   const log = pino({ level: options.logLevel, name: "coordinator" }, pino.destination(2));
   const serving = await Serving.open(options, log);
+  const streams = new Streams(serving);
+  const front = { serving, streams, access: OPEN_ACCESS };
   const server = new Server({ "grpc.max_receive_message_length": MAX_MESSAGE_BYTES });
   const health = new HealthImplementation({
     "": "SERVING",
@@ -83,8 +88,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   });
   serving.onState = (state) =>
     health.setStatus("tessera.v1.Inference", state === "ready" ? "SERVING" : "NOT_SERVING");
-  server.addService(serviceDefinition(Inference), inferenceService(serving));
-  server.addService(serviceDefinition(Cluster), clusterService(serving));
+  server.addService(serviceDefinition(Inference), inferenceService(front));
+  server.addService(serviceDefinition(Cluster), clusterService(front));
   health.addToServer(server);
   if (options.reflection) reflection().addToServer(server);
   const { host } = parseAddress(options.listen, "listen");
@@ -92,6 +97,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   let probes: Probes | undefined;
   const close = async () => {
     await serving.drain(1000);
+    streams.close();
     await serving.close();
     unfollow();
     await shutDown(server);

@@ -46,6 +46,8 @@ export const GRPC_STATUS: Record<ServeErrorCode, status> = {
   SLOW_READER: status.RESOURCE_EXHAUSTED,
   INTERNAL: status.INTERNAL,
   CONFIGURATION: status.INVALID_ARGUMENT,
+  UNAUTHENTICATED: status.UNAUTHENTICATED,
+  PERMISSION_DENIED: status.PERMISSION_DENIED,
 };
 
 export interface FieldViolation {

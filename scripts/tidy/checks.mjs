@@ -43,8 +43,13 @@ export const COORDINATOR = {
   request: [],
   schedule: [],
   cluster: ["metrics"],
-  engine: ["request", "schedule", "cluster", "metrics"],
-  grpc: ["engine", "request", "cluster", "schedule", "metrics"],
+  access: [],
+  grammar: ["request", "metrics"],
+  trace: [],
+  engine: ["access", "request", "schedule", "cluster", "metrics", "trace"],
+  stream: ["access", "engine", "request", "metrics", "trace"],
+  grpc: ["access", "stream", "engine", "request", "cluster", "schedule", "metrics", "trace"],
+  http: ["access", "stream", "engine", "request", "metrics", "trace"],
 };
 
 const IMPORT = /(?:\bfrom |\bimport\(|\bimport )"([^"]+)"/g;

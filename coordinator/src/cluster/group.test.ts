@@ -17,6 +17,7 @@ const PLAN = {
   slices: [],
   openedStreams: [],
   closedStreamIds: [],
+  copiedBlocks: [],
 };
 const TILE = { embeddingId: 1n, pixels: new Uint8Array(3) };
 const TILES = new Map([[0, [TILE]]]);

@@ -6,21 +6,23 @@ import { Admission, type Admitted } from "./admission.js";
 const never = new AbortController().signal;
 const admission = (limits = {}) =>
   new Admission({ maxRequests: 3, maxTileBytes: 100, maxPreparing: 2, ...limits });
+const enter = (all: Admission, id: string, tileBytes: number) =>
+  all.enter({ id, tenant: "default", signal: never }, tileBytes);
 
 test("admission: an id once, so many requests, so many bytes of tiles; places are given back", () => {
   const all = admission();
-  const one = all.enter("one", 60, never);
-  assert.throws(() => all.enter("one", 0, never), { code: "REQUEST_EXISTS" });
-  assert.throws(() => all.enter("two", 41, never), {
+  const one = enter(all, "one", 60);
+  assert.throws(() => enter(all, "one", 0), { code: "REQUEST_EXISTS" });
+  assert.throws(() => enter(all, "two", 41), {
     code: "OVERLOADED",
     quota: "tile bytes",
     message: "pictures of 41 bytes beside 60 of other requests, limit 100",
     retryDelayMs: 1000,
   });
   all.settle(one, 20);
-  all.enter("two", 80, never);
-  all.enter("three", 0, never);
-  assert.throws(() => all.enter("four", 0, never), {
+  enter(all, "two", 80);
+  enter(all, "three", 0);
+  assert.throws(() => enter(all, "four", 0), {
     code: "OVERLOADED",
     quota: "requests",
     message: "3 requests run or wait, limit 3",
@@ -28,8 +30,8 @@ test("admission: an id once, so many requests, so many bytes of tiles; places ar
   all.leave(one);
   all.leave(one);
   assert.equal(all.size, 2);
-  all.enter("one", 20, never);
-  assert.throws(() => all.enter("five", 1, never), { quota: "requests" });
+  enter(all, "one", 20);
+  assert.throws(() => enter(all, "five", 1), { quota: "requests" });
 });
 
 /** Work whose end is in the test's hands. */
@@ -45,7 +47,7 @@ function handled(all: Admission, place: Admitted) {
 
 test("admission: so many prepare at once; the next waits for its turn, first come first served", async () => {
   const all = admission({ maxRequests: 9 });
-  const works = ["a", "b", "c", "d"].map((id) => handled(all, all.enter(id, 0, never)));
+  const works = ["a", "b", "c", "d"].map((id) => handled(all, enter(all, id, 0)));
   const running = () => works.map(({ state }) => state.running);
   await new Promise(setImmediate);
   assert.deepEqual(running(), [true, true, false, false]);
@@ -64,10 +66,10 @@ test("admission: so many prepare at once; the next waits for its turn, first com
 
 test("admission: who is aborted while it waits leaves the line; a failure gives its turn on", async () => {
   const all = admission({ maxPreparing: 1 });
-  const first = handled(all, all.enter("first", 0, never));
-  const second = all.enter("second", 0, never);
+  const first = handled(all, enter(all, "first", 0));
+  const second = enter(all, "second", 0);
   const waiting = handled(all, second);
-  const third = all.prepare(all.enter("third", 0, never), () => Promise.reject(new Error("bad")));
+  const third = all.prepare(enter(all, "third", 0), () => Promise.reject(new Error("bad")));
   second.abort(new ServeError("ABORTED", "ended"));
   await assert.rejects(waiting.done, { code: "ABORTED" });
   assert.equal(waiting.state.running, false);

@@ -17,18 +17,32 @@ function overloaded(quota: string, message: string): ServeError {
   return new ServeError("OVERLOADED", message, { quota, retryDelayMs: RETRY_DELAY_MS });
 }
 
+/** Ids are a tenant's own. */
+export interface RequestName {
+  id: string;
+  tenant: string;
+}
+
+function keyOf({ id, tenant }: RequestName): string {
+  return `${id} ${tenant}`;
+}
+
 /** One request's place. It is given back by `leave`. */
 export class Admitted {
   active: ActiveRequest | undefined;
   private readonly own = new AbortController();
   readonly signal: AbortSignal;
 
+  readonly id: string;
+  readonly tenant: string;
+
   constructor(
-    readonly id: string,
+    of: RequestName & { signal: AbortSignal },
     public tileBytes: number,
-    outer: AbortSignal,
   ) {
-    this.signal = AbortSignal.any([outer, this.own.signal]);
+    this.id = of.id;
+    this.tenant = of.tenant;
+    this.signal = AbortSignal.any([of.signal, this.own.signal]);
   }
   /** Ends the preparation of a request that does not run yet. */
   abort(reason: ServeError): void {
@@ -50,13 +64,14 @@ export class Admission {
   }
 
   /**
-   * A place for request `id` and `tileBytes` of pixels, the most its pictures can become.
+   * A place for a request and `tileBytes` of pixels, the most its pictures can become.
    * @throws ServeError REQUEST_EXISTS; OVERLOADED with the quota that is used up
    */
-  enter(id: string, tileBytes: number, signal: AbortSignal): Admitted {
+  enter(of: RequestName & { signal: AbortSignal }, tileBytes: number): Admitted {
     const { maxRequests, maxTileBytes } = this.limits;
-    if (this.admitted.has(id))
-      throw ServeError.field("request_id", `${JSON.stringify(id)} is running`, "REQUEST_EXISTS");
+    const key = keyOf(of);
+    if (this.admitted.has(key))
+      throw ServeError.field("request_id", `${JSON.stringify(of.id)} is running`, "REQUEST_EXISTS");
     if (this.admitted.size >= maxRequests)
       throw overloaded(
         "requests",
@@ -67,8 +82,8 @@ export class Admission {
         "tile bytes",
         `pictures of ${tileBytes} bytes beside ${this.tileBytes} of other requests, limit ${maxTileBytes}`,
       );
-    const place = new Admitted(id, tileBytes, signal);
-    this.admitted.set(id, place);
+    const place = new Admitted(of, tileBytes);
+    this.admitted.set(key, place);
     this.tileBytes += tileBytes;
     return place;
   }
@@ -80,12 +95,12 @@ export class Admission {
   }
 
   leave(place: Admitted): void {
-    if (!this.admitted.delete(place.id)) return;
+    if (!this.admitted.delete(keyOf(place))) return;
     this.tileBytes -= place.tileBytes;
   }
 
-  get(id: string): Admitted | undefined {
-    return this.admitted.get(id);
+  get(of: RequestName): Admitted | undefined {
+    return this.admitted.get(keyOf(of));
   }
   all(): Admitted[] {
     return [...this.admitted.values()];

@@ -18,6 +18,7 @@ import {
   type PreparedRequest,
   type Tokenizer,
 } from "../request/index.js";
+import type { Caller } from "../access/caller.js";
 import type { ActiveRequest, RequestEvents } from "./active.js";
 import { Admission, type Admitted } from "./admission.js";
 import { ENCODE_BUDGET_MS } from "./encode-pace.js";
@@ -37,7 +38,6 @@ export { BUILD };
 const RETRY_MS = 250;
 /** Beyond a step's or an encode's own deadline: without its end by then the process is stuck. */
 const STUCK_GRACE_MS = 10_000;
-const TENANT = "default";
 /** Pixels of tiles of all requests: 3,500 tiles of 448 × 448. */
 const MAX_TILE_BYTES = 2 * 2 ** 30;
 /** As many as Node's thread pool has threads. */
@@ -51,6 +51,12 @@ interface Chosen {
 export type ServingState = "forming" | "ready" | "draining" | "lost";
 
 const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"]);
+
+export interface Asked {
+  message: GenerateRequest;
+  caller: Caller;
+  signal: AbortSignal;
+}
 
 export class Serving {
   private readonly admission: Admission;
@@ -161,8 +167,8 @@ export class Serving {
 
   /** Said on NATS to all coordinators of the group: a request that does not run here is another's. */
   private cancelled(requestId: string, tenant: string): void {
-    const place = this.admission.get(requestId);
-    if (tenant === TENANT && place !== undefined) this.end(place);
+    const place = this.admission.get({ id: requestId, tenant });
+    if (place !== undefined) this.end(place);
   }
 
   get plan(): PlacementPlan {
@@ -242,16 +248,16 @@ export class Serving {
 
   /** Takes an admission slot, prepares, submits. The id is free again when the sink is done or failed. */
   async run(
-    message: GenerateRequest,
+    { message, caller, signal }: Asked,
     eventsOf: (prepared: PreparedRequest) => RequestEvents,
-    signal: AbortSignal,
   ): Promise<void> {
     if (this.state === "draining") throw new ServeError("DRAINING", "the server is draining");
     if (this.group === undefined)
       throw new ServeError("NOT_READY", "no group of workers is formed", { retryDelayMs: 1000 });
     const checked = checkRequest(message, this.context);
     const requestId = checked.requestId ?? `req-${randomUUID()}`;
-    const place = this.admission.enter(requestId, this.mostTileBytes(checked), signal);
+    const of = { id: requestId, tenant: caller.tenant, signal };
+    const place = this.admission.enter(of, this.mostTileBytes(checked));
     try {
       const prepared = await this.prepare(checked, place);
       await this.serve(prepared, eventsOf(prepared), place);
@@ -270,7 +276,7 @@ export class Serving {
   }
 
   private async prepare(checked: CheckedRequest, place: Admitted): Promise<PreparedRequest> {
-    const identity = { requestId: place.id, tenant: TENANT };
+    const identity = { requestId: place.id, tenant: place.tenant };
     const prepared = await this.admission.prepare(place, () =>
       prepareRequest(checked, identity, this.context, place.signal),
     );
@@ -323,13 +329,14 @@ export class Serving {
   }
 
   /** Takes an admission slot too: pictures are decoded. */
-  async count(message: GenerateRequest, signal: AbortSignal): Promise<PreparedRequest> {
+  async count(
+    message: GenerateRequest,
+    caller: Caller,
+    signal: AbortSignal,
+  ): Promise<PreparedRequest> {
     const checked = checkRequest(message, this.context);
-    const place = this.admission.enter(
-      `count-${randomUUID()}`,
-      this.mostTileBytes(checked),
-      signal,
-    );
+    const of = { id: `count-${randomUUID()}`, tenant: caller.tenant, signal };
+    const place = this.admission.enter(of, this.mostTileBytes(checked));
     try {
       return await this.prepare(checked, place);
     } finally {
@@ -344,8 +351,9 @@ export class Serving {
     else this.loop.cancel(place.active, { reason: "aborted" });
   }
 
-  abort(requestId: string): void {
-    const place = this.admission.get(requestId);
+  /** @throws ServeError REQUEST_NOT_FOUND when the caller's tenant runs none of this id */
+  abort(requestId: string, { tenant }: Caller): void {
+    const place = this.admission.get({ id: requestId, tenant });
     if (place === undefined)
       throw ServeError.field(
         "request_id",

@@ -126,8 +126,7 @@ function refuseUnbuilt(request: GenerateRequest): void {
     ["constraint", request.constraint !== undefined],
     ["tools", request.tools.length > 0],
     ["tool_choice", request.toolChoice !== undefined],
-    ["resume", request.resume === true],
-    ["prompt_logprobs", request.promptLogprobs === true],
+    ["prompt_logprobs", request.promptLogprobs !== undefined],
     ...request.messages.flatMap(
       (message, index) =>
         [

@@ -223,7 +223,7 @@ const unbuilt: BadRow[] = [
     /is not served/,
   ],
   ["resume", { ...good, resume: true }, "resume", /is not served/],
-  ["prompt logprobs", { ...good, promptLogprobs: true }, "prompt_logprobs", /is not served/],
+  ["prompt logprobs", { ...good, promptLogprobs: 0 }, "prompt_logprobs", /is not served/],
   [
     "a tool's message",
     { messages: [{ role: Role.TOOL, parts: [say("1")] }] },

@@ -130,7 +130,7 @@ const rows: [string, GenerateInput, ServeErrorCode, RegExp][] = [
     /constraint/,
   ],
   ["resume", { ...good, resume: true }, "NOT_BUILT", /resume/],
-  ["prompt_logprobs", { ...good, promptLogprobs: true }, "NOT_BUILT", /prompt_logprobs/],
+  ["prompt_logprobs", { ...good, promptLogprobs: 0 }, "NOT_BUILT", /prompt_logprobs/],
   ["a bad request id", { ...good, requestId: "a b" }, "INVALID_ARGUMENT", /request_id/],
 ];
 

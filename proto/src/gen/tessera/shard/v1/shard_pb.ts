@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tessera/shard/v1/shard.proto.
  */
 export const file_tessera_shard_v1_shard: GenFile = /*@__PURE__*/
-  fileDesc("Chx0ZXNzZXJhL3NoYXJkL3YxL3NoYXJkLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIhAKDkdldEluZm9SZXF1ZXN0IrgBCg9HZXRJbmZvUmVzcG9uc2USEQoJd29ya2VyX2lkGAEgASgJEg0KBWJ1aWxkGAIgASgJEgsKA2NwdRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBISCgppZGxlX2J5dGVzGAYgASgEEhIKCm1vZGVsX2hhc2gYByABKAkSDQoFZXBvY2gYCCABKAQSGAoQZXhjaGFuZ2VfYWRkcmVzcxgJIAEoCSJ8CgtKb2luUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEg0KBXBlZXJzGAMgAygJEi4KCXBsYWNlbWVudBgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuUGxhY2VtZW50EhEKCXBsYW5faGFzaBgFIAEoCSLbAwoJUGxhY2VtZW50EikKB2t2X3R5cGUYASABKA4yGC50ZXNzZXJhLnNoYXJkLnYxLkt2VHlwZRItCgl3aXJlX3R5cGUYAiABKA4yGi50ZXNzZXJhLnNoYXJkLnYxLldpcmVUeXBlEhMKC2Jsb2NrX2NvdW50GAMgASgNEhoKEm1heF9iYXRjaGVkX3Rva2VucxgEIAEoDRIVCg1tYXhfc2VxdWVuY2VzGAUgASgNEhcKD21heF93YW50ZWRfcm93cxgGIAEoDRIRCgltYXhfdGlsZXMYByABKA0SFgoObWF4X2VtYmVkZGluZ3MYCCABKA0SHgoWY29sbGVjdGl2ZV9kZWFkbGluZV9tcxgJIAEoDRIVCg1tYXhfbW9kZWxfbGVuGAogASgNEhsKE21heF9zdGVwc19pbl9mbGlnaHQYCyABKA0SFgoOc2VsZWN0YWJsZV9pZHMYDCABKA0SMQoGdmlzaW9uGA0gASgOMiEudGVzc2VyYS5zaGFyZC52MS5WaXNpb25QbGFjZW1lbnQSFQoNZW5jb2Rlcl9jb3VudBgOIAEoDRIXCg9tYXhfc3RyZWFtX3Jvd3MYDyABKA0SGQoRY3Jvc3NfYmxvY2tfY291bnQYECABKA0ieAoMSm9pblJlc3BvbnNlEjIKCHByb2dyZXNzGAEgASgLMh4udGVzc2VyYS5zaGFyZC52MS5Kb2luUHJvZ3Jlc3NIABIsCgVyZWFkeRgCIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlYWR5SABCBgoEa2luZCI6CgxKb2luUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDAoEZG9uZRgCIAEoBBINCgV0b3RhbBgDIAEoBCJnCglKb2luUmVhZHkSFAoMd2VpZ2h0X2J5dGVzGAEgASgEEhMKC2NhY2hlX2J5dGVzGAIgASgEEhcKD3dvcmtzcGFjZV9ieXRlcxgDIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgEIAEoBCI3CgtTdGVwUmVxdWVzdBIoCgRwbGFuGAEgASgLMhoudGVzc2VyYS5zaGFyZC52MS5TdGVwUGxhbiLFAgoIU3RlcFBsYW4SDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBIVCg1yZWxlYXNlZF9zdGVwGAMgASgEEi4KBm9wZW5lZBgEIAMoCzIeLnRlc3NlcmEuc2hhcmQudjEuU2VxdWVuY2VPcGVuEhsKE2Nsb3NlZF9zZXF1ZW5jZV9pZHMYBSADKAQSHgoWcmVsZWFzZWRfZW1iZWRkaW5nX2lkcxgGIAMoBBIvCgZzbGljZXMYByADKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNlcXVlbmNlU2xpY2USEwoLZGVhZGxpbmVfbXMYCCABKA0SNAoOb3BlbmVkX3N0cmVhbXMYCSADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLlN0cmVhbU9wZW4SGQoRY2xvc2VkX3N0cmVhbV9pZHMYCiADKAQiXwoKU3RyZWFtT3BlbhIRCglzdHJlYW1faWQYASABKAQSKwoFdGlsZXMYAiADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLlN0cmVhbVRpbGUSEQoJYmxvY2tfaWRzGAMgAygNIk8KClN0cmVhbVRpbGUSFQoNdGFnX3Rva2VuX2lkcxgBIAMoDRIUCgxlbWJlZGRpbmdfaWQYAiABKAQSFAoMZW5jb2Rlcl9yYW5rGAMgASgNIoABCgxTZXF1ZW5jZU9wZW4SEwoLc2VxdWVuY2VfaWQYASABKAQSFQoNcHJvbXB0X2xlbmd0aBgCIAEoDRIRCgl0b2tlbl9pZHMYAyADKA0SMQoIc2FtcGxpbmcYBCABKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNhbXBsaW5nU3RhdGUiwQIKDVNhbXBsaW5nU3RhdGUSEwoLdGVtcGVyYXR1cmUYASABKAISDAoEc2VlZBgCIAEoBBIOCgZjaG9pY2UYAyABKA0SGgoScmVwZXRpdGlvbl9wZW5hbHR5GAQgASgCEhgKEHByZXNlbmNlX3BlbmFsdHkYBSABKAISGQoRZnJlcXVlbmN5X3BlbmFsdHkYBiABKAISLwoKbG9naXRfYmlhcxgHIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuTG9naXRCaWFzEhkKEWFsbG93ZWRfdG9rZW5faWRzGAggAygNEi4KCWJhZF93b3JkcxgJIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuVG9rZW5MaXN0EhIKCm1pbl90b2tlbnMYCiABKA0SHAoUc3VwcHJlc3NlZF90b2tlbl9pZHMYCyADKA0iKwoJTG9naXRCaWFzEhAKCHRva2VuX2lkGAEgASgNEgwKBGJpYXMYAiABKAIiHgoJVG9rZW5MaXN0EhEKCXRva2VuX2lkcxgBIAMoDSL/AQoNU2VxdWVuY2VTbGljZRITCgtzZXF1ZW5jZV9pZBgBIAEoBBIWCg5zdGFydF9wb3NpdGlvbhgCIAEoDRIRCgl0b2tlbl9pZHMYAyADKA0SEwoLZmlyc3RfYmxvY2sYBCABKA0SEQoJYmxvY2tfaWRzGAUgAygNEi8KCmltYWdlX3Jvd3MYBiADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkltYWdlUm93cxIrCgZ3YW50ZWQYByADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLldhbnRlZFJvdxIoCgRzZWVuGAggAygLMhoudGVzc2VyYS5zaGFyZC52MS5TZWVuUm93cyJVCghTZWVuUm93cxILCgNyb3cYASABKA0SDQoFY291bnQYAiABKA0SLQoGcmFuZ2VzGAMgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TdHJlYW1SYW5nZSI8CgtTdHJlYW1SYW5nZRIRCglzdHJlYW1faWQYASABKAQSDQoFZmlyc3QYAiABKA0SCwoDZW5kGAMgASgNImYKCUltYWdlUm93cxILCgNyb3cYASABKA0SFAoMZW1iZWRkaW5nX2lkGAIgASgEEhEKCWZpcnN0X3JvdxgDIAEoDRINCgVjb3VudBgEIAEoDRIUCgxlbmNvZGVyX3JhbmsYBSABKA0ipgEKCVdhbnRlZFJvdxILCgNyb3cYASABKA0SEgoKY2FuZGlkYXRlcxgCIAEoDRIUCgx0b3BfbG9ncHJvYnMYAyABKA0SDwoHbG9ncHJvYhgEIAEoCBIYChBzY29yZWRfdG9rZW5faWRzGAUgAygNEicKBG1hc2sYBiADKAsyGS50ZXNzZXJhLnNoYXJkLnYxLk1hc2tSdW4SDgoGbWFza2VkGAcgASgIIicKB01hc2tSdW4SDQoFc3RhcnQYASABKA0SDQoFY291bnQYAiABKA0ihQEKDFN0ZXBSZXNwb25zZRINCgVlcG9jaBgBIAEoBBIPCgdzdGVwX2lkGAIgASgEEikKBHJvd3MYAyADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlJvd1Jlc3VsdBIqCgV0aW1lcxgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuU3RlcFRpbWVzIl8KCVN0ZXBUaW1lcxISCgpjb21wdXRlX25zGAEgASgEEg8KB3dhaXRfbnMYAiABKAQSFgoOZXhjaGFuZ2VfYnl0ZXMYAyABKAQSFQoNY29sbGVjdGl2ZV9ucxgEIAEoBCJaCglSb3dSZXN1bHQSEwoLc2VxdWVuY2VfaWQYASABKAQSCwoDcm93GAIgASgNEisKBWxhbmVzGAMgAygLMhwudGVzc2VyYS5zaGFyZC52MS5MYW5lUmVzdWx0IrYCCgpMYW5lUmVzdWx0EgwKBGxhbmUYASABKA0SEgoKbm9uX2Zpbml0ZRgCIAEoCBIpCgRiZXN0GAMgASgLMhsudGVzc2VyYS5zaGFyZC52MS5DYW5kaWRhdGUSLwoKY2FuZGlkYXRlcxgEIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuQ2FuZGlkYXRlEioKA3RvcBgFIAMoCzIdLnRlc3NlcmEuc2hhcmQudjEuU2NvcmVkVG9rZW4SLQoGc2NvcmVkGAYgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TY29yZWRUb2tlbhIlCgNyYXcYByABKAsyGC50ZXNzZXJhLnNoYXJkLnYxLkxvZ1N1bRIoCgZzY2FsZWQYCCABKAsyGC50ZXNzZXJhLnNoYXJkLnYxLkxvZ1N1bSJJCglDYW5kaWRhdGUSEAoIdG9rZW5faWQYASABKA0SCwoDcmF3GAIgASgCEg4KBnNjYWxlZBgDIAEoAhINCgVub2lzZRgEIAEoAiIsCgtTY29yZWRUb2tlbhIQCgh0b2tlbl9pZBgBIAEoDRILCgNyYXcYAiABKAIiIgoGTG9nU3VtEgsKA21heBgBIAEoAhILCgNzdW0YAiABKAIibQoNRW5jb2RlUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIRCgllbmNvZGVfaWQYAiABKAQSJQoFdGlsZXMYAyADKAsyFi50ZXNzZXJhLnNoYXJkLnYxLlRpbGUSEwoLZGVhZGxpbmVfbXMYBCABKA0iLAoEVGlsZRIUCgxlbWJlZGRpbmdfaWQYASABKAQSDgoGcGl4ZWxzGAIgASgMIiQKDkVuY29kZVJlc3BvbnNlEhIKCmNvbXB1dGVfbnMYASABKAQiaAoVTW9yZUNhbmRpZGF0ZXNSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEEg8KB3N0ZXBfaWQYAiABKAQSEwoLc2VxdWVuY2VfaWQYAyABKAQSCwoDcm93GAQgASgNEg0KBWNvdW50GAUgASgNIkIKFk1vcmVDYW5kaWRhdGVzUmVzcG9uc2USKAoDcm93GAEgASgLMhsudGVzc2VyYS5zaGFyZC52MS5Sb3dSZXN1bHQiTAoOUmVsZWFzZVJlcXVlc3QSDQoFZXBvY2gYASABKAQSFAoMc2VxdWVuY2VfaWRzGAIgAygEEhUKDWVtYmVkZGluZ19pZHMYAyADKAQiEQoPUmVsZWFzZVJlc3BvbnNlIh0KDEZlbmNlUmVxdWVzdBINCgVlcG9jaBgBIAEoBCIPCg1GZW5jZVJlc3BvbnNlIhEKD0dldFN0YXRzUmVxdWVzdCKVAQoQR2V0U3RhdHNSZXNwb25zZRINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEhQKDGxhc3Rfc3RlcF9pZBgDIAEoBBIRCglzZXF1ZW5jZXMYBCABKA0SEgoKZW1iZWRkaW5ncxgFIAEoDRIWCg5yZXNpZGVudF9ieXRlcxgGIAEoBBIPCgdzdHJlYW1zGAcgASgNKkQKBkt2VHlwZRIXChNLVl9UWVBFX1VOU1BFQ0lGSUVEEAASDwoLS1ZfVFlQRV9GMzIQARIQCgxLVl9UWVBFX0JGMTYQAiqOAQoPVmlzaW9uUGxhY2VtZW50EiAKHFZJU0lPTl9QTEFDRU1FTlRfVU5TUEVDSUZJRUQQABIeChpWSVNJT05fUExBQ0VNRU5UX1JFUExJQ0FURRABEhsKF1ZJU0lPTl9QTEFDRU1FTlRfVEVOU09SEAISHAoYVklTSU9OX1BMQUNFTUVOVF9XT1JLRVJTEAMqTAoIV2lyZVR5cGUSGQoVV0lSRV9UWVBFX1VOU1BFQ0lGSUVEEAASEQoNV0lSRV9UWVBFX0YzMhABEhIKDldJUkVfVFlQRV9CRjE2EAIyigUKBVNoYXJkEk4KB0dldEluZm8SIC50ZXNzZXJhLnNoYXJkLnYxLkdldEluZm9SZXF1ZXN0GiEudGVzc2VyYS5zaGFyZC52MS5HZXRJbmZvUmVzcG9uc2USRwoESm9pbhIdLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlcXVlc3QaHi50ZXNzZXJhLnNoYXJkLnYxLkpvaW5SZXNwb25zZTABEkkKBFN0ZXASHS50ZXNzZXJhLnNoYXJkLnYxLlN0ZXBSZXF1ZXN0Gh4udGVzc2VyYS5zaGFyZC52MS5TdGVwUmVzcG9uc2UoATABEksKBkVuY29kZRIfLnRlc3NlcmEuc2hhcmQudjEuRW5jb2RlUmVxdWVzdBogLnRlc3NlcmEuc2hhcmQudjEuRW5jb2RlUmVzcG9uc2USYwoOTW9yZUNhbmRpZGF0ZXMSJy50ZXNzZXJhLnNoYXJkLnYxLk1vcmVDYW5kaWRhdGVzUmVxdWVzdBooLnRlc3NlcmEuc2hhcmQudjEuTW9yZUNhbmRpZGF0ZXNSZXNwb25zZRJOCgdSZWxlYXNlEiAudGVzc2VyYS5zaGFyZC52MS5SZWxlYXNlUmVxdWVzdBohLnRlc3NlcmEuc2hhcmQudjEuUmVsZWFzZVJlc3BvbnNlEkgKBUZlbmNlEh4udGVzc2VyYS5zaGFyZC52MS5GZW5jZVJlcXVlc3QaHy50ZXNzZXJhLnNoYXJkLnYxLkZlbmNlUmVzcG9uc2USUQoIR2V0U3RhdHMSIS50ZXNzZXJhLnNoYXJkLnYxLkdldFN0YXRzUmVxdWVzdBoiLnRlc3NlcmEuc2hhcmQudjEuR2V0U3RhdHNSZXNwb25zZWIGcHJvdG8z");
+  fileDesc("Chx0ZXNzZXJhL3NoYXJkL3YxL3NoYXJkLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIhAKDkdldEluZm9SZXF1ZXN0IrgBCg9HZXRJbmZvUmVzcG9uc2USEQoJd29ya2VyX2lkGAEgASgJEg0KBWJ1aWxkGAIgASgJEgsKA2NwdRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBISCgppZGxlX2J5dGVzGAYgASgEEhIKCm1vZGVsX2hhc2gYByABKAkSDQoFZXBvY2gYCCABKAQSGAoQZXhjaGFuZ2VfYWRkcmVzcxgJIAEoCSJ8CgtKb2luUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEg0KBXBlZXJzGAMgAygJEi4KCXBsYWNlbWVudBgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuUGxhY2VtZW50EhEKCXBsYW5faGFzaBgFIAEoCSLbAwoJUGxhY2VtZW50EikKB2t2X3R5cGUYASABKA4yGC50ZXNzZXJhLnNoYXJkLnYxLkt2VHlwZRItCgl3aXJlX3R5cGUYAiABKA4yGi50ZXNzZXJhLnNoYXJkLnYxLldpcmVUeXBlEhMKC2Jsb2NrX2NvdW50GAMgASgNEhoKEm1heF9iYXRjaGVkX3Rva2VucxgEIAEoDRIVCg1tYXhfc2VxdWVuY2VzGAUgASgNEhcKD21heF93YW50ZWRfcm93cxgGIAEoDRIRCgltYXhfdGlsZXMYByABKA0SFgoObWF4X2VtYmVkZGluZ3MYCCABKA0SHgoWY29sbGVjdGl2ZV9kZWFkbGluZV9tcxgJIAEoDRIVCg1tYXhfbW9kZWxfbGVuGAogASgNEhsKE21heF9zdGVwc19pbl9mbGlnaHQYCyABKA0SFgoOc2VsZWN0YWJsZV9pZHMYDCABKA0SMQoGdmlzaW9uGA0gASgOMiEudGVzc2VyYS5zaGFyZC52MS5WaXNpb25QbGFjZW1lbnQSFQoNZW5jb2Rlcl9jb3VudBgOIAEoDRIXCg9tYXhfc3RyZWFtX3Jvd3MYDyABKA0SGQoRY3Jvc3NfYmxvY2tfY291bnQYECABKA0ieAoMSm9pblJlc3BvbnNlEjIKCHByb2dyZXNzGAEgASgLMh4udGVzc2VyYS5zaGFyZC52MS5Kb2luUHJvZ3Jlc3NIABIsCgVyZWFkeRgCIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlYWR5SABCBgoEa2luZCI6CgxKb2luUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDAoEZG9uZRgCIAEoBBINCgV0b3RhbBgDIAEoBCJnCglKb2luUmVhZHkSFAoMd2VpZ2h0X2J5dGVzGAEgASgEEhMKC2NhY2hlX2J5dGVzGAIgASgEEhcKD3dvcmtzcGFjZV9ieXRlcxgDIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgEIAEoBCI3CgtTdGVwUmVxdWVzdBIoCgRwbGFuGAEgASgLMhoudGVzc2VyYS5zaGFyZC52MS5TdGVwUGxhbiL5AgoIU3RlcFBsYW4SDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBIVCg1yZWxlYXNlZF9zdGVwGAMgASgEEi4KBm9wZW5lZBgEIAMoCzIeLnRlc3NlcmEuc2hhcmQudjEuU2VxdWVuY2VPcGVuEhsKE2Nsb3NlZF9zZXF1ZW5jZV9pZHMYBSADKAQSHgoWcmVsZWFzZWRfZW1iZWRkaW5nX2lkcxgGIAMoBBIvCgZzbGljZXMYByADKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNlcXVlbmNlU2xpY2USEwoLZGVhZGxpbmVfbXMYCCABKA0SNAoOb3BlbmVkX3N0cmVhbXMYCSADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLlN0cmVhbU9wZW4SGQoRY2xvc2VkX3N0cmVhbV9pZHMYCiADKAQSMgoNY29waWVkX2Jsb2NrcxgLIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuQmxvY2tDb3B5IiUKCUJsb2NrQ29weRIMCgRmcm9tGAEgASgNEgoKAnRvGAIgASgNIl8KClN0cmVhbU9wZW4SEQoJc3RyZWFtX2lkGAEgASgEEisKBXRpbGVzGAIgAygLMhwudGVzc2VyYS5zaGFyZC52MS5TdHJlYW1UaWxlEhEKCWJsb2NrX2lkcxgDIAMoDSJPCgpTdHJlYW1UaWxlEhUKDXRhZ190b2tlbl9pZHMYASADKA0SFAoMZW1iZWRkaW5nX2lkGAIgASgEEhQKDGVuY29kZXJfcmFuaxgDIAEoDSKAAQoMU2VxdWVuY2VPcGVuEhMKC3NlcXVlbmNlX2lkGAEgASgEEhUKDXByb21wdF9sZW5ndGgYAiABKA0SEQoJdG9rZW5faWRzGAMgAygNEjEKCHNhbXBsaW5nGAQgASgLMh8udGVzc2VyYS5zaGFyZC52MS5TYW1wbGluZ1N0YXRlIsECCg1TYW1wbGluZ1N0YXRlEhMKC3RlbXBlcmF0dXJlGAEgASgCEgwKBHNlZWQYAiABKAQSDgoGY2hvaWNlGAMgASgNEhoKEnJlcGV0aXRpb25fcGVuYWx0eRgEIAEoAhIYChBwcmVzZW5jZV9wZW5hbHR5GAUgASgCEhkKEWZyZXF1ZW5jeV9wZW5hbHR5GAYgASgCEi8KCmxvZ2l0X2JpYXMYByADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkxvZ2l0QmlhcxIZChFhbGxvd2VkX3Rva2VuX2lkcxgIIAMoDRIuCgliYWRfd29yZHMYCSADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlRva2VuTGlzdBISCgptaW5fdG9rZW5zGAogASgNEhwKFHN1cHByZXNzZWRfdG9rZW5faWRzGAsgAygNIisKCUxvZ2l0QmlhcxIQCgh0b2tlbl9pZBgBIAEoDRIMCgRiaWFzGAIgASgCIh4KCVRva2VuTGlzdBIRCgl0b2tlbl9pZHMYASADKA0i/wEKDVNlcXVlbmNlU2xpY2USEwoLc2VxdWVuY2VfaWQYASABKAQSFgoOc3RhcnRfcG9zaXRpb24YAiABKA0SEQoJdG9rZW5faWRzGAMgAygNEhMKC2ZpcnN0X2Jsb2NrGAQgASgNEhEKCWJsb2NrX2lkcxgFIAMoDRIvCgppbWFnZV9yb3dzGAYgAygLMhsudGVzc2VyYS5zaGFyZC52MS5JbWFnZVJvd3MSKwoGd2FudGVkGAcgAygLMhsudGVzc2VyYS5zaGFyZC52MS5XYW50ZWRSb3cSKAoEc2VlbhgIIAMoCzIaLnRlc3NlcmEuc2hhcmQudjEuU2VlblJvd3MiVQoIU2VlblJvd3MSCwoDcm93GAEgASgNEg0KBWNvdW50GAIgASgNEi0KBnJhbmdlcxgDIAMoCzIdLnRlc3NlcmEuc2hhcmQudjEuU3RyZWFtUmFuZ2UiPAoLU3RyZWFtUmFuZ2USEQoJc3RyZWFtX2lkGAEgASgEEg0KBWZpcnN0GAIgASgNEgsKA2VuZBgDIAEoDSJmCglJbWFnZVJvd3MSCwoDcm93GAEgASgNEhQKDGVtYmVkZGluZ19pZBgCIAEoBBIRCglmaXJzdF9yb3cYAyABKA0SDQoFY291bnQYBCABKA0SFAoMZW5jb2Rlcl9yYW5rGAUgASgNIrkBCglXYW50ZWRSb3cSCwoDcm93GAEgASgNEhIKCmNhbmRpZGF0ZXMYAiABKA0SFAoMdG9wX2xvZ3Byb2JzGAMgASgNEg8KB2xvZ3Byb2IYBCABKAgSGAoQc2NvcmVkX3Rva2VuX2lkcxgFIAMoDRInCgRtYXNrGAYgAygLMhkudGVzc2VyYS5zaGFyZC52MS5NYXNrUnVuEg4KBm1hc2tlZBgHIAEoCBIRCgltYXNrX2JpdHMYCCABKAwiJwoHTWFza1J1bhINCgVzdGFydBgBIAEoDRINCgVjb3VudBgCIAEoDSKFAQoMU3RlcFJlc3BvbnNlEg0KBWVwb2NoGAEgASgEEg8KB3N0ZXBfaWQYAiABKAQSKQoEcm93cxgDIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuUm93UmVzdWx0EioKBXRpbWVzGAQgASgLMhsudGVzc2VyYS5zaGFyZC52MS5TdGVwVGltZXMiXwoJU3RlcFRpbWVzEhIKCmNvbXB1dGVfbnMYASABKAQSDwoHd2FpdF9ucxgCIAEoBBIWCg5leGNoYW5nZV9ieXRlcxgDIAEoBBIVCg1jb2xsZWN0aXZlX25zGAQgASgEIloKCVJvd1Jlc3VsdBITCgtzZXF1ZW5jZV9pZBgBIAEoBBILCgNyb3cYAiABKA0SKwoFbGFuZXMYAyADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLkxhbmVSZXN1bHQitgIKCkxhbmVSZXN1bHQSDAoEbGFuZRgBIAEoDRISCgpub25fZmluaXRlGAIgASgIEikKBGJlc3QYAyABKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkNhbmRpZGF0ZRIvCgpjYW5kaWRhdGVzGAQgAygLMhsudGVzc2VyYS5zaGFyZC52MS5DYW5kaWRhdGUSKgoDdG9wGAUgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TY29yZWRUb2tlbhItCgZzY29yZWQYBiADKAsyHS50ZXNzZXJhLnNoYXJkLnYxLlNjb3JlZFRva2VuEiUKA3JhdxgHIAEoCzIYLnRlc3NlcmEuc2hhcmQudjEuTG9nU3VtEigKBnNjYWxlZBgIIAEoCzIYLnRlc3NlcmEuc2hhcmQudjEuTG9nU3VtIkkKCUNhbmRpZGF0ZRIQCgh0b2tlbl9pZBgBIAEoDRILCgNyYXcYAiABKAISDgoGc2NhbGVkGAMgASgCEg0KBW5vaXNlGAQgASgCIiwKC1Njb3JlZFRva2VuEhAKCHRva2VuX2lkGAEgASgNEgsKA3JhdxgCIAEoAiIiCgZMb2dTdW0SCwoDbWF4GAEgASgCEgsKA3N1bRgCIAEoAiJtCg1FbmNvZGVSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEEhEKCWVuY29kZV9pZBgCIAEoBBIlCgV0aWxlcxgDIAMoCzIWLnRlc3NlcmEuc2hhcmQudjEuVGlsZRITCgtkZWFkbGluZV9tcxgEIAEoDSIsCgRUaWxlEhQKDGVtYmVkZGluZ19pZBgBIAEoBBIOCgZwaXhlbHMYAiABKAwiJAoORW5jb2RlUmVzcG9uc2USEgoKY29tcHV0ZV9ucxgBIAEoBCJoChVNb3JlQ2FuZGlkYXRlc1JlcXVlc3QSDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBITCgtzZXF1ZW5jZV9pZBgDIAEoBBILCgNyb3cYBCABKA0SDQoFY291bnQYBSABKA0iQgoWTW9yZUNhbmRpZGF0ZXNSZXNwb25zZRIoCgNyb3cYASABKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlJvd1Jlc3VsdCJMCg5SZWxlYXNlUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIUCgxzZXF1ZW5jZV9pZHMYAiADKAQSFQoNZW1iZWRkaW5nX2lkcxgDIAMoBCIRCg9SZWxlYXNlUmVzcG9uc2UiHQoMRmVuY2VSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEIg8KDUZlbmNlUmVzcG9uc2UiEQoPR2V0U3RhdHNSZXF1ZXN0IpUBChBHZXRTdGF0c1Jlc3BvbnNlEg0KBWVwb2NoGAEgASgEEgwKBHJhbmsYAiABKA0SFAoMbGFzdF9zdGVwX2lkGAMgASgEEhEKCXNlcXVlbmNlcxgEIAEoDRISCgplbWJlZGRpbmdzGAUgASgNEhYKDnJlc2lkZW50X2J5dGVzGAYgASgEEg8KB3N0cmVhbXMYByABKA0qRAoGS3ZUeXBlEhcKE0tWX1RZUEVfVU5TUEVDSUZJRUQQABIPCgtLVl9UWVBFX0YzMhABEhAKDEtWX1RZUEVfQkYxNhACKo4BCg9WaXNpb25QbGFjZW1lbnQSIAocVklTSU9OX1BMQUNFTUVOVF9VTlNQRUNJRklFRBAAEh4KGlZJU0lPTl9QTEFDRU1FTlRfUkVQTElDQVRFEAESGwoXVklTSU9OX1BMQUNFTUVOVF9URU5TT1IQAhIcChhWSVNJT05fUExBQ0VNRU5UX1dPUktFUlMQAypMCghXaXJlVHlwZRIZChVXSVJFX1RZUEVfVU5TUEVDSUZJRUQQABIRCg1XSVJFX1RZUEVfRjMyEAESEgoOV0lSRV9UWVBFX0JGMTYQAjKKBQoFU2hhcmQSTgoHR2V0SW5mbxIgLnRlc3NlcmEuc2hhcmQudjEuR2V0SW5mb1JlcXVlc3QaIS50ZXNzZXJhLnNoYXJkLnYxLkdldEluZm9SZXNwb25zZRJHCgRKb2luEh0udGVzc2VyYS5zaGFyZC52MS5Kb2luUmVxdWVzdBoeLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlc3BvbnNlMAESSQoEU3RlcBIdLnRlc3NlcmEuc2hhcmQudjEuU3RlcFJlcXVlc3QaHi50ZXNzZXJhLnNoYXJkLnYxLlN0ZXBSZXNwb25zZSgBMAESSwoGRW5jb2RlEh8udGVzc2VyYS5zaGFyZC52MS5FbmNvZGVSZXF1ZXN0GiAudGVzc2VyYS5zaGFyZC52MS5FbmNvZGVSZXNwb25zZRJjCg5Nb3JlQ2FuZGlkYXRlcxInLnRlc3NlcmEuc2hhcmQudjEuTW9yZUNhbmRpZGF0ZXNSZXF1ZXN0GigudGVzc2VyYS5zaGFyZC52MS5Nb3JlQ2FuZGlkYXRlc1Jlc3BvbnNlEk4KB1JlbGVhc2USIC50ZXNzZXJhLnNoYXJkLnYxLlJlbGVhc2VSZXF1ZXN0GiEudGVzc2VyYS5zaGFyZC52MS5SZWxlYXNlUmVzcG9uc2USSAoFRmVuY2USHi50ZXNzZXJhLnNoYXJkLnYxLkZlbmNlUmVxdWVzdBofLnRlc3NlcmEuc2hhcmQudjEuRmVuY2VSZXNwb25zZRJRCghHZXRTdGF0cxIhLnRlc3NlcmEuc2hhcmQudjEuR2V0U3RhdHNSZXF1ZXN0GiIudGVzc2VyYS5zaGFyZC52MS5HZXRTdGF0c1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message tessera.shard.v1.GetInfoRequest
@@ -431,6 +431,13 @@ export type StepPlan = Message<"tessera.shard.v1.StepPlan"> & {
    * @generated from field: repeated uint64 closed_stream_ids = 10;
    */
   closedStreamIds: bigint[];
+
+  /**
+   * before the slices, in order
+   *
+   * @generated from field: repeated tessera.shard.v1.BlockCopy copied_blocks = 11;
+   */
+  copiedBlocks: BlockCopy[];
 };
 
 /**
@@ -439,6 +446,30 @@ export type StepPlan = Message<"tessera.shard.v1.StepPlan"> & {
  */
 export const StepPlanSchema: GenMessage<StepPlan> = /*@__PURE__*/
   messageDesc(file_tessera_shard_v1_shard, 8);
+
+/**
+ * A block of the key-value cache that becomes equal to another one, in all layers.
+ *
+ * @generated from message tessera.shard.v1.BlockCopy
+ */
+export type BlockCopy = Message<"tessera.shard.v1.BlockCopy"> & {
+  /**
+   * @generated from field: uint32 from = 1;
+   */
+  from: number;
+
+  /**
+   * @generated from field: uint32 to = 2;
+   */
+  to: number;
+};
+
+/**
+ * Describes the message tessera.shard.v1.BlockCopy.
+ * Use `create(BlockCopySchema)` to create a new message.
+ */
+export const BlockCopySchema: GenMessage<BlockCopy> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_shard, 9);
 
 /**
  * An image's stream, whose keys and values for cross-attention are computed once: its tiles in order.
@@ -469,7 +500,7 @@ export type StreamOpen = Message<"tessera.shard.v1.StreamOpen"> & {
  * Use `create(StreamOpenSchema)` to create a new message.
  */
 export const StreamOpenSchema: GenMessage<StreamOpen> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 9);
+  messageDesc(file_tessera_shard_v1_shard, 10);
 
 /**
  * All rows of a tile, behind the token embeddings of its tag.
@@ -500,7 +531,7 @@ export type StreamTile = Message<"tessera.shard.v1.StreamTile"> & {
  * Use `create(StreamTileSchema)` to create a new message.
  */
 export const StreamTileSchema: GenMessage<StreamTile> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 10);
+  messageDesc(file_tessera_shard_v1_shard, 11);
 
 /**
  * A sequence's state on the ranks. Tokens follow in slices; a slice that starts earlier than the state's end cuts it back.
@@ -538,7 +569,7 @@ export type SequenceOpen = Message<"tessera.shard.v1.SequenceOpen"> & {
  * Use `create(SequenceOpenSchema)` to create a new message.
  */
 export const SequenceOpenSchema: GenMessage<SequenceOpen> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 11);
+  messageDesc(file_tessera_shard_v1_shard, 12);
 
 /**
  * @generated from message tessera.shard.v1.SamplingState
@@ -613,7 +644,7 @@ export type SamplingState = Message<"tessera.shard.v1.SamplingState"> & {
  * Use `create(SamplingStateSchema)` to create a new message.
  */
 export const SamplingStateSchema: GenMessage<SamplingState> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 12);
+  messageDesc(file_tessera_shard_v1_shard, 13);
 
 /**
  * @generated from message tessera.shard.v1.LogitBias
@@ -635,7 +666,7 @@ export type LogitBias = Message<"tessera.shard.v1.LogitBias"> & {
  * Use `create(LogitBiasSchema)` to create a new message.
  */
 export const LogitBiasSchema: GenMessage<LogitBias> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 13);
+  messageDesc(file_tessera_shard_v1_shard, 14);
 
 /**
  * @generated from message tessera.shard.v1.TokenList
@@ -652,7 +683,7 @@ export type TokenList = Message<"tessera.shard.v1.TokenList"> & {
  * Use `create(TokenListSchema)` to create a new message.
  */
 export const TokenListSchema: GenMessage<TokenList> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 14);
+  messageDesc(file_tessera_shard_v1_shard, 15);
 
 /**
  * Tokens of one sequence computed in this step.
@@ -712,7 +743,7 @@ export type SequenceSlice = Message<"tessera.shard.v1.SequenceSlice"> & {
  * Use `create(SequenceSliceSchema)` to create a new message.
  */
 export const SequenceSliceSchema: GenMessage<SequenceSlice> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 15);
+  messageDesc(file_tessera_shard_v1_shard, 16);
 
 /**
  * Rows of the slice that see the same rows of images' streams, image by image.
@@ -743,7 +774,7 @@ export type SeenRows = Message<"tessera.shard.v1.SeenRows"> & {
  * Use `create(SeenRowsSchema)` to create a new message.
  */
 export const SeenRowsSchema: GenMessage<SeenRows> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 16);
+  messageDesc(file_tessera_shard_v1_shard, 17);
 
 /**
  * Rows [first, end) of a stream.
@@ -772,7 +803,7 @@ export type StreamRange = Message<"tessera.shard.v1.StreamRange"> & {
  * Use `create(StreamRangeSchema)` to create a new message.
  */
 export const StreamRangeSchema: GenMessage<StreamRange> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 17);
+  messageDesc(file_tessera_shard_v1_shard, 18);
 
 /**
  * Rows of the slice that take image embeddings instead of the token's.
@@ -817,7 +848,7 @@ export type ImageRows = Message<"tessera.shard.v1.ImageRows"> & {
  * Use `create(ImageRowsSchema)` to create a new message.
  */
 export const ImageRowsSchema: GenMessage<ImageRows> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 18);
+  messageDesc(file_tessera_shard_v1_shard, 19);
 
 /**
  * @generated from message tessera.shard.v1.WantedRow
@@ -859,16 +890,25 @@ export type WantedRow = Message<"tessera.shard.v1.WantedRow"> & {
   scoredTokenIds: number[];
 
   /**
-   * grammar mask: allowed id ranges; empty: no mask
+   * grammar mask: allowed id ranges
    *
    * @generated from field: repeated tessera.shard.v1.MaskRun mask = 6;
    */
   mask: MaskRun[];
 
   /**
+   * whether there is a mask
+   *
    * @generated from field: bool masked = 7;
    */
   masked: boolean;
+
+  /**
+   * instead of ranges where that is shorter: bit id mod 8 of byte ⌊id / 8⌋ is set where allowed
+   *
+   * @generated from field: bytes mask_bits = 8;
+   */
+  maskBits: Uint8Array;
 };
 
 /**
@@ -876,7 +916,7 @@ export type WantedRow = Message<"tessera.shard.v1.WantedRow"> & {
  * Use `create(WantedRowSchema)` to create a new message.
  */
 export const WantedRowSchema: GenMessage<WantedRow> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 19);
+  messageDesc(file_tessera_shard_v1_shard, 20);
 
 /**
  * Allowed ids [start, start + count).
@@ -900,7 +940,7 @@ export type MaskRun = Message<"tessera.shard.v1.MaskRun"> & {
  * Use `create(MaskRunSchema)` to create a new message.
  */
 export const MaskRunSchema: GenMessage<MaskRun> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 20);
+  messageDesc(file_tessera_shard_v1_shard, 21);
 
 /**
  * @generated from message tessera.shard.v1.StepResponse
@@ -934,7 +974,7 @@ export type StepResponse = Message<"tessera.shard.v1.StepResponse"> & {
  * Use `create(StepResponseSchema)` to create a new message.
  */
 export const StepResponseSchema: GenMessage<StepResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 21);
+  messageDesc(file_tessera_shard_v1_shard, 22);
 
 /**
  * @generated from message tessera.shard.v1.StepTimes
@@ -974,7 +1014,7 @@ export type StepTimes = Message<"tessera.shard.v1.StepTimes"> & {
  * Use `create(StepTimesSchema)` to create a new message.
  */
 export const StepTimesSchema: GenMessage<StepTimes> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 22);
+  messageDesc(file_tessera_shard_v1_shard, 23);
 
 /**
  * @generated from message tessera.shard.v1.RowResult
@@ -1003,7 +1043,7 @@ export type RowResult = Message<"tessera.shard.v1.RowResult"> & {
  * Use `create(RowResultSchema)` to create a new message.
  */
 export const RowResultSchema: GenMessage<RowResult> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 23);
+  messageDesc(file_tessera_shard_v1_shard, 24);
 
 /**
  * @generated from message tessera.shard.v1.LaneResult
@@ -1071,7 +1111,7 @@ export type LaneResult = Message<"tessera.shard.v1.LaneResult"> & {
  * Use `create(LaneResultSchema)` to create a new message.
  */
 export const LaneResultSchema: GenMessage<LaneResult> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 24);
+  messageDesc(file_tessera_shard_v1_shard, 25);
 
 /**
  * @generated from message tessera.shard.v1.Candidate
@@ -1109,7 +1149,7 @@ export type Candidate = Message<"tessera.shard.v1.Candidate"> & {
  * Use `create(CandidateSchema)` to create a new message.
  */
 export const CandidateSchema: GenMessage<Candidate> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 25);
+  messageDesc(file_tessera_shard_v1_shard, 26);
 
 /**
  * @generated from message tessera.shard.v1.ScoredToken
@@ -1131,7 +1171,7 @@ export type ScoredToken = Message<"tessera.shard.v1.ScoredToken"> & {
  * Use `create(ScoredTokenSchema)` to create a new message.
  */
 export const ScoredTokenSchema: GenMessage<ScoredToken> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 26);
+  messageDesc(file_tessera_shard_v1_shard, 27);
 
 /**
  * max and Σ exp(x − max) of a lane.
@@ -1155,7 +1195,7 @@ export type LogSum = Message<"tessera.shard.v1.LogSum"> & {
  * Use `create(LogSumSchema)` to create a new message.
  */
 export const LogSumSchema: GenMessage<LogSum> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 27);
+  messageDesc(file_tessera_shard_v1_shard, 28);
 
 /**
  * @generated from message tessera.shard.v1.EncodeRequest
@@ -1189,7 +1229,7 @@ export type EncodeRequest = Message<"tessera.shard.v1.EncodeRequest"> & {
  * Use `create(EncodeRequestSchema)` to create a new message.
  */
 export const EncodeRequestSchema: GenMessage<EncodeRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 28);
+  messageDesc(file_tessera_shard_v1_shard, 29);
 
 /**
  * @generated from message tessera.shard.v1.Tile
@@ -1213,7 +1253,7 @@ export type Tile = Message<"tessera.shard.v1.Tile"> & {
  * Use `create(TileSchema)` to create a new message.
  */
 export const TileSchema: GenMessage<Tile> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 29);
+  messageDesc(file_tessera_shard_v1_shard, 30);
 
 /**
  * @generated from message tessera.shard.v1.EncodeResponse
@@ -1230,7 +1270,7 @@ export type EncodeResponse = Message<"tessera.shard.v1.EncodeResponse"> & {
  * Use `create(EncodeResponseSchema)` to create a new message.
  */
 export const EncodeResponseSchema: GenMessage<EncodeResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 30);
+  messageDesc(file_tessera_shard_v1_shard, 31);
 
 /**
  * @generated from message tessera.shard.v1.MoreCandidatesRequest
@@ -1271,7 +1311,7 @@ export type MoreCandidatesRequest = Message<"tessera.shard.v1.MoreCandidatesRequ
  * Use `create(MoreCandidatesRequestSchema)` to create a new message.
  */
 export const MoreCandidatesRequestSchema: GenMessage<MoreCandidatesRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 31);
+  messageDesc(file_tessera_shard_v1_shard, 32);
 
 /**
  * @generated from message tessera.shard.v1.MoreCandidatesResponse
@@ -1288,7 +1328,7 @@ export type MoreCandidatesResponse = Message<"tessera.shard.v1.MoreCandidatesRes
  * Use `create(MoreCandidatesResponseSchema)` to create a new message.
  */
 export const MoreCandidatesResponseSchema: GenMessage<MoreCandidatesResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 32);
+  messageDesc(file_tessera_shard_v1_shard, 33);
 
 /**
  * @generated from message tessera.shard.v1.ReleaseRequest
@@ -1315,7 +1355,7 @@ export type ReleaseRequest = Message<"tessera.shard.v1.ReleaseRequest"> & {
  * Use `create(ReleaseRequestSchema)` to create a new message.
  */
 export const ReleaseRequestSchema: GenMessage<ReleaseRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 33);
+  messageDesc(file_tessera_shard_v1_shard, 34);
 
 /**
  * @generated from message tessera.shard.v1.ReleaseResponse
@@ -1328,7 +1368,7 @@ export type ReleaseResponse = Message<"tessera.shard.v1.ReleaseResponse"> & {
  * Use `create(ReleaseResponseSchema)` to create a new message.
  */
 export const ReleaseResponseSchema: GenMessage<ReleaseResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 34);
+  messageDesc(file_tessera_shard_v1_shard, 35);
 
 /**
  * @generated from message tessera.shard.v1.FenceRequest
@@ -1347,7 +1387,7 @@ export type FenceRequest = Message<"tessera.shard.v1.FenceRequest"> & {
  * Use `create(FenceRequestSchema)` to create a new message.
  */
 export const FenceRequestSchema: GenMessage<FenceRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 35);
+  messageDesc(file_tessera_shard_v1_shard, 36);
 
 /**
  * @generated from message tessera.shard.v1.FenceResponse
@@ -1360,7 +1400,7 @@ export type FenceResponse = Message<"tessera.shard.v1.FenceResponse"> & {
  * Use `create(FenceResponseSchema)` to create a new message.
  */
 export const FenceResponseSchema: GenMessage<FenceResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 36);
+  messageDesc(file_tessera_shard_v1_shard, 37);
 
 /**
  * @generated from message tessera.shard.v1.GetStatsRequest
@@ -1373,7 +1413,7 @@ export type GetStatsRequest = Message<"tessera.shard.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 37);
+  messageDesc(file_tessera_shard_v1_shard, 38);
 
 /**
  * @generated from message tessera.shard.v1.GetStatsResponse
@@ -1420,7 +1460,7 @@ export type GetStatsResponse = Message<"tessera.shard.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 38);
+  messageDesc(file_tessera_shard_v1_shard, 39);
 
 /**
  * @generated from enum tessera.shard.v1.KvType

@@ -39,15 +39,25 @@ function finished(choice: number, cause: FinishCause): Finished {
 export class EventWriter implements RequestEvents {
   private index = 0n;
 
+  private readonly prepared: PreparedRequest;
+  private readonly tokenizer: Tokenizer;
+
   constructor(
-    private readonly prepared: PreparedRequest,
-    private readonly model: string,
-    private readonly tokenizer: Tokenizer,
+    private readonly of: {
+      prepared: PreparedRequest;
+      model: string;
+      tokenizer: Tokenizer;
+      /** Of a stream that can be resumed. */
+      resumeToken: string | undefined;
+    },
     private readonly write: (event: Event) => void,
-  ) {}
+  ) {
+    this.prepared = of.prepared;
+    this.tokenizer = of.tokenizer;
+  }
 
   started: RequestEvents["started"] = () => {
-    const { prepared, model } = this;
+    const { prepared, model, resumeToken } = this.of;
     this.emit({
       case: "started",
       value: create(StartedSchema, {
@@ -58,6 +68,7 @@ export class EventWriter implements RequestEvents {
         tiles: prepared.tileCount,
         seed: prepared.sampling.seed,
         promptTokenIds: prepared.returnTokenIds ? prepared.promptIds : [],
+        ...(resumeToken === undefined ? {} : { resumeToken }),
       }),
     });
   };

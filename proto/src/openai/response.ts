@@ -4,7 +4,7 @@ import {
   type Choice,
   type GenerateOnceResponse,
   type TokenLogprob,
-} from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+} from "../gen/tessera/v1/inference_pb.js";
 
 const REASONS: Partial<Record<FinishReason, string>> = {
   [FinishReason.STOP]: "stop",

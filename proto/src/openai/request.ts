@@ -1,7 +1,18 @@
 /** OpenAI's chat completion body → GenerateRequest. */
-import { ServeError } from "@tessera/proto";
-import { ImageDetail, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import type { GenerateInput } from "../client.js";
+import type { MessageInitShape } from "@bufbuild/protobuf";
+import { ServeError } from "../errors.js";
+import {
+  ImageDetail,
+  Role,
+  type GenerateRequest,
+  type GenerateRequestSchema,
+} from "../gen/tessera/v1/inference_pb.js";
+
+/** Plain objects of GenerateRequest's fields; all are optional. */
+export type GenerateInput = Exclude<
+  MessageInitShape<typeof GenerateRequestSchema>,
+  GenerateRequest
+>;
 
 type Json = Record<string, unknown>;
 /** Reads what a `file:` URL names. */

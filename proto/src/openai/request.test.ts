@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import fc from "fast-check";
-import { ServeError } from "@tessera/proto";
-import { ImageDetail, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { ServeError } from "../errors.js";
+import { ImageDetail, Role } from "../gen/tessera/v1/inference_pb.js";
 import { toGenerateRequest } from "./request.js";
 
 const messages = [{ role: "user", content: "Hello" }];

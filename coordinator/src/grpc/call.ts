@@ -1,0 +1,53 @@
+/** A gRPC call: who makes it, until when, and how it is answered. */
+import type { GenServiceMethods } from "@bufbuild/protobuf/codegenv2";
+import type { sendUnaryData, ServerUnaryCall } from "@grpc/grpc-js";
+import { ServeError } from "@tessera/proto";
+import type { Caller } from "../access/caller.js";
+import { refused, type Front } from "../stream/front.js";
+
+export type MethodsOf<S> = S extends { method: infer M extends GenServiceMethods } ? M : never;
+
+/** What unary and streaming calls have in common. */
+type Call = Pick<
+  ServerUnaryCall<unknown, unknown>,
+  "on" | "metadata" | "getDeadline" | "cancelled"
+>;
+
+export interface CallContext {
+  caller: Caller;
+  /** Aborts with ABORTED when the client leaves, DEADLINE when its time is up. */
+  signal: AbortSignal;
+}
+
+/** @throws ServeError UNAUTHENTICATED */
+export function callerOf({ access }: Front, { metadata }: Call): Caller {
+  return access.authenticate(metadata.get("authorization")[0]?.toString());
+}
+
+export function abortOf(call: Call): AbortController {
+  const abort = new AbortController();
+  call.on("cancelled", () => {
+    const late = Date.now() >= Number(call.getDeadline());
+    abort.abort(
+      late
+        ? new ServeError("DEADLINE", "the call's deadline has passed")
+        : new ServeError("ABORTED", "cancelled by the client"),
+    );
+  });
+  return abort;
+}
+
+export function unary<I, O>(
+  front: Front,
+  work: (request: I, context: CallContext) => Promise<O> | O,
+) {
+  return (call: ServerUnaryCall<I, O>, callback: sendUnaryData<O>) => {
+    const { signal } = abortOf(call);
+    Promise.resolve()
+      .then(() => work(call.request, { caller: callerOf(front, call), signal }))
+      .then(
+        (response) => callback(null, response),
+        (error: unknown) => callback(refused(front, error).toStatus()),
+      );
+  };
+}

@@ -1,0 +1,234 @@
+/** Event streams of requests, the same for every front. */
+import { createHash, randomBytes, randomUUID, timingSafeEqual } from "node:crypto";
+import { toBinary } from "@bufbuild/protobuf";
+import { ServeError } from "@tessera/proto";
+import {
+  GenerateRequestSchema,
+  type Event,
+  type GenerateRequest,
+  type ResumeRequest,
+} from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import type { Caller } from "../access/caller.js";
+import type { Serving } from "../engine/serving.js";
+import { EventLog, type Reader } from "./event-log.js";
+import { EventWriter } from "./event-writer.js";
+
+export type { Reader } from "./event-log.js";
+
+export interface StreamLimits {
+  /** Events that a client may leave unread. */
+  unreadEvents: number;
+  /** Of a stream that can be resumed: what is kept of it. */
+  keptEvents: number;
+  keptBytes: number;
+  /** Of all such streams. */
+  allKeptBytes: number;
+  keptStreams: number;
+  /** Readers of one stream at once. */
+  readers: number;
+  /** How long a stream without a reader goes on, and one that has ended is kept. */
+  graceMs: number;
+}
+
+export const STREAM_LIMITS: StreamLimits = {
+  unreadEvents: 4096,
+  keptEvents: 65_536,
+  keptBytes: 16 << 20,
+  allKeptBytes: 512 << 20,
+  keptStreams: 2048,
+  readers: 8,
+  graceMs: 30_000,
+};
+
+/** A stream that can be resumed. */
+interface Kept {
+  key: string;
+  log: EventLog;
+  token: string;
+  bodyHash: string;
+  abort: AbortController;
+  grace: NodeJS.Timeout | undefined;
+}
+
+function keyOf(requestId: string, tenant: string): string {
+  return `${requestId} ${tenant}`;
+}
+
+function sameText(a: string, b: string): boolean {
+  const hash = (text: string) => createHash("sha256").update(text).digest();
+  return timingSafeEqual(hash(a), hash(b));
+}
+
+function exists(requestId: string, why: string): ServeError {
+  return ServeError.field("request_id", `${JSON.stringify(requestId)} ${why}`, "REQUEST_EXISTS");
+}
+
+export class Streams {
+  private readonly kept = new Map<string, Kept>();
+
+  constructor(
+    private readonly serving: Serving,
+    private readonly limits: StreamLimits = STREAM_LIMITS,
+  ) {}
+
+  /** Streams that can be resumed now. */
+  get keptCount(): number {
+    return this.kept.size;
+  }
+
+  /** Runs a request; resolves after its last event. @throws ServeError instead of events that are missing */
+  async generate(message: GenerateRequest, caller: Caller, reader: Reader): Promise<void> {
+    const { requestId } = message;
+    const known =
+      requestId === undefined ? undefined : this.kept.get(keyOf(requestId, caller.tenant));
+    if (message.resume !== true) {
+      if (known !== undefined)
+        throw exists(requestId ?? "", "is kept to be resumed; ask for it with resume");
+      return this.plain(message, caller, reader);
+    }
+    const id = requestId ?? `req-${randomUUID()}`;
+    const named = { ...message, requestId: id };
+    const bodyHash = createHash("sha256")
+      .update(toBinary(GenerateRequestSchema, named))
+      .digest("hex");
+    if (known !== undefined && known.bodyHash !== bodyHash)
+      throw exists(id, "is kept to be resumed and had another body");
+    const kept = known ?? this.start(named, caller, bodyHash);
+    return this.follow(kept, reader, 0);
+  }
+
+  /** Goes on with a kept stream. @throws ServeError REQUEST_NOT_FOUND, INVALID_ARGUMENT */
+  async resume(
+    ask: Pick<ResumeRequest, "requestId" | "resumeToken" | "fromIndex">,
+    { tenant }: Caller,
+    reader: Reader,
+  ): Promise<void> {
+    const kept = this.kept.get(keyOf(ask.requestId, tenant));
+    if (kept === undefined || !sameText(kept.token, ask.resumeToken))
+      throw ServeError.field(
+        "request_id",
+        `no stream of ${JSON.stringify(ask.requestId)} is kept under this token`,
+        "REQUEST_NOT_FOUND",
+      );
+    return this.follow(kept, reader, Number(ask.fromIndex));
+  }
+
+  private async plain(message: GenerateRequest, caller: Caller, reader: Reader): Promise<void> {
+    const { unreadEvents: events, keptBytes: bytes } = this.limits;
+    const log = new EventLog({ events, bytes }, false);
+    const abort = new AbortController();
+    const leave = () => abort.abort(reader.signal.reason);
+    if (reader.signal.aborted) leave();
+    else reader.signal.addEventListener("abort", leave, { once: true });
+    const run = this.run({ message, caller, log, abort });
+    try {
+      await log.read(reader, 0);
+    } finally {
+      reader.signal.removeEventListener("abort", leave);
+      await run;
+    }
+  }
+
+  /** Settles when the request has ended and its log is closed. */
+  private async run(of: {
+    message: GenerateRequest;
+    caller: Caller;
+    log: EventLog;
+    abort: AbortController;
+    resumeToken?: string;
+  }): Promise<void> {
+    const { message, caller, log, abort, resumeToken } = of;
+    const { servedName, tokenizer } = this.serving.context;
+    const take = (event: Event) => {
+      log.append(event);
+      if (log.overfull && !abort.signal.aborted)
+        abort.abort(
+          new ServeError("SLOW_READER", `${log.end - log.begin} events are unread, the limit`),
+        );
+    };
+    try {
+      await this.serving.run({ message, caller, signal: abort.signal }, (prepared) => {
+        const of = { prepared, model: servedName, tokenizer, resumeToken };
+        return new EventWriter(of, take);
+      });
+      log.close(undefined);
+    } catch (error) {
+      log.close(ServeError.from(error));
+    }
+  }
+
+  private start(message: GenerateRequest, caller: Caller, bodyHash: string): Kept {
+    this.makeRoom();
+    const { keptEvents: events, keptBytes: bytes } = this.limits;
+    const kept: Kept = {
+      key: keyOf(message.requestId ?? "", caller.tenant),
+      log: new EventLog({ events, bytes }, true),
+      token: randomBytes(18).toString("base64url"),
+      bodyHash,
+      abort: new AbortController(),
+      grace: undefined,
+    };
+    this.kept.set(kept.key, kept);
+    const { log, abort, token: resumeToken } = kept;
+    void this.run({ message, caller, log, abort, resumeToken }).then(() => {
+      // Refused before its first event: nothing can be resumed, and the id is free.
+      if (log.end === 0) this.drop(kept);
+      else this.waitGrace(kept);
+    });
+    return kept;
+  }
+
+  /** Ended streams that nobody reads go first. @throws ServeError OVERLOADED */
+  private makeRoom(): void {
+    const { keptStreams, allKeptBytes, graceMs } = this.limits;
+    const full = () =>
+      this.kept.size >= keptStreams ||
+      [...this.kept.values()].reduce((sum, { log }) => sum + log.bytes, 0) >= allKeptBytes;
+    for (const kept of this.kept.values()) {
+      if (!full()) return;
+      if (kept.log.closed !== undefined && kept.log.readerCount === 0) this.drop(kept);
+    }
+    if (full())
+      throw new ServeError("OVERLOADED", `${this.kept.size} streams are kept to be resumed`, {
+        quota: "resumable streams",
+        retryDelayMs: graceMs,
+      });
+  }
+
+  private async follow(kept: Kept, reader: Reader, from: number): Promise<void> {
+    const { readers } = this.limits;
+    if (kept.log.readerCount >= readers)
+      throw new ServeError("OVERLOADED", `${readers} calls read this stream, the limit`, {
+        quota: "readers of a stream",
+      });
+    clearTimeout(kept.grace);
+    kept.grace = undefined;
+    try {
+      await kept.log.read(reader, from);
+    } catch (error) {
+      const late = reader.signal.aborted && ServeError.from(error).code === "DEADLINE";
+      if (late && kept.log.readerCount === 0) kept.abort.abort(error);
+      throw error;
+    } finally {
+      this.waitGrace(kept);
+    }
+  }
+
+  /** Without a reader a stream has the grace time left. */
+  private waitGrace(kept: Kept): void {
+    if (kept.log.readerCount > 0 || this.kept.get(kept.key) !== kept) return;
+    clearTimeout(kept.grace);
+    kept.grace = setTimeout(() => this.drop(kept), this.limits.graceMs).unref();
+  }
+
+  private drop(kept: Kept): void {
+    clearTimeout(kept.grace);
+    if (this.kept.get(kept.key) === kept) this.kept.delete(kept.key);
+    kept.abort.abort(new ServeError("ABORTED", "nobody came back for the stream"));
+  }
+
+  /** Nothing is kept any more; what still runs is aborted. */
+  close(): void {
+    for (const kept of [...this.kept.values()]) this.drop(kept);
+  }
+}
