@@ -29,9 +29,9 @@ void Engine::check_step(const StepPlan& plan) const {
       placement_.max_sequences);
   check_streams(plan);
   for (const auto& [from, to] : plan.copied_blocks)
-    CHECK_ARGUMENT(from >= 0 && to >= 0 && from < placement_.block_count &&
-                       to < placement_.block_count,
-                   "copied_blocks: ", from, " to ", to, ", limit ", placement_.block_count);
+    CHECK_ARGUMENT(
+        from >= 0 && to >= 0 && from < placement_.block_count && to < placement_.block_count,
+        "copied_blocks: ", from, " to ", to, ", limit ", placement_.block_count);
   size_t tokens = 0, wanted = 0;
   for (const Slice& slice : plan.slices) {
     check_seen(plan, slice);
