@@ -93,7 +93,9 @@ async function answer(client: TesseraClient, line: Line, folder: string) {
   const head = { id: `batch_req_${line.customId ?? ""}`, custom_id: line.customId };
   if (line.error !== undefined) return { ...head, response: null, error: line.error };
   try {
-    const request = await toGenerateRequest(line.body, (path) => readFile(resolve(folder, path)));
+    const request = await toGenerateRequest(line.body, {
+      readFile: (path) => readFile(resolve(folder, path)),
+    });
     const response = await client.generateOnce(request);
     const wanted = {
       tokenIds: request.returnTokenIds === true,

@@ -9,6 +9,7 @@ import {
   FinishReason,
   StartedSchema,
   TokenLogprobSchema,
+  ToolCallSchema,
   type Event,
   type Finished,
   type TokenLogprob,
@@ -18,6 +19,7 @@ import type { FinishCause, PreparedRequest, SampledToken, Tokenizer } from "../r
 
 const REASONS = {
   stop: FinishReason.STOP,
+  tool_calls: FinishReason.TOOL_CALLS,
   length: FinishReason.LENGTH,
   aborted: FinishReason.ABORTED,
   error: FinishReason.ERROR,
@@ -25,9 +27,10 @@ const REASONS = {
 
 function finished(choice: number, cause: FinishCause): Finished {
   const message = create(FinishedSchema, { choice, reason: REASONS[cause.reason] });
-  if (cause.reason === "stop" && cause.stopText !== undefined)
+  const byItself = cause.reason === "stop" || cause.reason === "tool_calls";
+  if (byItself && cause.stopText !== undefined)
     message.matched = { case: "stopText", value: cause.stopText };
-  else if (cause.reason === "stop" && cause.stopTokenId !== undefined)
+  else if (byItself && cause.stopTokenId !== undefined)
     message.matched = { case: "stopTokenId", value: cause.stopTokenId };
   if (cause.reason === "error") {
     message.errorMessage = cause.message;
@@ -91,14 +94,15 @@ export class EventWriter implements RequestEvents {
     });
   }
 
-  piece: RequestSink["piece"] = (choice, { text, tokens, finish }) => {
+  piece: RequestSink["piece"] = (choice, { text, toolCalls: calls = [], tokens, finish }) => {
     const { returnTokenIds, topLogprobs } = this.prepared;
     const tokenIds = returnTokenIds ? tokens.map((token) => token.tokenId) : [];
     const logprobs = topLogprobs === undefined ? [] : tokens.map((token) => this.logprob(token));
-    if (text !== "" || tokenIds.length > 0 || logprobs.length > 0)
+    const toolCalls = calls.map((call) => create(ToolCallSchema, call));
+    if (text !== "" || tokenIds.length > 0 || logprobs.length > 0 || toolCalls.length > 0)
       this.emit({
         case: "delta",
-        value: { $typeName: "tessera.v1.Delta", choice, text, tokenIds, logprobs, toolCalls: [] },
+        value: { $typeName: "tessera.v1.Delta", choice, text, tokenIds, logprobs, toolCalls },
       });
     if (finish !== undefined) this.emit({ case: "finished", value: finished(choice, finish) });
   };

@@ -109,7 +109,7 @@ test("file: URLs are read by the caller's reader only", async () => {
     asked.push(path);
     return Promise.resolve(Uint8Array.of(1));
   };
-  await toGenerateRequest({ messages: ask("file:a/b.png") }, read);
+  await toGenerateRequest({ messages: ask("file:a/b.png") }, { readFile: read });
   assert.deepEqual(asked, ["a/b.png"]);
   await assert.rejects(toGenerateRequest({ messages: ask("file:a/b.png") }), /must be a data URL/);
 });

@@ -243,17 +243,25 @@ function logitBias(json: Json): Record<number, number> {
   return value as Record<number, number>;
 }
 
+export interface RequestOptions {
+  /** Where `file:` URLs are allowed. */
+  readFile?: ReadFile;
+  /** The caller can stream: `stream: true` is taken. */
+  stream?: boolean;
+}
+
 /** @throws ServeError INVALID_ARGUMENT naming the field. */
 export async function toGenerateRequest(
   value: unknown,
-  readFile?: ReadFile,
+  options: RequestOptions = {},
 ): Promise<GenerateInput> {
+  const { readFile } = options;
   const json = asObject(value, "body");
   const unknown = Object.keys(json).find((key) => !KNOWN.has(key));
   if (unknown !== undefined)
     throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
   const body = new Body(json);
-  if (body.flag("stream") === true)
+  if (body.flag("stream") === true && options.stream !== true)
     throw ServeError.field("stream", "is true, must be false where answers come whole");
   const seed = body.integer("seed");
   const sampling = defined({
