@@ -6,7 +6,7 @@ import {
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { checkEntries, quote, type Check, type CheckContext } from "./check-context.js";
 import { checkConstraint, type NamedConstraint } from "./check-constraint.js";
-import { answerOrCalls, requiredCalls, strictCalls, type ToolChoice } from "./tool-constraint.js";
+import { answerOrCall, requiredCalls, strictCalls, type ToolChoice } from "./tool-constraint.js";
 import { TOOL_NAME, toolLine, type PromptTool } from "./tool-prompt.js";
 import type { ToolUse } from "./types.js";
 
@@ -103,7 +103,7 @@ function join(
     check.fail(own.field, "is given beside tools; tool_choice must be none");
     return own;
   }
-  return { spec: answerOrCalls(own.spec, tools, parallel), field: own.field };
+  return { spec: answerOrCall(own.spec, tools), field: own.field };
 }
 
 export function checkTools(

@@ -84,11 +84,14 @@ export function strictCalls(tools: PromptTool[], parallel: boolean): ConstraintS
   });
 }
 
-/** An answer that matches, or calls. */
-export function answerOrCalls(
+/**
+ * An answer that matches, or one call: XGrammar 0.1.27 takes no choice between something of one end and a list of
+ * calls, which goes on.
+ */
+export function answerOrCall(
   answer: Exclude<ConstraintSpec, { kind: "structural_tag" }>,
   tools: PromptTool[],
-  parallel: boolean,
 ): ConstraintSpec {
-  return structuralTag({ type: "or", elements: [callsOnly(tools, parallel), formatOf(answer)] });
+  const calls = tools.map((tool) => callTag(tool.name, schemaOf(tool)));
+  return structuralTag({ type: "or", elements: [...calls, formatOf(answer)] });
 }
