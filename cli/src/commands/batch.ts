@@ -3,7 +3,13 @@ import { open, readFile, rename, rm, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
-import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
+import {
+  TesseraClient,
+  TesseraError,
+  toChatCompletion,
+  toGenerateRequest,
+  wantedOf,
+} from "@tessera/client";
 import { checkCluster } from "./check-cluster.js";
 import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
@@ -97,11 +103,7 @@ async function answer(client: TesseraClient, line: Line, folder: string) {
       readFile: (path) => readFile(resolve(folder, path)),
     });
     const response = await client.generateOnce(request);
-    const wanted = {
-      tokenIds: request.returnTokenIds === true,
-      logprobs: request.topLogprobs !== undefined,
-    };
-    const body = toChatCompletion(response, wanted, Math.floor(Date.now() / 1000));
+    const body = toChatCompletion(response, wantedOf(request), Math.floor(Date.now() / 1000));
     return { ...head, response: { status_code: 200, request_id: body.id, body }, error: null };
   } catch (error) {
     return { ...head, response: null, error: describe(error) };
