@@ -9,15 +9,17 @@ export interface NamedConstraint {
   field: string;
 }
 
-function checkSource(check: Check, field: string, source: string, context: CheckContext): void {
+/** False when there is nothing of it, or too much: it is not read then. */
+function checkSource(check: Check, field: string, source: string, context: CheckContext): boolean {
   const { maxConstraintBytes: limit } = context.limits;
   const bytes = Buffer.byteLength(source, "utf8");
-  if (bytes < 1 || bytes > limit) check.fail(field, `has ${bytes} bytes, must have 1…${limit}`);
+  const fits = bytes >= 1 && bytes <= limit;
+  if (!fits) check.fail(field, `has ${bytes} bytes, must have 1…${limit}`);
+  return fits;
 }
 
 /** `orFlag`: true and false are schemas too. */
 function checkJson(check: Check, field: string, source: string, orFlag: boolean): void {
-  if (source === "") return;
   try {
     const json: unknown = JSON.parse(source);
     const object = typeof json === "object" && json !== null && !Array.isArray(json);
@@ -43,8 +45,7 @@ function specOf(
   const field = `constraint.${kind.case === "jsonSchema" ? "json_schema" : kind.case}`;
   switch (kind.case) {
     case "jsonSchema":
-      checkSource(check, field, kind.value, context);
-      checkJson(check, field, kind.value, true);
+      if (checkSource(check, field, kind.value, context)) checkJson(check, field, kind.value, true);
       return { field, spec: { kind: "json_schema", schema: kind.value } };
     case "jsonObject":
       if (!kind.value) check.fail("constraint.json_object", "is false, must be true");
@@ -62,8 +63,7 @@ function specOf(
       return { field, spec: { kind: "grammar", ebnf: kind.value } };
     case "structuralTag": {
       const at = "constraint.structural_tag";
-      checkSource(check, at, kind.value, context);
-      checkJson(check, at, kind.value, false);
+      if (checkSource(check, at, kind.value, context)) checkJson(check, at, kind.value, false);
       return { field: at, spec: { kind: "structural_tag", tag: kind.value } };
     }
     case undefined:

@@ -31,13 +31,20 @@ const TAIL =
   "within <tool_call></tool_call> XML tags:\n<tool_call>\n" +
   '{"name": <function-name>, "arguments": <args-json-object>}\n</tool_call>';
 
-/** As Python's repr of a float: an exponent below 10⁻⁴ and from 10¹⁶ on, of two digits at least. */
-function number(value: number): string {
-  if (Number.isInteger(value)) return BigInt(value).toString();
+/** As Python's repr: an exponent below 10⁻⁴ and from 10¹⁶ on, of two digits at least; a point in any case. */
+function float(value: number): string {
   const size = Math.abs(value);
-  if (size >= 1e-4) return String(value);
-  const [digits, exponent] = value.toExponential().split("e-");
-  return `${digits ?? ""}e-${(exponent ?? "").padStart(2, "0")}`;
+  if (size >= 1e16 || (size < 1e-4 && size > 0)) {
+    const [digits = "", sign = "", exponent = ""] = value.toExponential().split(/e([+-])/);
+    return `${digits}e${sign}${exponent.padStart(2, "0")}`;
+  }
+  const text = Object.is(value, -0) ? "-0" : String(value);
+  return Number.isInteger(value) ? `${text}.0` : text;
+}
+
+/** A double says no more of 1 and 1.0: both are 1. */
+function number(value: number): string {
+  return Number.isSafeInteger(value) ? String(value) : float(value);
 }
 
 /** As the template's `tojson`, which is Python's `json.dumps` without escapes of what is not ASCII. */
@@ -52,14 +59,15 @@ export function pythonJson(value: JsonValue): string {
 const JSON_TOKEN = /"(?:[^"\\]|\\.)*"|[{}[\],:]|[^\s{}[\],:"]+/g;
 const SPACED: Record<string, string> = { ",": ", ", ":": ": " };
 
-/** JSON text as `tojson` writes what it says; numbers stay as they are written. */
+function respacedToken(token: string): string {
+  if (token.startsWith('"')) return JSON.stringify(JSON.parse(token));
+  if (/^-?\d+$/.test(token) || !/^[-\d]/.test(token)) return SPACED[token] ?? token;
+  return float(Number(token));
+}
+
+/** JSON text as `tojson` writes what it says; whole numbers of any size are kept. */
 export function respaced(json: string): string {
-  const tokens = json.match(JSON_TOKEN) ?? [];
-  return tokens
-    .map((token) =>
-      token.startsWith('"') ? JSON.stringify(JSON.parse(token)) : (SPACED[token] ?? token),
-    )
-    .join("");
+  return (json.match(JSON_TOKEN) ?? []).map(respacedToken).join("");
 }
 
 /** A tool as the prompt has it, on a line of its own. */
