@@ -116,8 +116,9 @@ class MessageCheck {
     if (toolCalls.length > 0 && role !== "assistant")
       check.fail(at, `are in a message of role ${role ?? message.role}, must be of assistant`);
     if (!checkEntries(check, at, toolCalls.length, this.context.limits.maxToolCalls)) return [];
+    const here = new Set<string>();
     return toolCalls.map(({ id, name, arguments: text }, i) => {
-      this.callId(`${at}[${i}].id`, id);
+      this.callId(`${at}[${i}].id`, id, here);
       callIds.add(id);
       if (!TOOL_NAME.test(name))
         check.fail(`${at}[${i}].name`, `is ${quote(name)}, must be 1…64 of a-z A-Z 0-9 _ -`);
@@ -127,7 +128,8 @@ class MessageCheck {
     });
   }
 
-  private callId(field: string, id: string): void {
+  /** `here`: the ids of the same message; another may have the same, as clients that count from 0 in each do. */
+  private callId(field: string, id: string, here: Set<string>): void {
     const { maxToolCallIdLength: limit } = this.context.limits;
     if (id.length < 1 || id.length > limit)
       this.check.fail(field, `has ${id.length} characters, must have 1…${limit}`);

@@ -175,7 +175,7 @@ test("a call that the prompt shows is found again in an answer of its words", ()
       ]);
       const wanted = (turn.tool_calls ?? []).map(({ function: f }) => [
         f.name,
-        JSON.parse(f.arguments),
+        JSON.parse(f.arguments) as unknown,
       ]);
       assert.deepEqual(calls, wanted);
     }

@@ -1,5 +1,5 @@
 /** Events → a whole answer. */
-import { create } from "@bufbuild/protobuf";
+import { clone, create } from "@bufbuild/protobuf";
 import {
   ChoiceSchema,
   GenerateOnceResponseSchema,
@@ -14,7 +14,8 @@ import type { Reader } from "./event-log.js";
 /** The first piece of a call has its id and name; all have more of its arguments. */
 function addCall(choice: Choice, piece: ToolCall): void {
   const known = choice.toolCalls.find(({ index }) => index === piece.index);
-  if (known === undefined) choice.toolCalls.push(create(ToolCallSchema, piece));
+  // A copy: the piece is the event's.
+  if (known === undefined) choice.toolCalls.push(clone(ToolCallSchema, piece));
   else known.arguments += piece.arguments;
 }
 

@@ -59,7 +59,8 @@ export class EventWriter implements RequestEvents {
     this.tokenizer = of.tokenizer;
   }
 
-  started: RequestEvents["started"] = () => {
+  /** `promptTokens`: from the second on, where their logprobs were asked for. */
+  started = (promptTokens: SampledToken[] = []): void => {
     const { prepared, model, resumeToken } = this.of;
     this.emit({
       case: "started",
@@ -71,6 +72,7 @@ export class EventWriter implements RequestEvents {
         tiles: prepared.tileCount,
         seed: prepared.sampling.seed,
         promptTokenIds: prepared.returnTokenIds ? prepared.promptIds : [],
+        promptLogprobs: promptTokens.map((token) => this.logprob(token)),
         ...(resumeToken === undefined ? {} : { resumeToken }),
       }),
     });
@@ -107,7 +109,7 @@ export class EventWriter implements RequestEvents {
     if (finish !== undefined) this.emit({ case: "finished", value: finished(choice, finish) });
   };
 
-  done: RequestSink["done"] = (timings: RequestTimings) => {
+  done = (timings: RequestTimings & { cachedTokens?: number }): void => {
     this.emit({
       case: "done",
       value: create(DoneSchema, {
@@ -116,6 +118,7 @@ export class EventWriter implements RequestEvents {
           completionTokens: timings.completionTokens,
           imageTokens: this.prepared.imageTokenCount,
           tiles: this.prepared.tileCount,
+          cachedTokens: timings.cachedTokens ?? 0,
         },
         timings: {
           queue: millisToDuration(timings.queueMs),
