@@ -133,8 +133,8 @@ class MessageCheck {
     const { maxToolCallIdLength: limit } = this.context.limits;
     if (id.length < 1 || id.length > limit)
       this.check.fail(field, `has ${id.length} characters, must have 1…${limit}`);
-    else if (this.callIds.has(id))
-      this.check.fail(field, `is ${quote(id)}, which was there before`);
+    else if (here.has(id)) this.check.fail(field, `is ${quote(id)}, which was there before`);
+    here.add(id);
   }
 
   private answered(message: Message, field: string, role: Turn["role"] | undefined): void {

@@ -411,12 +411,14 @@ test("check: tools are shown and looked for unless the choice is none", () => {
   assert.deepEqual([none.shownTools, none.tools], [[], undefined]);
 });
 
-test("check: a conversation with calls and results is taken, empty arguments too", () => {
+test("check: a conversation with calls and results is taken, empty arguments and an id of a message before too", () => {
   const messages = [
     ask,
     said(Role.ASSISTANT, "", { toolCalls: [call, { id: "c2", name: "g", arguments: "" }] }),
     said(Role.TOOL, "1", { toolCallId: "c2" }),
     said(Role.TOOL, "2", { toolCallId: "c1" }),
+    said(Role.ASSISTANT, "", { toolCalls: [call] }),
+    said(Role.TOOL, "3", { toolCallId: "c1" }),
     said(Role.ASSISTANT, "The"),
   ];
   const { prompt } = check({ messages, continueFinalMessage: true, metadata: { k: "v" } });
@@ -424,7 +426,7 @@ test("check: a conversation with calls and results is taken, empty arguments too
   assert.equal(prompt.open, true);
   assert.deepEqual(
     prompt.turns.map(({ role }) => role),
-    ["user", "assistant", "tool", "tool", "assistant"],
+    ["user", "assistant", "tool", "tool", "assistant", "tool", "assistant"],
   );
   assert.deepEqual(prompt.turns[1]?.calls, [
     { name: "f", arguments: '{"a": 1}' },
