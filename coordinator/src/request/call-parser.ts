@@ -8,6 +8,9 @@ const END = "</tool_call>";
 /** How a call begins whose arguments can be shown while they come. */
 const HEADER = /^\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*\{$/;
 
+/** Characters of it that are looked at; a longer one is read whole. Bounds the work for a hostile text. */
+const MAX_HEADER = 1024;
+
 type Mode =
   | { kind: "text" }
   /** Behind a begin tag; `lead`: white space before the tag; `body`: what came, not shown yet. */
@@ -137,7 +140,8 @@ export class CallParser {
     const state = mode.scanner.push(character);
     if (state === "bad") return this.refuse(mode);
     mode.body += character;
-    const header = character === "{" ? HEADER.exec(mode.body) : null;
+    const may = character === "{" && mode.body.length <= MAX_HEADER;
+    const header = may ? HEADER.exec(mode.body) : null;
     const name = header === null ? undefined : nameOf(header[1] ?? "");
     if (name !== undefined) {
       this.begin({ name, text: "{" });

@@ -84,6 +84,12 @@ const rows: [name: string, text: string, content: string, calls: Call[]][] = [
     "",
     [{ name: "f", arguments: '{"a": "</tool_call>}<tool_call> \\" \\u00e9"}' }],
   ],
+  [
+    "a name behind a thousand spaces",
+    call("f", '{"a": 1}').replace("{", "{" + " ".repeat(1100)),
+    "",
+    [{ name: "f", arguments: '{"a":1}' }],
+  ],
   ["a name of an escape", call("\\u0066", "{}"), "", [{ name: "f", arguments: "{}" }]],
   ["no JSON", "a <tool_call>\nf(1)\n</tool_call>", "a <tool_call>\nf(1)\n</tool_call>", []],
   ["a tag alone", "<tool_call>", "<tool_call>", []],
