@@ -3,7 +3,13 @@ import { open, readFile, rename, rm, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
-import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
+import {
+  TesseraClient,
+  TesseraError,
+  toChatCompletion,
+  toGenerateRequest,
+  wantedOf,
+} from "@tessera/client";
 import { checkCluster } from "./check-cluster.js";
 import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
@@ -93,13 +99,11 @@ async function answer(client: TesseraClient, line: Line, folder: string) {
   const head = { id: `batch_req_${line.customId ?? ""}`, custom_id: line.customId };
   if (line.error !== undefined) return { ...head, response: null, error: line.error };
   try {
-    const request = await toGenerateRequest(line.body, (path) => readFile(resolve(folder, path)));
+    const request = await toGenerateRequest(line.body, {
+      readFile: (path) => readFile(resolve(folder, path)),
+    });
     const response = await client.generateOnce(request);
-    const wanted = {
-      tokenIds: request.returnTokenIds === true,
-      logprobs: request.topLogprobs !== undefined,
-    };
-    const body = toChatCompletion(response, wanted, Math.floor(Date.now() / 1000));
+    const body = toChatCompletion(response, wantedOf(request), Math.floor(Date.now() / 1000));
     return { ...head, response: { status_code: 200, request_id: body.id, body }, error: null };
   } catch (error) {
     return { ...head, response: null, error: describe(error) };

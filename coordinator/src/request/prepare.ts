@@ -1,7 +1,9 @@
 /** A checked request → tiles and token ids. Pictures are decoded here, after an admission slot is taken. */
 import { BLOCK_TOKENS, type ImageLayout } from "@tessera/model";
 import { ServeError } from "@tessera/proto";
-import type { CheckContext, CheckedImage, CheckedRequest } from "./check.js";
+import type { CheckContext } from "./check-context.js";
+import type { CheckedImage } from "./check-messages.js";
+import type { CheckedRequest } from "./check.js";
 import { decodeImage } from "./image-decode.js";
 import { renderPrompt, type ChatTemplate, type RenderedPrompt } from "./prompt.js";
 import { sightsOf, streamsOf } from "./sight.js";
@@ -109,6 +111,8 @@ export async function prepareRequest(
           patches: perImage.map((list) => list.length),
           rowsPerTile: context.tile.rows,
           layout: context.layout,
+          tools: checked.shownTools,
+          open: checked.prompt.open,
         });
   const beyond = rendered.ids.find((id) => id >= context.selectableIds);
   if (beyond !== undefined)
@@ -126,7 +130,7 @@ export async function prepareRequest(
   const merged = mergeTiles(perImage);
   const placed = placeImages(rendered, merged, context);
   checkRoom(merged.distinct.length, placed.streams, context);
-  const { prompt: _prompt, images: _images, requestId: _id, ...rest } = checked;
+  const { prompt: _prompt, images: _images, requestId: _id, shownTools: _tools, ...rest } = checked;
   return {
     ...rest,
     ...identity,
