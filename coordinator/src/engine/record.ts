@@ -3,7 +3,7 @@ import type { ServeError, ServeErrorCode } from "@tessera/proto";
 import type { Logger } from "pino";
 import type { CoordinatorMetrics, CutCause } from "../metrics.js";
 import type { Exemplar } from "../metrics/exemplar-histogram.js";
-import type { PreparedRequest, TextPiece } from "../request/index.js";
+import { REQUEST_ID, type PreparedRequest, type TextPiece } from "../request/index.js";
 import type { PhaseName, RequestTrace, TraceOutcome } from "../trace/trace.js";
 import type { ActiveRequest, RequestTimings } from "./active.js";
 
@@ -30,13 +30,17 @@ export class RequestRecord {
   private readonly finishReasons: string[] = [];
   /** Tokens by choice. */
   private readonly made = new Map<number, number>();
-  requestId: string | undefined;
+  private requestId: string | undefined;
 
   constructor(
     private readonly to: { metrics: CoordinatorMetrics; log: Logger; trace: RequestTrace },
     /** Of the call. */
     private readonly signal: AbortSignal,
-  ) {}
+    /** As the client gave it; what is no id is its text. */
+    givenId: string | undefined,
+  ) {
+    if (givenId !== undefined && REQUEST_ID.test(givenId)) this.requestId = givenId;
+  }
 
   /** Of a request that has an id. */
   get exemplar(): Exemplar {

@@ -272,10 +272,11 @@ export class Serving {
   /** Takes an admission slot, prepares, submits. The id is free again when the sink is done or failed. */
   async run(asked: Asked, eventsOf: (prepared: PreparedRequest) => RequestEvents): Promise<void> {
     const { metrics, log } = this;
-    const record = new RequestRecord({ metrics, log, trace: asked.trace }, asked.signal);
+    const { message, signal, trace } = asked;
+    const record = new RequestRecord({ metrics, log, trace }, signal, message.requestId);
     let place: Admitted | undefined;
     try {
-      const checked = this.check(asked.message);
+      const checked = this.check(message);
       place = this.admit(checked, asked);
       record.admitted(place.id);
       const prepared = await this.prepare(checked, place);

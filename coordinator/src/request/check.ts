@@ -76,7 +76,7 @@ export interface CheckedRequest {
   topLogprobs: number | undefined;
 }
 
-const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
+export const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
 /** `auto` and `high` cut as the reference does, by the picture's shape. */
 const DETAILS = {
   [ImageDetail.UNSPECIFIED]: "auto",
