@@ -4,7 +4,11 @@
  */
 import { Counter, Gauge, Histogram } from "prom-client";
 import type { StepTimes } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import { ExemplarHistogram, openRegistry, type OpenRegistry } from "./metrics/exemplar-histogram.js";
+import {
+  ExemplarHistogram,
+  openRegistry,
+  type OpenRegistry,
+} from "./metrics/exemplar-histogram.js";
 import { RequestMetrics } from "./metrics/request-metrics.js";
 
 const STEP = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];

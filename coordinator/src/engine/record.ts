@@ -145,8 +145,7 @@ export class RequestRecord {
   }
 
   private phase(name: PhaseName, startMs: number | undefined, endMs: number | undefined): void {
-    if (startMs !== undefined && endMs !== undefined)
-      this.to.trace.phase(name, { startMs, endMs });
+    if (startMs !== undefined && endMs !== undefined) this.to.trace.phase(name, { startMs, endMs });
   }
 
   /** What the request did not come to ends with it, or is not there. */

@@ -98,7 +98,10 @@ test("config: a file that is missing, and a command that is none", async () => {
   const missing = await tessera(["worker", "--config", join(folder, "none.yaml")]);
   assert.match(missing.stderr, /--config: ENOENT.*none\.yaml/);
   const none = await tessera(["config", "wroker"]);
-  assert.equal(none.stderr, "tessera: CONFIGURATION: wroker: no such command, did you mean worker?\n");
+  assert.equal(
+    none.stderr,
+    "tessera: CONFIGURATION: wroker: no such command, did you mean worker?\n",
+  );
 });
 
 test("children of up are told by their flags: variables meant for up do not reach them", async () => {

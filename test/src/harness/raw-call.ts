@@ -13,10 +13,14 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 const DEADLINE_MS = 60_000;
 const { generate, resume } = serviceDefinition(Inference);
 
-async function events(stream: ClientReadableStream<{ event?: Event | undefined }>): Promise<Event[]> {
+interface WithEvent {
+  event?: Event | undefined;
+}
+
+async function events(stream: ClientReadableStream<WithEvent>): Promise<Event[]> {
   const all: Event[] = [];
   for await (const message of stream) {
-    const { event } = message as { event?: Event | undefined };
+    const { event } = message as WithEvent;
     if (event !== undefined) all.push(event);
   }
   return all;

@@ -7,14 +7,15 @@ import { get } from "../harness/http.js";
 import { serveInProcess } from "../harness/in-process.js";
 import { valueOf } from "../harness/prometheus.js";
 
-const { coordinator, close } = await serveInProcess(1, {
+const served = await serveInProcess(1, {
   healthListen: "127.0.0.1:0",
   otlpEndpoint: "http://127.0.0.1:1",
 });
+const { coordinator } = served;
 const client = new TesseraClient({ addresses: [coordinator.address], deadlineMs: 60_000 });
 after(async () => {
   client.close();
-  await close();
+  await served.close();
 });
 
 const long: GenerateInput = { tokenIds: [65, 66, 67], minTokens: 3000, maxTokens: 3000 };

@@ -75,9 +75,7 @@ const asking = (text: string) => ({
   ],
 });
 const texts = (text: string) => ({
-  messages: [
-    { role: Role.USER, parts: [{ content: { case: "text" as const, value: text } }] },
-  ],
+  messages: [{ role: Role.USER, parts: [{ content: { case: "text" as const, value: text } }] }],
 });
 
 const OPEN = "application/openmetrics-text; version=1.0.0";
@@ -208,9 +206,10 @@ test("metrics: OpenMetrics for who accepts it, with exemplars of requests and tr
   const plain = await metrics("text/plain");
   assert.equal(plain.type, "text/plain; version=0.0.4; charset=utf-8");
   assert.ok(!plain.text.includes("r-1"));
-  const exported = () => metrics(OPEN).then(({ text }) => {
-    return valueOf(text, "tessera_trace_spans_total", { fate: "exported" });
-  });
+  const exported = () =>
+    metrics(OPEN).then(({ text }) => {
+      return valueOf(text, "tessera_trace_spans_total", { fate: "exported" });
+    });
   await eventually("all spans are counted", async () => {
     return (await exported()) === collector.spans.length;
   });
