@@ -3,12 +3,12 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFile } from "node:fs/promises";
-import { createServer, type AddressInfo } from "node:net";
 import { createInterface } from "node:readline";
 import { after, test } from "node:test";
 import { Role } from "@tessera/client";
 import { attributesOf, collect, type CollectedSpan } from "../harness/collector.js";
 import { eventually } from "../harness/eventually.js";
+import { freePort } from "../harness/free-port.js";
 import { root } from "../harness/paths.js";
 import { valueOf } from "../harness/prometheus.js";
 import { rawGenerate, rawResume } from "../harness/raw-call.js";
@@ -17,15 +17,6 @@ const MARKER = "quincunx";
 const TRACE = "4bf92f3577b34da6a3ce929d0e0e4736";
 const PARENT = "00f067aa0ba902b7";
 const ROOT_NAME = "chat nvlm-d-tiny";
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await once(server, "listening");
-  const { port } = server.address() as AddressInfo;
-  server.close();
-  await once(server, "close");
-  return port;
-}
 
 const collector = await collect();
 after(() => collector.close());
