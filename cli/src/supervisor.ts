@@ -4,6 +4,7 @@ import { cpus } from "node:os";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { TesseraClient } from "@tessera/client";
+import { childEnvironment, environment as processEnvironment } from "./config/config.js";
 import { placementArgs, type PlacementFlags } from "./commands/options.js";
 
 export interface ClusterSettings {
@@ -61,7 +62,7 @@ class Child {
   static start(args: string[], environment: Record<string, string> = {}): Promise<Child> {
     const child = spawn(process.execPath, [BIN, ...args, "--end-with-stdin"], {
       stdio: ["pipe", "pipe", "inherit"],
-      env: { ...process.env, ...environment },
+      env: childEnvironment(processEnvironment(), environment),
     });
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {

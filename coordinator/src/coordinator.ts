@@ -18,6 +18,8 @@ import { Serving } from "./engine/serving.js";
 import { OPEN_ACCESS } from "./access/access.js";
 import { clusterService } from "./grpc/cluster-service.js";
 import { inferenceService } from "./grpc/inference-service.js";
+import { PROMETHEUS_TEXT, prometheusText } from "./metrics/exposition.js";
+import type { Front } from "./stream/front.js";
 import { Streams } from "./stream/streams.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
@@ -55,21 +57,27 @@ function reflection(): ReflectionService {
 
 async function probesOf(
   options: CoordinatorOptions,
-  serving: Serving,
+  { serving, streams }: Pick<Front, "serving" | "streams">,
 ): Promise<Probes | undefined> {
   if (options.healthListen === undefined) return undefined;
-  const { registry } = serving.metrics;
+  const { metrics } = serving;
+  const openMetrics = {
+    contentType: metrics.registry.contentType,
+    text() {
+      serving.refreshMetrics();
+      metrics.keptStreams.set(streams.keptCount);
+      return metrics.registry.metrics();
+    },
+  };
   const state = {
     live: () => serving.live(),
     ready: () => serving.state === "ready",
     started: () => serving.started,
   };
   return startProbes(parseAddress(options.healthListen, "health-listen"), state, {
-    contentType: registry.contentType,
-    text() {
-      serving.refreshMetrics();
-      return registry.metrics();
-    },
+    contentType: PROMETHEUS_TEXT,
+    text: async () => prometheusText(await openMetrics.text()),
+    openMetrics,
   });
 }
 
@@ -105,7 +113,7 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   };
   try {
     const port = await bind(server, options.listen);
-    probes = await probesOf(options, serving);
+    probes = await probesOf(options, front);
     const healthAddress = probes?.address;
     return { address: `${host}:${port}`, healthAddress, ready: serving.keepFormed(), close };
   } catch (error) {

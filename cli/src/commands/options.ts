@@ -49,6 +49,7 @@ export interface PlacementFlags {
   maxBatchedTokens?: number;
   maxSequences?: number;
   stepDeadlineMs: number;
+  otlpEndpoint?: string;
   logLevel: string;
 }
 
@@ -103,6 +104,10 @@ export function addPlacement(command: Command): Command {
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
+    .option(
+      "--otlp-endpoint <url>",
+      "of an OpenTelemetry collector, as http://127.0.0.1:4318 (default: nothing is traced)",
+    )
     .addOption(logLevel("warn"));
 }
 
@@ -123,6 +128,7 @@ const CLUSTER_FLAGS = [
   "maxBatchedTokens",
   "maxSequences",
   "stepDeadlineMs",
+  "otlpEndpoint",
 ];
 
 /** A running server has its own settings: those of a cluster are refused beside `--server`, not passed over. */
@@ -155,6 +161,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
     ["--step-deadline-ms", flags.stepDeadlineMs],
+    ["--otlp-endpoint", flags.otlpEndpoint],
     ["--log-level", flags.logLevel],
   ];
   return pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));

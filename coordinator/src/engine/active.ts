@@ -1,4 +1,5 @@
 /** Requests and sequences as the engine loop holds them. */
+import type { Exemplar } from "../metrics/exemplar-histogram.js";
 import type { RequestImages } from "./images.js";
 import type { ScheduledSequence } from "../schedule/scheduler.js";
 import type { ChoiceText, FinishCause, PreparedRequest, TextPiece } from "../request/types.js";
@@ -59,6 +60,8 @@ export class ActiveRequest {
   completionTokens = 0;
   sequences: Sequence[] = [];
   ended = false;
+  /** What observations of it are shown with. */
+  exemplar: Exemplar | undefined;
   /** What it holds of pictures on the workers; undefined until there is room for all of it, and at the end. */
   images: RequestImages | undefined;
 

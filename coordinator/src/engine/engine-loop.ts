@@ -398,7 +398,7 @@ export class EngineLoop {
     const { metrics } = this.options;
     const now = this.options.nowMs();
     if (request.firstTokenMs === undefined)
-      metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3);
+      metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3, request.exemplar);
     if (sequence.lastTokenMs !== undefined)
       metrics.interTokenLatency.observe((now - sequence.lastTokenMs) / 1e3);
     request.firstTokenMs ??= now;

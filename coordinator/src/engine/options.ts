@@ -40,6 +40,8 @@ export interface CoordinatorOptions {
   maxSequences?: number | undefined;
   maxRequests: number;
   stepDeadlineMs: number;
+  /** http(s)://host:port of an OpenTelemetry collector; without it nothing is traced. */
+  otlpEndpoint?: string | undefined;
   /** grpc.reflection beside the services. */
   reflection: boolean;
   logLevel: string;
@@ -84,6 +86,12 @@ function membershipProblems(options: CoordinatorOptions): string[] {
   return problems.filter((problem) => problem !== undefined);
 }
 
+function endpointProblems(endpoint: string): string[] {
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+  if (url?.protocol === "http:" || url?.protocol === "https:") return [];
+  return [`otlp-endpoint: ${JSON.stringify(endpoint)}, must be a URL as http://127.0.0.1:4318`];
+}
+
 /** @throws ServeError CONFIGURATION with every problem */
 export function checkOptions(options: CoordinatorOptions): void {
   const problems = [...membershipProblems(options), ...visionProblems(options)];
@@ -99,6 +107,7 @@ export function checkOptions(options: CoordinatorOptions): void {
   if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
   for (const address of options.workers ?? []) attempt(() => parseAddress(address, "workers"));
   if (nats !== undefined) attempt(() => parseNatsUrl(nats));
+  if (options.otlpEndpoint !== undefined) problems.push(...endpointProblems(options.otlpEndpoint));
   const whole = {
     "tensor-parallel": options.tensorParallel,
     maxBatchedTokens: options.maxBatchedTokens,

@@ -8,6 +8,7 @@ import { Group, type GroupSettings, type WorkerFacts } from "../cluster/group.js
 import type { Membership } from "../cluster/membership.js";
 import { openMembership } from "../cluster/open-membership.js";
 import { CoordinatorMetrics } from "../metrics.js";
+import { EventLoopLag } from "../metrics/event-loop-lag.js";
 import {
   checkRequest,
   createChoiceText,
@@ -19,10 +20,13 @@ import {
   type Tokenizer,
 } from "../request/index.js";
 import type { Caller } from "../access/caller.js";
+import { openTracing } from "../trace/open.js";
+import type { RequestTrace, Tracing } from "../trace/trace.js";
 import type { ActiveRequest, RequestEvents } from "./active.js";
 import { Admission, type Admitted } from "./admission.js";
 import { ENCODE_BUDGET_MS } from "./encode-pace.js";
 import { EngineLoop } from "./engine-loop.js";
+import { RequestRecord } from "./record.js";
 import type { CoordinatorOptions } from "./options.js";
 import {
   BUILD,
@@ -56,10 +60,13 @@ export interface Asked {
   message: GenerateRequest;
   caller: Caller;
   signal: AbortSignal;
+  /** Ended by `run`. */
+  trace: RequestTrace;
 }
 
 export class Serving {
   private readonly admission: Admission;
+  private readonly lag = new EventLoopLag();
   group: Group | undefined;
   state: ServingState = "forming";
   /** Of the last group that stood; the first choice before. */
@@ -78,6 +85,7 @@ export class Serving {
     private readonly options: CoordinatorOptions,
     private readonly membership: Membership,
     private readonly log: Logger,
+    readonly tracing: Tracing,
   ) {
     this.chosen = choices[0];
     this.admission = new Admission({
@@ -127,10 +135,25 @@ export class Serving {
       options,
       membership,
       log,
+      await Serving.tracingOf(options, context, metrics),
     ] as const;
     const serving = new Serving(...parts);
     cancel = (requestId, tenant) => serving.cancelled(requestId, tenant);
     return serving;
+  }
+
+  private static tracingOf(
+    { otlpEndpoint }: CoordinatorOptions,
+    { servedName }: PrepareContext,
+    { spans }: CoordinatorMetrics,
+  ): Promise<Tracing> {
+    const [name = "", version = ""] = BUILD.split(" ");
+    return openTracing({
+      endpoint: otlpEndpoint,
+      service: { name, version },
+      model: servedName,
+      count: (fate, count) => spans.inc({ fate }, count),
+    });
   }
 
   private static loopOf(from: {
@@ -247,23 +270,35 @@ export class Serving {
   }
 
   /** Takes an admission slot, prepares, submits. The id is free again when the sink is done or failed. */
-  async run(
-    { message, caller, signal }: Asked,
-    eventsOf: (prepared: PreparedRequest) => RequestEvents,
-  ): Promise<void> {
+  async run(asked: Asked, eventsOf: (prepared: PreparedRequest) => RequestEvents): Promise<void> {
+    const { metrics, log } = this;
+    const { message, signal, trace } = asked;
+    const record = new RequestRecord({ metrics, log, trace }, signal, message.requestId);
+    let place: Admitted | undefined;
+    try {
+      const checked = this.check(message);
+      place = this.admit(checked, asked);
+      record.admitted(place.id);
+      const prepared = await this.prepare(checked, place);
+      await this.serve(prepared, eventsOf(prepared), { place, record });
+    } catch (error) {
+      record.failed(ServeError.from(error), place?.active);
+      throw error;
+    } finally {
+      if (place !== undefined) this.admission.leave(place);
+    }
+  }
+
+  private check(message: GenerateRequest): CheckedRequest {
     if (this.state === "draining") throw new ServeError("DRAINING", "the server is draining");
     if (this.group === undefined)
       throw new ServeError("NOT_READY", "no group of workers is formed", { retryDelayMs: 1000 });
-    const checked = checkRequest(message, this.context);
-    const requestId = checked.requestId ?? `req-${randomUUID()}`;
-    const of = { id: requestId, tenant: caller.tenant, signal };
-    const place = this.admission.enter(of, this.mostTileBytes(checked));
-    try {
-      const prepared = await this.prepare(checked, place);
-      await this.serve(prepared, eventsOf(prepared), place);
-    } finally {
-      this.admission.leave(place);
-    }
+    return checkRequest(message, this.context);
+  }
+
+  private admit(checked: CheckedRequest, { caller, signal }: Asked): Admitted {
+    const id = checked.requestId ?? `req-${randomUUID()}`;
+    return this.admission.enter({ id, tenant: caller.tenant, signal }, this.mostTileBytes(checked));
   }
 
   private get tileBytes(): number {
@@ -285,25 +320,20 @@ export class Serving {
     return prepared;
   }
 
-  private serve(prepared: PreparedRequest, sink: RequestEvents, place: Admitted): Promise<void> {
-    const { metrics } = this;
-    metrics.requests.inc();
-    metrics.promptTokens.inc(prepared.promptIds.length);
-    metrics.requestPromptTokens.observe(prepared.promptIds.length);
-    metrics.tiles.inc(prepared.tileCount);
-    metrics.tilesReused.inc(prepared.tileCount - prepared.tiles.length);
+  private serve(
+    prepared: PreparedRequest,
+    sink: RequestEvents,
+    { place, record }: { place: Admitted; record: RequestRecord },
+  ): Promise<void> {
+    record.accepted(prepared);
     return new Promise((resolve, reject) => {
       const active = this.loop.submit(prepared, {
         piece(choice, piece) {
-          if (piece.finish !== undefined)
-            metrics.finished.inc({ finished_reason: piece.finish.reason });
+          record.piece(choice, piece);
           sink.piece(choice, piece);
         },
         done(timings) {
-          metrics.requestSeconds.observe(timings.totalMs / 1e3);
-          metrics.queueSeconds.observe(timings.queueMs / 1e3);
-          metrics.requestGenerationTokens.observe(timings.completionTokens);
-          if (prepared.tileCount > 0) metrics.requestEncodeSeconds.observe(timings.encodeMs / 1e3);
+          record.done(active, timings);
           sink.done(timings);
           resolve();
         },
@@ -312,6 +342,7 @@ export class Serving {
           reject(error);
         },
       });
+      active.exemplar = record.exemplar;
       place.active = active;
       sink.started();
       const stop = () => this.stopped(place, active);
@@ -385,6 +416,7 @@ export class Serving {
     this.metrics.crossBlocks.set({ state: "idle" }, load.idleCrossBlocks);
     const free = this.plan.crossBlockCount - load.usedCrossBlocks - load.idleCrossBlocks;
     this.metrics.crossBlocks.set({ state: "free" }, free);
+    this.metrics.eventLoopLag.set(this.lag.takeP99());
     this.metrics.resident.set(process.memoryUsage.rss());
     this.group?.ranks.forEach((rank, i) =>
       this.metrics.heartbeatAge.set(
@@ -410,6 +442,8 @@ export class Serving {
     this.closing = true;
     this.group?.close();
     this.loop.detach(new ServeError("DRAINING", "the server stops"));
+    this.lag.close();
     await this.membership.close();
+    await this.tracing.close();
   }
 }

@@ -46,7 +46,7 @@ export interface CheckedRequest extends Settings {
   maxTokens: number | undefined;
 }
 
-const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
+export const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
 
 function checkStop(check: Check, request: GenerateRequest, context: CheckContext) {
   const { limits } = context;
