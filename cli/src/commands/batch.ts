@@ -5,9 +5,10 @@ import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
 import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
 import { checkCluster } from "./check-cluster.js";
+import { addClientSecurity, clientSecurity, type ClientSecurityFlags } from "./security-flags.js";
 import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
-interface BatchFlags extends PlacementFlags {
+interface BatchFlags extends PlacementFlags, ClientSecurityFlags {
   model?: string;
   workers: number;
   threads?: number;
@@ -199,7 +200,7 @@ async function answerAll(
   to: { address: string; output: Output; signal: AbortSignal },
   flags: BatchFlags,
 ): Promise<void> {
-  const client = new TesseraClient({ addresses: [to.address] });
+  const client = new TesseraClient({ addresses: [to.address], ...clientSecurity(flags) });
   const format = "{bar} {value}/{total}";
   const bar = new SingleBar({ format, noTTYOutput: false, stream: process.stderr });
   try {
@@ -222,6 +223,7 @@ const INTERRUPTED = 130;
 async function runBatch(flags: BatchFlags): Promise<void> {
   if ((flags.server === undefined) === (flags.model === undefined))
     throw new Error("batch: give --model or --server, and not both");
+  clientSecurity(flags);
   const lines = await readLines(flags.input);
   const output = await Output.open(flags.output);
   const interrupt = new AbortController();
@@ -246,7 +248,7 @@ async function runBatch(flags: BatchFlags): Promise<void> {
 }
 
 export function addBatch(program: Command): void {
-  const command = addPlacement(program.command("batch"));
+  const command = addClientSecurity(addPlacement(program.command("batch")));
   // Workers that see each other end are no news here.
   command.options.find(({ long }) => long === "--log-level")?.default("error");
   command.setOptionValue("logLevel", "error");

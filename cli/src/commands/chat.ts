@@ -9,9 +9,10 @@ import {
 } from "../chat/conversation.js";
 import { TerminalChat } from "../chat/terminal.js";
 import { checkCluster } from "./check-cluster.js";
+import { addClientSecurity, clientSecurity, type ClientSecurityFlags } from "./security-flags.js";
 import { addPlacement, whole, type PlacementFlags, refuseBesideServer } from "./options.js";
 
-interface ChatFlags extends PlacementFlags, ChatSettings {
+interface ChatFlags extends PlacementFlags, ChatSettings, ClientSecurityFlags {
   model?: string;
   workers: number;
   threads?: number;
@@ -70,11 +71,12 @@ async function runChat(flags: ChatFlags): Promise<void> {
   const { model, server } = flags;
   if ((server === undefined) === (model === undefined))
     throw new Error("chat: give --model or --server");
+  const security = clientSecurity(flags);
   const pictures: Uint8Array[] = [];
   for (const file of flags.image ?? []) pictures.push(await readPicture(file));
   const cluster = model === undefined ? undefined : await ownCluster(model, flags);
   const address = server ?? cluster?.address ?? "";
-  const client = new TesseraClient({ addresses: [address] });
+  const client = new TesseraClient({ addresses: [address], ...security });
   try {
     const name = await greet(client, address);
     const conversation = new Conversation(client, flags);
@@ -105,7 +107,7 @@ export function addChat(program: Command): void {
     .option("--system <text>", "the system message")
     .option("--max-tokens <count>", "of an answer (default: what the context leaves)", whole)
     .option("--temperature <number>", "0: always the likeliest token (default: 0)", decimal);
-  addPlacement(chat)
+  addPlacement(addClientSecurity(chat))
     .addHelpText(
       "after",
       [
