@@ -29,13 +29,14 @@ function decimal(text: string): number {
 }
 
 /** The served model's name. @throws Error naming the server when it is not reached. */
-async function greet(client: TesseraClient, address: string): Promise<string> {
+async function greet(client: TesseraClient, address: string, plain: boolean): Promise<string> {
   try {
     return (await client.getModel({ deadlineMs: CONNECT_DEADLINE_MS })).name;
   } catch (error) {
     const { code, message } = TesseraError.from(error);
     if (code !== "TRANSPORT" && code !== "DEADLINE") throw error;
-    throw new Error(`${address} is not reached: ${message}`, { cause: error });
+    const hint = plain ? "; in plain text: a server with certificates needs --tls or --tls-ca" : "";
+    throw new Error(`${address} is not reached: ${message}${hint}`, { cause: error });
   }
 }
 
@@ -78,7 +79,7 @@ async function runChat(flags: ChatFlags): Promise<void> {
   const address = server ?? cluster?.address ?? "";
   const client = new TesseraClient({ addresses: [address], ...security });
   try {
-    const name = await greet(client, address);
+    const name = await greet(client, address, security.tls === undefined);
     const conversation = new Conversation(client, flags);
     for (const picture of pictures) conversation.attach(picture);
     if (flags.prompt === undefined) await talk(conversation, name);
