@@ -46,7 +46,7 @@ async function pemOf(key: webcrypto.CryptoKey): Promise<string> {
 }
 
 function newKeys(): Promise<Keys> {
-  return webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]) as Promise<Keys>;
+  return webcrypto.subtle.generateKey(ALGORITHM, true, ["sign", "verify"]);
 }
 
 /** Signed by `signer`, or by itself without one. */

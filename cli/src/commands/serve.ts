@@ -143,7 +143,8 @@ Examples:
       --nats nats://10.0.0.2:4222 --tensor-parallel 2 \\
       --keys keys.yaml --tls-cert server.pem --tls-key server.key --tls-ca ca.pem
 
-Beyond loopback it needs --keys, --tls-cert and --tls-key (${SECURITY_PAGE}); SIGHUP reads the keys again.
+Beyond loopback it needs --keys, --tls-cert and --tls-key (${SECURITY_PAGE}).
+SIGHUP reads the keys again.
 
 With --nats the workers are found by their leases; a spare takes the place of a lost one
 (${MEMBERSHIP_PAGE}).

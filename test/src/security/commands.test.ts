@@ -1,4 +1,4 @@
-/** Keys and certificates on the command line: what is made, what is refused at start, and what a command needs to be served. */
+/** Keys and certificates on the command line: what is made, what is refused, what a command needs to be served. */
 import assert from "node:assert/strict";
 import { createHash, X509Certificate } from "node:crypto";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";

@@ -9,7 +9,11 @@ import { create } from "@bufbuild/protobuf";
 import { Client, credentials, Metadata, type ServiceError } from "@grpc/grpc-js";
 import { TesseraClient, TesseraError } from "@tessera/client";
 import { ServeError, serviceDefinition } from "@tessera/proto";
-import { Inference, ResumeRequestSchema } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import {
+  Inference,
+  ResumeRequestSchema,
+  type Event,
+} from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { serve } from "../harness/cluster.js";
 import { until } from "../harness/nats.js";
 import { checkHealth, reflect } from "../harness/stranger.js";
@@ -75,7 +79,7 @@ test("keys: a request of another tenant is not found by Abort, and runs on", asy
   await stream.next();
   await assert.rejects(other.abort("mine"), { code: "REQUEST_NOT_FOUND" });
   const next = await stream.next();
-  assert.equal(next.value?.kind.case, "delta");
+  assert.equal((next.value as Event | undefined)?.kind.case, "delta");
   await acme.abort("mine");
   let reason = -1;
   for await (const { kind } of stream) if (kind.case === "finished") reason = kind.value.reason;
