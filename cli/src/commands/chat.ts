@@ -35,7 +35,9 @@ async function greet(client: TesseraClient, address: string, plain: boolean): Pr
   } catch (error) {
     const { code, message } = TesseraError.from(error);
     if (code !== "TRANSPORT" && code !== "DEADLINE") throw error;
-    const hint = plain ? "; in plain text: a server with certificates needs --tls or --tls-ca" : "";
+    // What a server that waits for TLS does to plain text.
+    const cut = plain && /Failed to connect/.test(message);
+    const hint = cut ? "; in plain text: a server with certificates needs --tls or --tls-ca" : "";
     throw new Error(`${address} is not reached: ${message}${hint}`, { cause: error });
   }
 }
