@@ -1,4 +1,4 @@
-/** TLS of the front and mutual TLS of Shard and Exchange, with real processes' parts in this one. */
+/** TLS of the front and mutual TLS of Shard and Exchange, of a real cluster in this process. */
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
@@ -165,7 +165,7 @@ const REST = {
 } as const;
 
 test("mTLS: a peer with a certificate that has expired is refused by the worker", async () => {
-  // Its authority's other certificate, valid for the worker, cannot be had: the worker trusts that authority beside its own.
+  // The worker trusts the authority that signed it: the date alone is wrong.
   const { ca } = expired.server;
   await assert.rejects(startWorker({ ...COMMON, threads: 1, tls: expired.server }), {
     code: "CONFIGURATION",
