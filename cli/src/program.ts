@@ -1,9 +1,11 @@
 /** The `tessera` command line. Each command loads what it needs when it runs. */
 import { Command } from "commander";
 import { addBatch } from "./commands/batch.js";
+import { addCerts } from "./commands/certs.js";
 import { addChat } from "./commands/chat.js";
 import { addConfig, CONFIGURABLE } from "./commands/config.js";
 import { addDoctor } from "./commands/doctor.js";
+import { addKeys } from "./commands/keys.js";
 import { addPlan } from "./commands/plan.js";
 import { addServe } from "./commands/serve.js";
 import { addTiles } from "./commands/tiles.js";
@@ -21,6 +23,8 @@ export function createProgram(): Command {
   addTiles(program);
   addPlan(program);
   addDoctor(program);
+  addKeys(program);
+  addCerts(program);
   addConfig(program, createProgram);
   const servers = program.commands.filter((command) => CONFIGURABLE.includes(command.name()));
   for (const server of servers) configurable(server, servers);

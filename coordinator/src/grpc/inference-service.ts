@@ -64,7 +64,7 @@ export function inferenceService(front: Front): ServiceHandlers<MethodsOf<typeof
       }),
     countTokens: unary(front, async ({ request }, { caller, signal }) => {
       if (request === undefined) throw ServeError.field("request", "is missing");
-      const prepared = await serving.count(request, caller, signal);
+      const prepared = await serving.requests.count(request, caller, signal);
       return create(CountTokensResponseSchema, {
         promptTokens: prepared.promptIds.length,
         imageTokens: prepared.imageTokenCount,
@@ -73,7 +73,7 @@ export function inferenceService(front: Front): ServiceHandlers<MethodsOf<typeof
       });
     }),
     abort: unary(front, ({ requestId }, { caller }) => {
-      serving.abort(requestId, caller);
+      serving.requests.abort(requestId, caller);
       return create(AbortResponseSchema);
     }),
   };

@@ -95,6 +95,20 @@ function checkRoom(
     );
 }
 
+/** Of a tile's tag, and what stands around a message. */
+const MOST_TAG_TOKENS = 16;
+const MOST_TURN_TOKENS = 64;
+
+/** No prompt of this request can have more tokens: a token has a byte at least. Nothing is tokenised or decoded. */
+export function mostPromptTokens(checked: CheckedRequest, context: PrepareContext): number {
+  const { prompt, images, shownTools } = checked;
+  if ("tokenIds" in prompt) return Math.min(prompt.tokenIds.length, context.maxModelLen);
+  const turns = Buffer.byteLength(JSON.stringify([prompt, shownTools]));
+  const perTile = MOST_TAG_TOKENS + (context.layout.rowsInText ? context.tile.rows : 0);
+  const tiles = images.reduce((sum, image) => sum + (image.maxTiles + 1) * perTile, 0);
+  return Math.min(turns + MOST_TURN_TOKENS + tiles, context.maxModelLen);
+}
+
 /** @throws ServeError INVALID_IMAGE, CONTEXT_TOO_LONG; the signal's reason when it is aborted. */
 export async function prepareRequest(
   checked: CheckedRequest,

@@ -160,10 +160,13 @@ export class Streams {
         );
     };
     try {
-      await this.serving.run({ message, caller, signal: abort.signal, trace }, (prepared) => {
-        const of = { prepared, model: servedName, tokenizer, resumeToken };
-        return new EventWriter(of, take);
-      });
+      await this.serving.requests.run(
+        { message, caller, signal: abort.signal, trace },
+        (prepared) => {
+          const of = { prepared, model: servedName, tokenizer, resumeToken };
+          return new EventWriter(of, take);
+        },
+      );
       log.close(undefined);
     } catch (error) {
       log.close(ServeError.from(error));
