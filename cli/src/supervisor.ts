@@ -14,6 +14,11 @@ export interface ClusterSettings {
   /** 0 takes a free one. */
   port: number;
   healthPort?: number | undefined;
+  /** host:port of the HTTP front; absent: there is none. */
+  http?: string | undefined;
+  httpBodyLimit?: number | undefined;
+  /** With commas between. */
+  corsOrigin?: string | undefined;
   /** grpc.reflection on every process. */
   reflection?: boolean | undefined;
   flags: PlacementFlags;
@@ -24,6 +29,8 @@ export interface ClusterSettings {
 export interface Cluster {
   address: string;
   health: string | undefined;
+  /** host:port of the HTTP front. */
+  http: string | undefined;
   /** Where the workers' metrics and probes are, by rank; without `healthPort` none. */
   workerHealth(): (string | undefined)[];
   workerPids(): number[];
@@ -37,6 +44,7 @@ interface Announcement {
   event: string;
   address: string;
   health?: string;
+  http?: string;
 }
 
 /** Workers in all. */
@@ -155,6 +163,25 @@ async function untilReady(address: string): Promise<void> {
   }
 }
 
+function coordinatorArgs(settings: ClusterSettings, workers: string): string[] {
+  const { healthPort } = settings;
+  const pairs: [string, string | number | undefined][] = [
+    ["--model", settings.model],
+    ["--workers", workers],
+    ["--listen", `127.0.0.1:${settings.port}`],
+    ["--health-listen", healthPort === undefined ? undefined : `127.0.0.1:${healthPort}`],
+    ["--http", settings.http],
+    ["--http-body-limit", settings.httpBodyLimit],
+    ["--cors-origin", settings.corsOrigin],
+  ];
+  return [
+    "coordinator",
+    ...pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)])),
+    ...placementArgs(settings.flags),
+    ...(settings.reflection === true ? ["--reflection"] : []),
+  ];
+}
+
 /** Resolves when the group stands. */
 export async function startCluster(settings: ClusterSettings): Promise<Cluster> {
   const supervisor = new Supervisor(settings);
@@ -172,12 +199,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
       ranks.map((rank) => supervisor.startWorker(rank, "127.0.0.1:0")),
     );
     const addresses = workers.map((worker) => worker.said.address).join(",");
-    const args = ["coordinator", "--model", settings.model, "--workers", addresses];
-    args.push("--listen", `127.0.0.1:${settings.port}`, ...placementArgs(settings.flags));
-    if (settings.healthPort !== undefined)
-      args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
-    if (settings.reflection === true) args.push("--reflection");
-    coordinator = await Child.start(args);
+    coordinator = await Child.start(coordinatorArgs(settings, addresses));
     await Promise.race([untilReady(coordinator.said.address), coordinator.ended()]);
   } catch (error) {
     await stop();
@@ -187,6 +209,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
   return {
     address: front.said.address,
     health: front.said.health,
+    http: front.said.http,
     workerHealth: () => supervisor.workers.map(({ said }) => said.health),
     workerPids: () => supervisor.workers.map((worker) => worker.process.pid ?? 0),
     pids: () =>

@@ -18,6 +18,8 @@ import { Serving } from "./engine/serving.js";
 import { OPEN_ACCESS } from "./access/access.js";
 import { clusterService } from "./grpc/cluster-service.js";
 import { inferenceService } from "./grpc/inference-service.js";
+import { startHttp, type RunningHttp } from "./http/server.js";
+import type { Front } from "./stream/front.js";
 import { Streams } from "./stream/streams.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
@@ -26,6 +28,7 @@ const FLUSH_MS = 2000;
 export interface RunningCoordinator {
   address: string;
   healthAddress: string | undefined;
+  httpAddress: string | undefined;
   /** The first group stands. */
   ready: Promise<void>;
   close(): Promise<void>;
@@ -73,6 +76,11 @@ async function probesOf(
   });
 }
 
+async function httpOf(front: Front, options: CoordinatorOptions): Promise<RunningHttp | undefined> {
+  const { httpListen: listen, httpBodyLimit: bodyLimit, corsOrigins } = options;
+  return listen === undefined ? undefined : startHttp(front, { listen, bodyLimit, corsOrigins });
+}
+
 /** @throws ServeError CONFIGURATION, BAD_MODEL; ModelError when placement does not fit. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<RunningCoordinator> {
   checkOptions(options);
@@ -95,19 +103,25 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   const { host } = parseAddress(options.listen, "listen");
   const unfollow = followLiveness(health, () => serving.live());
   let probes: Probes | undefined;
+  let http: RunningHttp | undefined;
   const close = async () => {
     await serving.drain(1000);
     streams.close();
     await serving.close();
     unfollow();
-    await shutDown(server);
+    await Promise.all([shutDown(server), http?.close()]);
     await probes?.close();
   };
   try {
     const port = await bind(server, options.listen);
     probes = await probesOf(options, serving);
-    const healthAddress = probes?.address;
-    return { address: `${host}:${port}`, healthAddress, ready: serving.keepFormed(), close };
+    http = await httpOf(front, options);
+    const addresses = {
+      address: `${host}:${port}`,
+      healthAddress: probes?.address,
+      httpAddress: http?.address,
+    };
+    return { ...addresses, ready: serving.keepFormed(), close };
   } catch (error) {
     await close();
     throw error;

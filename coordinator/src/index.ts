@@ -1,3 +1,4 @@
 export { startCoordinator, type RunningCoordinator } from "./coordinator.js";
 export type { CoordinatorOptions } from "./engine/options.js";
 export * from "./request/index.js";
+export { startHttp, type HttpOptions, type RunningHttp } from "./http/server.js";

@@ -9,6 +9,12 @@ export interface CoordinatorOptions {
   /** host:port; port 0 takes a free one. */
   listen: string;
   healthListen?: string | undefined;
+  /** host:port of the HTTP front; absent: there is none. */
+  httpListen?: string | undefined;
+  /** Bytes of an HTTP body; default 64 MiB. */
+  httpBodyLimit?: number | undefined;
+  /** Origins whose pages may read HTTP answers, `*` for all; default none. */
+  corsOrigins?: string[] | undefined;
   /** Addresses by rank; or `nats`. */
   workers?: string[] | undefined;
   /** nats://host:port: ranks are the leases of a group there; or `workers`. */
@@ -84,6 +90,15 @@ function membershipProblems(options: CoordinatorOptions): string[] {
   return problems.filter((problem) => problem !== undefined);
 }
 
+/** An origin is a scheme, a host and perhaps a port, as browsers send it. */
+function corsProblems({ corsOrigins = [] }: CoordinatorOptions): string[] {
+  return corsOrigins
+    .filter(
+      (origin) => origin !== "*" && (!URL.canParse(origin) || new URL(origin).origin !== origin),
+    )
+    .map((origin) => `cors-origin: ${JSON.stringify(origin)}, must be as https://host:port, or *`);
+}
+
 /** @throws ServeError CONFIGURATION with every problem */
 export function checkOptions(options: CoordinatorOptions): void {
   const problems = [...membershipProblems(options), ...visionProblems(options)];
@@ -94,13 +109,16 @@ export function checkOptions(options: CoordinatorOptions): void {
       problems.push(ServeError.from(error).message);
     }
   };
-  const { listen, healthListen, nats } = options;
+  const { listen, healthListen, httpListen, nats } = options;
   attempt(() => parseAddress(listen, "listen"));
   if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
+  if (httpListen !== undefined) attempt(() => parseAddress(httpListen, "http"));
+  problems.push(...corsProblems(options));
   for (const address of options.workers ?? []) attempt(() => parseAddress(address, "workers"));
   if (nats !== undefined) attempt(() => parseNatsUrl(nats));
   const whole = {
     "tensor-parallel": options.tensorParallel,
+    "http-body-limit": options.httpBodyLimit,
     maxBatchedTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
     encodeBudgetMs: options.encodeBudgetMs,

@@ -67,6 +67,8 @@ export async function serve(
     threads?: number;
     environment?: (rank: number) => Record<string, string>;
     healthPort?: number;
+    /** host:port */
+    http?: string;
     reflection?: boolean;
   } = {},
 ): Promise<Served> {
