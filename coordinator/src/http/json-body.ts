@@ -9,16 +9,16 @@ function wrong(description: string): ServeError {
   return ServeError.field("body", description);
 }
 
+function isNested(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}
+
 /** In rounds, not by recursion: what is parsed may be deeper than the stack. */
 function checkDepth(value: unknown): void {
-  let level: unknown[] = [value];
-  for (let depth = 0; level.length > 0; depth++) {
+  let level = [value].filter(isNested);
+  for (let depth = 1; level.length > 0; depth++) {
     if (depth > MAX_JSON_DEPTH) throw wrong(`is nested deeper than ${MAX_JSON_DEPTH}`);
-    level = level.flatMap((one) =>
-      typeof one === "object" && one !== null
-        ? Object.values(one).filter((part) => typeof part === "object" && part !== null)
-        : [],
-    );
+    level = level.flatMap((one) => Object.values(one).filter(isNested));
   }
 }
 

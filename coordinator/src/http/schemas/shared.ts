@@ -1,4 +1,4 @@
-/** JSON schemas that routes share, and what a route says of itself in /openapi.json. Bodies are read by the request part. */
+/** Schemas that routes share, for /openapi.json alone: bodies are checked where they are read. */
 
 export type Schema = Record<string, unknown>;
 
