@@ -1,8 +1,10 @@
 /** The `tessera` command line. Each command loads what it needs when it runs. */
 import { Command } from "commander";
 import { addBatch } from "./commands/batch.js";
+import { addCerts } from "./commands/certs.js";
 import { addChat } from "./commands/chat.js";
 import { addDoctor } from "./commands/doctor.js";
+import { addKeys } from "./commands/keys.js";
 import { addPlan } from "./commands/plan.js";
 import { addServe } from "./commands/serve.js";
 import { addTiles } from "./commands/tiles.js";
@@ -19,5 +21,7 @@ export function createProgram(): Command {
   addTiles(program);
   addPlan(program);
   addDoctor(program);
+  addKeys(program);
+  addCerts(program);
   return program;
 }

@@ -1,6 +1,12 @@
 /** The SDK: a typed gRPC client of a Tessera cluster. */
 import { create } from "@bufbuild/protobuf";
-import { Client, credentials, type ChannelCredentials } from "@grpc/grpc-js";
+import {
+  Client,
+  credentials,
+  InterceptingCall,
+  type ChannelCredentials,
+  type Interceptor,
+} from "@grpc/grpc-js";
 import { serviceDefinition } from "@tessera/proto";
 import type { GenerateInput } from "@tessera/proto/openai";
 import {
@@ -51,6 +57,8 @@ export interface ClientOptions {
   deadlineMs?: number;
   /** Absent: plain text. */
   tls?: TlsOptions;
+  /** Goes with every call as `authorization: Bearer …`. */
+  apiKey?: string;
 }
 
 export interface CallSettings {
@@ -75,6 +83,19 @@ function securityOf(tls: TlsOptions | undefined): ChannelCredentials {
   if ((tls.cert === undefined) !== (tls.key === undefined))
     throw new RangeError("tls: cert and key come together");
   return credentials.createSsl(tls.ca ?? null, tls.key ?? null, tls.cert ?? null);
+}
+
+/** Puts the key on every call of a channel. @throws RangeError, which does not say the key */
+function bearerOf(apiKey: string): Interceptor {
+  if (!/^[\x21-\x7e]+$/.test(apiKey))
+    throw new RangeError("apiKey: must be printable ASCII without spaces");
+  return (options, next) =>
+    new InterceptingCall(next(options), {
+      start(metadata, listener, start) {
+        metadata.set("authorization", `Bearer ${apiKey}`);
+        start(metadata, listener);
+      },
+    });
 }
 
 function callOnce<I, O>(
@@ -105,19 +126,22 @@ export class TesseraClient {
   private readonly clients: Client[];
   private next = 0;
 
-  /** @throws RangeError for no address, a deadline that is none, or half a pair of `cert` and `key`. */
+  /** @throws RangeError for no address, a deadline or a key that is none, or half a pair of `cert` and `key`. */
   constructor(private readonly options: ClientOptions) {
     const { addresses, deadlineMs = DEFAULT_DEADLINE_MS } = options;
     if (addresses.length === 0) throw new RangeError("addresses: at least one is needed");
     checkDeadline(deadlineMs);
     const security = securityOf(options.tls);
     const { serverName } = options.tls ?? {};
+    const interceptors = options.apiKey === undefined ? [] : [bearerOf(options.apiKey)];
     const channel = {
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName }),
     };
-    this.clients = addresses.map((address) => new Client(address, security, channel));
+    this.clients = addresses.map(
+      (address) => new Client(address, security, { ...channel, interceptors }),
+    );
   }
 
   /** The attempts of a call, its deadline over all of them. */

@@ -1,10 +1,11 @@
 /** A coordinator process: the gRPC front, health and metrics around what serves. */
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { Server, type ServerCredentials } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation, service as healthService } from "grpc-health-check";
 import { pino } from "pino";
 import {
   followLiveness,
+  frontCredentials,
   parseAddress,
   type Probes,
   reflectedPackage,
@@ -13,9 +14,8 @@ import {
 } from "@tessera/proto";
 import { Cluster } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
 import { Inference } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { checkOptions, type CoordinatorOptions } from "./engine/options.js";
+import { checkOptions, type CheckedOptions, type CoordinatorOptions } from "./engine/options.js";
 import { Serving } from "./engine/serving.js";
-import { OPEN_ACCESS } from "./access/access.js";
 import { clusterService } from "./grpc/cluster-service.js";
 import { inferenceService } from "./grpc/inference-service.js";
 import { startHttp, type RunningHttp } from "./http/server.js";
@@ -31,12 +31,16 @@ export interface RunningCoordinator {
   httpAddress: string | undefined;
   /** The first group stands. */
   ready: Promise<void>;
+  /** Takes nothing new; resolves when what runs has ended, or was ended after `limitMs`. */
+  drain(limitMs: number): Promise<void>;
+  /** Reads the file of keys again and logs how it went; absent where there is none. */
+  reloadKeys: (() => void) | undefined;
   close(): Promise<void>;
 }
 
-function bind(server: Server, address: string): Promise<number> {
+function bind(server: Server, address: string, security: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) =>
+    server.bindAsync(address, security, (error, port) =>
       error === null ? resolve(port) : reject(error),
     );
   });
@@ -76,18 +80,20 @@ async function probesOf(
   });
 }
 
-async function httpOf(front: Front, options: CoordinatorOptions): Promise<RunningHttp | undefined> {
-  const { httpListen: listen, httpBodyLimit: bodyLimit, corsOrigins } = options;
-  return listen === undefined ? undefined : startHttp(front, { listen, bodyLimit, corsOrigins });
+async function httpOf(front: Front, options: CheckedOptions): Promise<RunningHttp | undefined> {
+  const { httpListen: listen, httpBodyLimit: bodyLimit, corsOrigins, security } = options;
+  if (listen === undefined) return undefined;
+  return startHttp(front, { listen, bodyLimit, corsOrigins, tls: security.front });
 }
 
 /** @throws ServeError CONFIGURATION, BAD_MODEL; ModelError when placement does not fit. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<RunningCoordinator> {
-  checkOptions(options);
+  const checked = checkOptions(options);
+  const { security } = checked;
   const log = pino({ level: options.logLevel, name: "coordinator" }, pino.destination(2));
-  const serving = await Serving.open(options, log);
+  const serving = await Serving.open(checked, log);
   const streams = new Streams(serving);
-  const front = { serving, streams, access: OPEN_ACCESS };
+  const front = { serving, streams, access: security.access };
   const server = new Server({ "grpc.max_receive_message_length": MAX_MESSAGE_BYTES });
   const health = new HealthImplementation({
     "": "SERVING",
@@ -113,15 +119,21 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
     await probes?.close();
   };
   try {
-    const port = await bind(server, options.listen);
+    const port = await bind(server, options.listen, frontCredentials(security.front));
     probes = await probesOf(options, serving);
-    http = await httpOf(front, options);
-    const addresses = {
+    http = await httpOf(front, checked);
+    const { reloadKeys } = security;
+    return {
       address: `${host}:${port}`,
       healthAddress: probes?.address,
       httpAddress: http?.address,
+      ready: serving.keepFormed(),
+      async drain(limitMs) {
+        await serving.drain(limitMs);
+      },
+      reloadKeys: reloadKeys && (() => reloadKeys(log)),
+      close,
     };
-    return { ...addresses, ready: serving.keepFormed(), close };
   } catch (error) {
     await close();
     throw error;

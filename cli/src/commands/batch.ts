@@ -4,6 +4,7 @@ import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
 import {
+  type ClientOptions,
   TesseraClient,
   TesseraError,
   toChatCompletion,
@@ -11,9 +12,10 @@ import {
   wantedOf,
 } from "@tessera/client";
 import { checkCluster } from "./check-cluster.js";
+import { addClientSecurity, clientSecurity, type ClientSecurityFlags } from "./security-flags.js";
 import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
-interface BatchFlags extends PlacementFlags {
+interface BatchFlags extends PlacementFlags, ClientSecurityFlags {
   model?: string;
   workers: number;
   threads?: number;
@@ -200,10 +202,15 @@ async function startOwn(flags: BatchFlags) {
 /** The bar is on stderr, and only where that is a terminal. */
 async function answerAll(
   lines: Line[],
-  to: { address: string; output: Output; signal: AbortSignal },
+  to: Pick<ClientOptions, "apiKey" | "tls"> & {
+    address: string;
+    output: Output;
+    signal: AbortSignal;
+  },
   flags: BatchFlags,
 ): Promise<void> {
-  const client = new TesseraClient({ addresses: [to.address] });
+  const { address, output, signal, ...security } = to;
+  const client = new TesseraClient({ addresses: [address], ...security });
   const format = "{bar} {value}/{total}";
   const bar = new SingleBar({ format, noTTYOutput: false, stream: process.stderr });
   try {
@@ -211,9 +218,9 @@ async function answerAll(
     const folder = dirname(resolve(flags.input));
     const work = (line: Line) => answer(client, line, folder);
     const { concurrency } = flags;
-    await runAll(lines, { concurrency, signal: to.signal }, work, (index, result) => {
+    await runAll(lines, { concurrency, signal }, work, (index, result) => {
       bar.increment();
-      return to.output.add(index, result);
+      return output.add(index, result);
     });
   } finally {
     bar.stop();
@@ -226,6 +233,7 @@ const INTERRUPTED = 130;
 async function runBatch(flags: BatchFlags): Promise<void> {
   if ((flags.server === undefined) === (flags.model === undefined))
     throw new Error("batch: give --model or --server, and not both");
+  const security = clientSecurity(flags);
   const lines = await readLines(flags.input);
   const output = await Output.open(flags.output);
   const interrupt = new AbortController();
@@ -234,7 +242,7 @@ async function runBatch(flags: BatchFlags): Promise<void> {
   try {
     const cluster = await startOwn(flags);
     const address = flags.server ?? cluster?.address ?? "";
-    const all = answerAll(lines, { address, output, signal }, flags);
+    const all = answerAll(lines, { address, output, signal, ...security }, flags);
     const stopped = new Promise((end) => signal.addEventListener("abort", end, { once: true }));
     await Promise.race([all, stopped]).finally(() => cluster?.stop());
   } catch (error) {
@@ -250,7 +258,7 @@ async function runBatch(flags: BatchFlags): Promise<void> {
 }
 
 export function addBatch(program: Command): void {
-  const command = addPlacement(program.command("batch"));
+  const command = addClientSecurity(addPlacement(program.command("batch")));
   // Workers that see each other end are no news here.
   command.options.find(({ long }) => long === "--log-level")?.default("error");
   command.setOptionValue("logLevel", "error");

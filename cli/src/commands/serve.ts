@@ -4,29 +4,33 @@ import { createServer } from "node:net";
 import { cpus } from "node:os";
 import type { Command } from "commander";
 import { checkCluster } from "./check-cluster.js";
+import { followParent, say } from "./parent.js";
+import { addPeerTls, addServerSecurity, securityOptions } from "./security-flags.js";
+import type { ServerSecurityFlags, TlsFlags } from "./security-flags.js";
 import { addPlacement, logLevel, whole, type PlacementFlags } from "./options.js";
 
-interface Closable {
+interface Running {
+  address: string;
+  healthAddress: string | undefined;
+  httpAddress?: string | undefined;
   close(): Promise<void>;
+  drain?(limitMs: number): Promise<void>;
 }
 
+/** What running requests have left when the parent says that this process drains. */
+const DRAIN_MS = 30_000;
+
 /** Says where it listens, and ends on a signal, or when stdin closes where a parent holds it. */
-function announce(
-  running: Closable & {
-    address: string;
-    healthAddress: string | undefined;
-    httpAddress?: string | undefined;
-  },
-  withStdin: boolean,
-): void {
+function announce(running: Running, withStdin: boolean): void {
   const { address, healthAddress: health, httpAddress: http } = running;
-  process.stdout.write(`${JSON.stringify({ event: "listening", address, health, http })}\n`);
+  say({ event: "listening", address, health, http });
   const end = () => void running.close().finally(() => process.exit(0));
   process.once("SIGTERM", end);
   if (!withStdin) return void process.once("SIGINT", end);
   // A terminal's Ctrl-C reaches the whole process group; the parent decides when its children end.
   process.on("SIGINT", () => undefined);
-  process.stdin.once("end", end).resume();
+  const drain = () => void running.drain?.(DRAIN_MS).then(() => say({ event: "drained" }));
+  followParent({ drain, end });
 }
 
 const MEMBERSHIP_PAGE = "docs/membership.md";
@@ -46,6 +50,7 @@ function addHttp(command: Command): Command {
       "whose pages may read HTTP answers, as https://host:port,… or * (default: none)",
     );
 }
+const SECURITY_PAGE = "docs/security.md";
 
 function addNats(command: Command): Command {
   return command
@@ -54,7 +59,7 @@ function addNats(command: Command): Command {
     .option("--heartbeat-ms <ms>", "between two heartbeats on NATS (default: 500)", whole);
 }
 
-interface WorkerFlags {
+interface WorkerFlags extends TlsFlags {
   model: string;
   listen: string;
   advertise?: string;
@@ -71,7 +76,7 @@ interface WorkerFlags {
 }
 
 function addWorker(program: Command): void {
-  addNats(program.command("worker"))
+  addPeerTls(addNats(program.command("worker")))
     .description("one rank: holds its cut of the weights and computes")
     .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .requiredOption("--listen <host:port>", "for the coordinator; port 0 takes a free one")
@@ -98,7 +103,9 @@ function addWorker(program: Command): void {
 Examples:
   tessera worker --model models/nvlm-d-tiny --listen 127.0.0.1:4001
   tessera worker --model DIR --listen 0.0.0.0:4001 --advertise 10.0.0.7:4001 \\
-      --nats nats://10.0.0.2:4222
+      --nats nats://10.0.0.2:4222 --tls-cert server.pem --tls-key server.key --tls-ca ca.pem
+
+Beyond loopback it needs --tls-cert, --tls-key and --tls-ca (${SECURITY_PAGE}).
 
 With --nats the worker takes a free rank of its group, or waits as a spare (${MEMBERSHIP_PAGE}).
 `,
@@ -107,12 +114,18 @@ With --nats the worker takes a free rank of its group, or waits as a spare (${ME
       const { startWorker } = await import("@tessera/shard-worker");
       const { model: modelDir, memory: memoryBytes, endWithStdin, ...rest } = flags;
       const reflection = flags.reflection === true;
-      const worker = await startWorker({ ...rest, modelDir, memoryBytes, reflection });
+      const worker = await startWorker({
+        ...rest,
+        ...securityOptions(flags),
+        modelDir,
+        memoryBytes,
+        reflection,
+      });
       announce(worker, endWithStdin === true);
     });
 }
 
-interface CoordinatorFlags extends PlacementFlags, HttpFlags {
+interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags {
   model: string;
   listen: string;
   workers?: string;
@@ -128,7 +141,7 @@ interface CoordinatorFlags extends PlacementFlags, HttpFlags {
 }
 
 function addCoordinator(program: Command): void {
-  addNats(addHttp(addPlacement(program.command("coordinator"))))
+  addServerSecurity(addNats(addHttp(addPlacement(program.command("coordinator")))))
     .description("the front: takes requests, schedules, streams answers")
     .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .requiredOption("--listen <host:port>", "for clients")
@@ -148,7 +161,11 @@ function addCoordinator(program: Command): void {
 Examples:
   tessera coordinator --model DIR --listen 127.0.0.1:4000 --workers 127.0.0.1:4001,127.0.0.1:4002
   tessera coordinator --model DIR --listen 0.0.0.0:4000 \\
-      --nats nats://10.0.0.2:4222 --tensor-parallel 2
+      --nats nats://10.0.0.2:4222 --tensor-parallel 2 \\
+      --keys keys.yaml --tls-cert server.pem --tls-key server.key --tls-ca ca.pem
+
+Beyond loopback it needs --keys, --tls-cert and --tls-key (${SECURITY_PAGE}).
+SIGHUP reads the keys again.
 
 With --nats the workers are found by their leases; a spare takes the place of a lost one
 (${MEMBERSHIP_PAGE}).
@@ -185,13 +202,17 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         stepDeadlineMs: flags.stepDeadlineMs,
         reflection: flags.reflection === true,
         logLevel: flags.logLevel,
+        ...securityOptions(flags),
       });
+      const { reloadKeys } = running;
+      if (reloadKeys !== undefined) process.on("SIGHUP", reloadKeys);
       announce(running, flags.endWithStdin === true);
       await running.ready;
+      say({ event: "ready" });
     });
 }
 
-interface UpFlags extends PlacementFlags, HttpFlags {
+interface UpFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags {
   model: string;
   workers: number;
   threads?: number;
@@ -222,7 +243,7 @@ async function checkHttp(http: string): Promise<void> {
 }
 
 function addUp(program: Command): void {
-  addHttp(addPlacement(program.command("up")))
+  addServerSecurity(addHttp(addPlacement(program.command("up"))))
     .description("coordinator and workers on this machine")
     .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
@@ -239,7 +260,7 @@ function addUp(program: Command): void {
       if (http !== undefined) await checkHttp(http);
       const { startCluster } = await import("../supervisor.js");
       const { drainOnSignal } = await import("../drain.js");
-      const cluster = await startCluster({ ...flags, http, flags });
+      const cluster = await startCluster({ ...flags, http, flags, security: flags });
       drainOnSignal(cluster);
       process.stdout.write(`serving on ${cluster.address}\n`);
       if (cluster.http !== undefined) process.stdout.write(`HTTP on http://${cluster.http}\n`);

@@ -1,10 +1,11 @@
 /** Settings of a coordinator; checked at start, all problems reported at once. */
-import { parseAddress, ServeError } from "@tessera/proto";
+import { bindProblems, frontGuards, parseAddress, peerGuards, ServeError } from "@tessera/proto";
 import { groupNameProblem, heartbeatIntervalProblem } from "@tessera/proto/membership";
 import { parseNatsUrl } from "@tessera/proto/nats-server";
+import { readSecurity, type Security, type SecurityOptions } from "../access/security.js";
 import type { ChatTemplate } from "../request/prompt.js";
 
-export interface CoordinatorOptions {
+export interface CoordinatorOptions extends SecurityOptions {
   modelDir: string;
   /** host:port; port 0 takes a free one. */
   listen: string;
@@ -49,6 +50,10 @@ export interface CoordinatorOptions {
   /** grpc.reflection beside the services. */
   reflection: boolean;
   logLevel: string;
+}
+
+export interface CheckedOptions extends CoordinatorOptions {
+  security: Security;
 }
 
 const WORKERS_OR_NATS =
@@ -100,8 +105,9 @@ function corsProblems({ corsOrigins = [] }: CoordinatorOptions): string[] {
 }
 
 /** @throws ServeError CONFIGURATION with every problem */
-export function checkOptions(options: CoordinatorOptions): void {
-  const problems = [...membershipProblems(options), ...visionProblems(options)];
+export function checkOptions(options: CoordinatorOptions): CheckedOptions {
+  const { problems: insecure, ...security } = readSecurity(options);
+  const problems = [...membershipProblems(options), ...visionProblems(options), ...insecure];
   const attempt = (work: () => unknown) => {
     try {
       work();
@@ -109,12 +115,20 @@ export function checkOptions(options: CoordinatorOptions): void {
       problems.push(ServeError.from(error).message);
     }
   };
-  const { listen, healthListen, httpListen, nats } = options;
-  attempt(() => parseAddress(listen, "listen"));
-  if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
-  if (httpListen !== undefined) attempt(() => parseAddress(httpListen, "http"));
+  const { listen, healthListen, httpListen, nats, keys, tls, insecureBind } = options;
+  // What is given counts: a file with problems is not also one that is missing.
+  const guarded = (field: string, text: string, guards: Record<string, boolean>) =>
+    attempt(() => {
+      const { host } = parseAddress(text, field);
+      problems.push(...bindProblems([{ field, host, guards, insecureBind }]));
+    });
+  const front = frontGuards({ keys: keys !== undefined, tls: tls?.cert !== undefined });
+  const peer = peerGuards({ mutualTls: tls?.ca !== undefined });
+  guarded("listen", listen, front);
+  if (httpListen !== undefined) guarded("http", httpListen, front);
   problems.push(...corsProblems(options));
-  for (const address of options.workers ?? []) attempt(() => parseAddress(address, "workers"));
+  if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
+  for (const address of options.workers ?? []) guarded("workers", address, peer);
   if (nats !== undefined) attempt(() => parseNatsUrl(nats));
   const whole = {
     "tensor-parallel": options.tensorParallel,
@@ -130,4 +144,5 @@ export function checkOptions(options: CoordinatorOptions): void {
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
       problems.push(`${name}: ${value}, must be a whole number above 0`);
   if (problems.length > 0) throw new ServeError("CONFIGURATION", problems.join("; "));
+  return { ...options, security };
 }

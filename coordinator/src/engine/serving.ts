@@ -23,7 +23,7 @@ import type { ActiveRequest, RequestEvents } from "./active.js";
 import { Admission, type Admitted } from "./admission.js";
 import { ENCODE_BUDGET_MS } from "./encode-pace.js";
 import { EngineLoop } from "./engine-loop.js";
-import type { CoordinatorOptions } from "./options.js";
+import type { CheckedOptions, CoordinatorOptions } from "./options.js";
 import {
   BUILD,
   contextOf,
@@ -75,7 +75,7 @@ export class Serving {
     readonly loop: EngineLoop,
     readonly metrics: CoordinatorMetrics,
     private readonly progress: Progress,
-    private readonly options: CoordinatorOptions,
+    private readonly options: CheckedOptions,
     private readonly membership: Membership,
     private readonly log: Logger,
   ) {
@@ -87,7 +87,7 @@ export class Serving {
     });
   }
 
-  static async open(options: CoordinatorOptions, log: Logger): Promise<Serving> {
+  static async open(options: CheckedOptions, log: Logger): Promise<Serving> {
     const model = await openModel(options.modelDir);
     model.checkStopTokens();
     const tokenizer = await loadTokenizer(model.dir);
@@ -212,6 +212,7 @@ export class Serving {
     const choose = (workers: WorkerFacts[]) => choosePlan(this.choices, workers).settings;
     const group = await Group.form(choose, members, {
       above: aboveEpoch > this.epoch ? aboveEpoch : this.epoch,
+      tls: this.options.security.peers,
       onLost: (error) => this.lost(error),
       onProgress: (rank, part) => this.log.debug({ rank, part }, "loading"),
       onUnreachable(rank, gone) {
