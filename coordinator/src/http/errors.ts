@@ -66,6 +66,7 @@ const NAMES: [RegExp, string][] = [
   [/\.image\.options\./, ".image_url."],
   [/^include_stop_text$/, "include_stop_str_in_output"],
   [/^from_index$/, "last-event-id"],
+  [/^token_ids$/, "prompt"],
 ];
 
 function nameOf(field: string): string {

@@ -56,12 +56,14 @@ export function readerOf(
 ): Reader {
   const take = (event: Event) => {
     const chunk = chunks.take(event);
+    // Also of an event that has no chunk: the first one tells the resume token.
+    const id = idOf?.(event);
     if (Number(event.index) < fromIndex) return true;
     const { kind } = event;
     const failure = kind.case === "finished" ? failureOf(kind.value) : undefined;
     if (failure !== undefined) abort.fail(failure);
     if (abort.signal.aborted || chunk === undefined) return true;
-    return stream.send(chunk, idOf?.(event));
+    return stream.send(chunk, id);
   };
   return { take, drained: () => stream.drained(), signal: abort.signal };
 }
