@@ -64,6 +64,9 @@ export class Child {
   get health(): string | undefined {
     return this.heard.get("listening")?.health;
   }
+  get http(): string | undefined {
+    return this.heard.get("listening")?.http;
+  }
   private get ended(): boolean {
     return this.process.exitCode !== null || this.process.signalCode !== null;
   }

@@ -17,6 +17,11 @@ export interface ClusterSettings {
   /** 0 takes a free one. */
   port: number;
   healthPort?: number | undefined;
+  /** host:port of the HTTP front; absent: there is none. */
+  http?: string | undefined;
+  httpBodyLimit?: number | undefined;
+  /** With commas between. */
+  corsOrigin?: string | undefined;
   /** grpc.reflection on every process. */
   reflection?: boolean | undefined;
   flags: PlacementFlags;
@@ -29,6 +34,8 @@ export interface ClusterSettings {
 export interface Cluster {
   address: string;
   health: string | undefined;
+  /** host:port of the HTTP front. */
+  http: string | undefined;
   /** Where the workers' metrics and probes are, by rank; without `healthPort` none. */
   workerHealth(): (string | undefined)[];
   workerPids(): number[];
@@ -105,6 +112,26 @@ class Supervisor {
   }
 }
 
+function coordinatorArgs(settings: ClusterSettings, workers: string): string[] {
+  const { healthPort } = settings;
+  const pairs: [string, string | number | undefined][] = [
+    ["--model", settings.model],
+    ["--workers", workers],
+    ["--listen", `127.0.0.1:${settings.port}`],
+    ["--health-listen", healthPort === undefined ? undefined : `127.0.0.1:${healthPort}`],
+    ["--http", settings.http],
+    ["--http-body-limit", settings.httpBodyLimit],
+    ["--cors-origin", settings.corsOrigin],
+  ];
+  return [
+    "coordinator",
+    ...pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)])),
+    ...placementArgs(settings.flags),
+    ...(settings.reflection === true ? ["--reflection"] : []),
+    ...serverSecurityArgs(settings.security ?? {}),
+  ];
+}
+
 /** Resolves when the group stands. */
 export async function startCluster(settings: ClusterSettings): Promise<Cluster> {
   const supervisor = new Supervisor(settings);
@@ -122,13 +149,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
       ranks.map((rank) => supervisor.startWorker(rank, "127.0.0.1:0")),
     );
     const addresses = workers.map((worker) => worker.address).join(",");
-    const args = ["coordinator", "--model", settings.model, "--workers", addresses];
-    args.push("--listen", `127.0.0.1:${settings.port}`, ...placementArgs(settings.flags));
-    if (settings.healthPort !== undefined)
-      args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
-    if (settings.reflection === true) args.push("--reflection");
-    args.push(...serverSecurityArgs(settings.security ?? {}));
-    coordinator = await startChild(args);
+    coordinator = await startChild(coordinatorArgs(settings, addresses));
     await coordinator.until("ready", READY_DEADLINE_MS);
   } catch (error) {
     await stop();
@@ -138,6 +159,7 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
   return {
     address: front.address,
     health: front.health,
+    http: front.http,
     workerHealth: () => supervisor.workers.map(({ health }) => health),
     workerPids: () => supervisor.workers.map((worker) => worker.process.pid ?? 0),
     pids: () =>

@@ -14,10 +14,11 @@ import {
 } from "@tessera/proto";
 import { Cluster } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
 import { Inference } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { checkOptions, type CoordinatorOptions } from "./engine/options.js";
+import { checkOptions, type CheckedOptions, type CoordinatorOptions } from "./engine/options.js";
 import { Serving } from "./engine/serving.js";
 import { clusterService } from "./grpc/cluster-service.js";
 import { inferenceService } from "./grpc/inference-service.js";
+import { startHttp, type RunningHttp } from "./http/server.js";
 import { PROMETHEUS_TEXT, prometheusText } from "./metrics/exposition.js";
 import type { Front } from "./stream/front.js";
 import { Streams } from "./stream/streams.js";
@@ -28,6 +29,7 @@ const FLUSH_MS = 2000;
 export interface RunningCoordinator {
   address: string;
   healthAddress: string | undefined;
+  httpAddress: string | undefined;
   /** The first group stands. */
   ready: Promise<void>;
   /** Takes nothing new; resolves when what runs has ended, or was ended after `limitMs`. */
@@ -85,6 +87,12 @@ async function probesOf(
   });
 }
 
+async function httpOf(front: Front, options: CheckedOptions): Promise<RunningHttp | undefined> {
+  const { httpListen: listen, httpBodyLimit: bodyLimit, corsOrigins, security } = options;
+  if (listen === undefined) return undefined;
+  return startHttp(front, { listen, bodyLimit, corsOrigins, tls: security.front });
+}
+
 /** @throws ServeError CONFIGURATION, BAD_MODEL; ModelError when placement does not fit. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<RunningCoordinator> {
   const checked = checkOptions(options);
@@ -108,22 +116,24 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   const { host } = parseAddress(options.listen, "listen");
   const unfollow = followLiveness(health, () => serving.live());
   let probes: Probes | undefined;
+  let http: RunningHttp | undefined;
   const close = async () => {
     await serving.drain(1000);
     streams.close();
     await serving.close();
     unfollow();
-    await shutDown(server);
+    await Promise.all([shutDown(server), http?.close()]);
     await probes?.close();
   };
   try {
     const port = await bind(server, options.listen, frontCredentials(security.front));
     probes = await probesOf(options, front);
-    const healthAddress = probes?.address;
+    http = await httpOf(front, checked);
     const { reloadKeys } = security;
     return {
       address: `${host}:${port}`,
-      healthAddress,
+      healthAddress: probes?.address,
+      httpAddress: http?.address,
       ready: serving.keepFormed(),
       async drain(limitMs) {
         await serving.drain(limitMs);

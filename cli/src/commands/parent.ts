@@ -6,6 +6,7 @@ export interface Announcement {
   event: "listening" | "ready" | "drained";
   address?: string;
   health?: string | undefined;
+  http?: string | undefined;
 }
 
 /** On stdin: what runs is to be answered, nothing new taken. */

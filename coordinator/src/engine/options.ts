@@ -10,6 +10,12 @@ export interface CoordinatorOptions extends SecurityOptions {
   /** host:port; port 0 takes a free one. */
   listen: string;
   healthListen?: string | undefined;
+  /** host:port of the HTTP front; absent: there is none. */
+  httpListen?: string | undefined;
+  /** Bytes of an HTTP body; default 64 MiB. */
+  httpBodyLimit?: number | undefined;
+  /** Origins whose pages may read HTTP answers, `*` for all; default none. */
+  corsOrigins?: string[] | undefined;
   /** Addresses by rank; or `nats`. */
   workers?: string[] | undefined;
   /** nats://host:port: ranks are the leases of a group there; or `workers`. */
@@ -101,6 +107,15 @@ function endpointProblems(endpoint: string): string[] {
   return [`otlp-endpoint: ${JSON.stringify(endpoint)}, must be a URL as http://127.0.0.1:4318`];
 }
 
+/** An origin is a scheme, a host and perhaps a port, as browsers send it. */
+function corsProblems({ corsOrigins = [] }: CoordinatorOptions): string[] {
+  return corsOrigins
+    .filter(
+      (origin) => origin !== "*" && (!URL.canParse(origin) || new URL(origin).origin !== origin),
+    )
+    .map((origin) => `cors-origin: ${JSON.stringify(origin)}, must be as https://host:port, or *`);
+}
+
 /** @throws ServeError CONFIGURATION with every problem */
 export function checkOptions(options: CoordinatorOptions): CheckedOptions {
   const { problems: insecure, ...security } = readSecurity(options);
@@ -112,7 +127,7 @@ export function checkOptions(options: CoordinatorOptions): CheckedOptions {
       problems.push(ServeError.from(error).message);
     }
   };
-  const { listen, healthListen, nats, keys, tls, insecureBind } = options;
+  const { listen, healthListen, httpListen, nats, keys, tls, insecureBind } = options;
   // What is given counts: a file with problems is not also one that is missing.
   const guarded = (field: string, text: string, guards: Record<string, boolean>) =>
     attempt(() => {
@@ -122,12 +137,15 @@ export function checkOptions(options: CoordinatorOptions): CheckedOptions {
   const front = frontGuards({ keys: keys !== undefined, tls: tls?.cert !== undefined });
   const peer = peerGuards({ mutualTls: tls?.ca !== undefined });
   guarded("listen", listen, front);
+  if (httpListen !== undefined) guarded("http", httpListen, front);
+  problems.push(...corsProblems(options));
   if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
   for (const address of options.workers ?? []) guarded("workers", address, peer);
   if (nats !== undefined) attempt(() => parseNatsUrl(nats));
   if (options.otlpEndpoint !== undefined) problems.push(...endpointProblems(options.otlpEndpoint));
   const whole = {
     "tensor-parallel": options.tensorParallel,
+    "http-body-limit": options.httpBodyLimit,
     maxBatchedTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
     encodeBudgetMs: options.encodeBudgetMs,

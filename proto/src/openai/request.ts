@@ -97,6 +97,9 @@ function checkUnused(json: Json, body: Body): void {
     throw ServeError.field("modalities", `have ${quote(other)}, must be ["text"]`);
 }
 
+/** The last one is vLLM's. */
+const STREAM_OPTIONS = ["include_usage", "include_obfuscation", "continuous_usage_stats"];
+
 function checkStream(json: Json, body: Body, canStream: boolean): void {
   const stream = body.flag("stream") === true;
   if (stream && !canStream)
@@ -106,7 +109,7 @@ function checkStream(json: Json, body: Body, canStream: boolean): void {
   if (!stream) throw ServeError.field("stream_options", "are given without stream: true");
   const field = "stream_options";
   for (const [key, value] of Object.entries(asObject(options, field))) {
-    if (key !== "include_usage" && key !== "include_obfuscation")
+    if (!STREAM_OPTIONS.includes(key))
       throw ServeError.field(`${field}.${key}`, "is not known or not served by this version");
     if (typeof value !== "boolean" && value !== null)
       throw ServeError.field(`${field}.${key}`, `is ${quote(value)}, must be true or false`);

@@ -10,6 +10,7 @@ const up = (...args: string[]) => [
   root("models/nvlm-d-tiny"),
   "--port",
   "0",
+  "--no-http",
   ...args,
 ];
 

@@ -72,6 +72,8 @@ export async function serve(
     threads?: number;
     environment?: (rank: number) => Record<string, string>;
     healthPort?: number;
+    /** host:port */
+    http?: string;
     reflection?: boolean;
     security?: ServerSecurityFlags;
   } = {},

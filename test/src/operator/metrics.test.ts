@@ -177,8 +177,11 @@ test("per rank: step, compute, collective and wait times and bytes; the worker s
 });
 
 test("preemptions are counted, and go on over a new epoch with failovers and lost requests", async () => {
-  const long = { ...request, maxTokens: 200, minTokens: 200 };
-  await Promise.all([long, long, long, long].map((each) => client.generateOnce(each)));
+  const long = { ...request, maxTokens: 250, minTokens: 250 };
+  const salts = ["a", "b", "c", "d", "e", "f"];
+  await Promise.all(
+    salts.map((cacheSalt) => client.generateOnce({ ...long, cacheSalt }).then(() => undefined)),
+  );
   const preempted = valueOf(await front(), "tessera_num_preemptions_total");
   assert.ok(preempted > 0);
   const stream = client.generate({ ...request, maxTokens: 600, minTokens: 600 });
