@@ -31,6 +31,7 @@ import {
 } from "./parts.js";
 import { rootKey } from "./prefix.js";
 import { Requests } from "./requests.js";
+import { warmUp } from "./warm-up.js";
 
 export { BUILD };
 const RETRY_MS = 250;
@@ -78,6 +79,7 @@ export class Serving {
   private chosen: Chosen;
   onState: (state: ServingState) => void = () => undefined;
   private closing = false;
+  private tuned = false;
   private epoch = 0n;
 
   private constructor(
@@ -274,6 +276,7 @@ export class Serving {
         if (member !== undefined) membership.unreachable(rank, member, gone);
       },
     });
+    await this.tuneOnce(group);
     if (this.closing) return group.close();
     if (this.epoch > 0n) this.metrics.failovers.inc();
     this.group = group;
@@ -286,6 +289,22 @@ export class Serving {
     const { vision } = this.plan;
     this.log.info({ epoch: String(group.epoch), vision }, "group formed");
     this.setState("ready");
+  }
+
+  /** Budgets of the steps, from the first group's speed; bits do not depend on them. */
+  private async tuneOnce(group: Group): Promise<void> {
+    if (this.tuned) return;
+    const { maxBatchedTokens, maxSequences } = this.options;
+    const { plan: limits } = this;
+    const fixed = { maxBatchedTokens, maxSequences };
+    const nowMs = () => performance.now();
+    const pace = await warmUp({ group, limits, fixed, nowMs }).catch((error: unknown) => {
+      group.close();
+      throw error;
+    });
+    this.tuned = true;
+    this.loop.tune(pace);
+    this.log.info(pace, "budgets of a step");
   }
 
   private lost(error: ServeError): void {
