@@ -31,7 +31,11 @@ function planOf(sequences: number, count: number): StepPart & { ids: bigint[] } 
   const blocks = Math.ceil(count / BLOCK_TOKENS);
   const ids = Array.from({ length: sequences }, (_, i) => BigInt(i + 1));
   const { opened, slices } = create(StepPlanSchema, {
-    opened: ids.map((sequenceId) => ({ sequenceId, promptLength: count, sampling: {} })),
+    opened: ids.map((sequenceId) => ({
+      sequenceId,
+      promptLength: count,
+      sampling: { repetitionPenalty: 1 },
+    })),
     slices: ids.map((sequenceId, i) => ({
       sequenceId,
       tokenIds: Array.from({ length: count }, () => 0),
