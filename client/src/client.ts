@@ -1,6 +1,6 @@
 /** The SDK: a typed gRPC client of a Tessera cluster. */
 import { create } from "@bufbuild/protobuf";
-import { Client, credentials, type ChannelCredentials } from "@grpc/grpc-js";
+import { Client, credentials, Metadata, type ChannelCredentials } from "@grpc/grpc-js";
 import { serviceDefinition } from "@tessera/proto";
 import type { GenerateInput } from "@tessera/proto/openai";
 import {
@@ -51,6 +51,10 @@ export interface ClientOptions {
   deadlineMs?: number;
   /** Absent: plain text. */
   tls?: TlsOptions;
+  /** Sent with every call as `authorization: Bearer …`. */
+  apiKey?: string;
+  /** Of a call; 1: what fails is told at once. Default: MAX_ATTEMPTS, or one for each address when there are more. */
+  maxAttempts?: number;
 }
 
 export interface CallSettings {
@@ -77,11 +81,23 @@ function securityOf(tls: TlsOptions | undefined): ChannelCredentials {
   return credentials.createSsl(tls.ca ?? null, tls.key ?? null, tls.cert ?? null);
 }
 
+interface CallFacts {
+  metadata: Metadata;
+  deadline: number;
+  signal: AbortSignal | undefined;
+}
+
+function metadataOf(apiKey: string | undefined): Metadata {
+  const metadata = new Metadata();
+  if (apiKey !== undefined) metadata.set("authorization", `Bearer ${apiKey}`);
+  return metadata;
+}
+
 function callOnce<I, O>(
   client: Client,
   method: UnaryMethod<I, O>,
   request: I,
-  { deadline, signal }: { deadline: number; signal: AbortSignal | undefined },
+  { metadata, deadline, signal }: CallFacts,
 ): Promise<O> {
   return new Promise((resolve, reject) => {
     const call = client.makeUnaryRequest(
@@ -89,6 +105,7 @@ function callOnce<I, O>(
       method.requestSerialize,
       method.responseDeserialize,
       request,
+      metadata,
       { deadline },
       (error, response) => {
         signal?.removeEventListener("abort", cancel);
@@ -103,13 +120,18 @@ function callOnce<I, O>(
 
 export class TesseraClient {
   private readonly clients: Client[];
+  private readonly metadata: Metadata;
   private next = 0;
 
-  /** @throws RangeError for no address, a deadline that is none, or half a pair of `cert` and `key`. */
+  /** @throws RangeError for no address, a deadline or attempts that are none, or half of `cert` and `key`. */
   constructor(private readonly options: ClientOptions) {
     const { addresses, deadlineMs = DEFAULT_DEADLINE_MS } = options;
     if (addresses.length === 0) throw new RangeError("addresses: at least one is needed");
     checkDeadline(deadlineMs);
+    const { maxAttempts } = options;
+    if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts > 0))
+      throw new RangeError(`maxAttempts: ${maxAttempts}, must be a whole number above 0`);
+    this.metadata = metadataOf(options.apiKey);
     const security = securityOf(options.tls);
     const { serverName } = options.tls ?? {};
     const channel = {
@@ -128,6 +150,7 @@ export class TesseraClient {
     const attempts = new Attempts({
       firstAddress: this.next++ % this.clients.length,
       addressCount: this.clients.length,
+      maxAttempts: this.options.maxAttempts,
       deadlineMs: deadline,
       signal: settings.signal,
     });
@@ -145,10 +168,11 @@ export class TesseraClient {
     settings: CallSettings,
   ): Promise<O> {
     const { attempts, deadline } = this.begin(settings);
+    const facts = { metadata: this.metadata, deadline, signal: settings.signal };
     for (;;) {
       const client = this.at(attempts.next());
       try {
-        return await callOnce(client, method, request, { deadline, signal: settings.signal });
+        return await callOnce(client, method, request, facts);
       } catch (error) {
         await attempts.afterFailure(error);
       }
@@ -170,6 +194,7 @@ export class TesseraClient {
         requestSerialize,
         responseDeserialize,
         message,
+        this.metadata,
         { deadline },
       );
       const cancel = () => call.cancel();
