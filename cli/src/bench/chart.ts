@@ -38,7 +38,7 @@ const INK = "#222222";
 const LEGEND_ROW = 22;
 const TICKS = 6;
 /** Characters that the room on the right holds. */
-const MAX_LEGEND_NAME = 20;
+const MAX_LEGEND_NAME = 19;
 
 export const COLOURS = ["#0b62a4", "#d1495b", "#2e8540", "#8a5a9e", "#c47f00"] as const;
 

@@ -122,20 +122,27 @@ export class HttpTarget implements Target {
     });
   }
 
-  private send(path: string, body: object | undefined, signal: AbortSignal): Promise<Response> {
+  private async send(
+    path: string,
+    body: object | undefined,
+    signal: AbortSignal,
+  ): Promise<Response> {
     const { apiKey } = this.options;
     const headers = {
       accept: "text/event-stream, application/json",
       ...(body === undefined ? {} : { "content-type": "application/json" }),
       ...(apiKey === undefined ? {} : { authorization: `Bearer ${apiKey}` }),
     };
-    return this.pool.request({
+    const response = await this.pool.request({
       path,
       method: body === undefined ? "GET" : "POST",
       headers,
       signal,
       body: body === undefined ? null : JSON.stringify(body),
     });
+    // A body that is left unread ends with an error that nobody else waits for; who reads it gets it too.
+    response.body.on("error", () => undefined);
+    return response;
   }
 
   /** @throws TargetFailure */

@@ -8,6 +8,9 @@ import type { SweepKind, SweepPoint } from "./sweep.js";
 const WIDTH = 960;
 const CHART_HEIGHT = 400;
 const HEAD_HEIGHT = 62;
+/** Characters that fit the width in their size. */
+const MAX_TITLE = 78;
+const MAX_SUBTITLE = 120;
 /** A curve of a load's many values. */
 const CURVE_POINTS = 200;
 
@@ -41,6 +44,10 @@ export function curveOf(values: readonly number[]): { x: number; y: number }[] {
   return [first, ...rest];
 }
 
+function shorten(text: string, limit: number): string {
+  return text.length <= limit ? text : `${text.slice(0, limit - 2)} …`;
+}
+
 function document(charts: readonly Chart[], { title, subtitle }: PlotText): string {
   const height = HEAD_HEIGHT + charts.length * CHART_HEIGHT;
   const bodies = charts.map((chart, i) =>
@@ -54,8 +61,8 @@ function document(charts: readonly Chart[], { title, subtitle }: PlotText): stri
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${height}" viewBox="0 0 ${WIDTH} ${height}">`,
     `<rect width="${WIDTH}" height="${height}" fill="#ffffff"/>`,
-    textAt(24, 28, title, { size: 17, weight: "bold" }),
-    textAt(24, 50, subtitle, { size: 12 }),
+    textAt(24, 28, shorten(title, MAX_TITLE), { size: 17, weight: "bold" }),
+    textAt(24, 50, shorten(subtitle, MAX_SUBTITLE), { size: 12 }),
     ...bodies,
     "</svg>\n",
   ].join("\n");
@@ -99,7 +106,7 @@ function throughputChart(points: readonly SweepPoint[], by: SweepKind, label: st
   const most = points.reduce((so, { report }) => Math.max(so, report.requestRate), 0);
   const all = [
     seriesOf(points, "answered", (report) => report.requestRate, { colour: done }),
-    seriesOf(points, "within the objective", (report) => report.goodput?.rate, { colour: good }),
+    seriesOf(points, "within objective", (report) => report.goodput?.rate, { colour: good }),
     {
       // What was asked for, as far as the chart reaches.
       name: "offered",
