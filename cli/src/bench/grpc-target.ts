@@ -35,6 +35,14 @@ function failureOf(error: unknown): TargetFailure {
   });
 }
 
+/** @throws TargetFailure for an end that is not the answer's. */
+function checkEnd({ reason, errorMessage }: { reason: FinishReason; errorMessage: string }): void {
+  if (reason === FinishReason.ERROR)
+    throw new TargetFailure(errorMessage, { code: "stream_error" });
+  if (reason === FinishReason.ABORTED)
+    throw new TargetFailure("the answer ended with reason abort", { code: "finish_abort" });
+}
+
 type Messages = NonNullable<GenerateInput["messages"]>;
 
 function messagesOf(text: string, pictures: Prompt["pictures"]): Messages {
@@ -97,17 +105,20 @@ export class GrpcTarget implements Target {
       completionTokens: undefined,
       cachedTokens: undefined,
     };
+    let done = false;
     const events = this.client.generate(this.request(prompt), { signal });
     try {
       for await (const { kind } of events) {
         if (kind.case === "started") usage.promptTokens = kind.value.promptTokens;
         else if (kind.case === "delta") timer.addChunk(timer.now(), kind.value.tokenIds.length);
         else if (kind.case === "done") {
+          done = true;
           usage.completionTokens = kind.value.usage?.completionTokens;
           usage.cachedTokens = kind.value.usage?.cachedTokens;
-        } else if (kind.case === "finished" && kind.value.reason === FinishReason.ERROR)
-          throw new TargetFailure(kind.value.errorMessage, { code: "stream_error" });
+        } else if (kind.case === "finished") checkEnd(kind.value);
       }
+      if (!done)
+        throw new TargetFailure("the stream ended before the answer", { code: "truncated" });
     } catch (error) {
       throw error instanceof TargetFailure ? error : failureOf(error);
     }

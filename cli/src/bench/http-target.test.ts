@@ -228,6 +228,16 @@ for (const [what, answer, code, message] of [
     /^rank lost$/,
   ],
   [
+    "an answer that the server gave up",
+    (response: ServerResponse) => {
+      stream(response);
+      const end = event({ choices: [{ delta: {}, finish_reason: "abort" }] });
+      response.end(`${piece("a", [1])}${end}data: [DONE]\n\n`);
+    },
+    /^finish_abort$/,
+    /ended with reason abort/,
+  ],
+  [
     "an answer that is no stream",
     (response: ServerResponse) => {
       response.writeHead(200, { "content-type": "application/json" }).end("{}");
@@ -259,7 +269,10 @@ for (const [what, answer, code, message] of [
     const timer = new StreamTimer(0, () => 0);
     const failure = await targetOf(baseUrl)
       .run(PROMPT, timer, SIGNAL)
-      .then(() => assert.fail("answered"), TargetFailure.from);
+      .then(
+        () => assert.fail("answered"),
+        (error: unknown) => TargetFailure.from(error),
+      );
     assert.match(failure.code, code);
     assert.match(failure.message, message);
     assert.equal(failure.refused, failure.code === "http_429");

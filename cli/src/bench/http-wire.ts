@@ -47,6 +47,11 @@ function tokensOf(choice: Json): number | undefined {
   return hasText(choice) ? undefined : 0;
 }
 
+/** Reasons of an end that is not the answer's, beside OpenAI's own. */
+function isGivenUp(reason: unknown): reason is "abort" | "error" {
+  return reason === "abort" || reason === "error";
+}
+
 /** One event's data. @throws TargetFailure for an error in the stream, and for what is no JSON. */
 export function readPiece(data: string): Piece {
   let json: Json;
@@ -58,7 +63,10 @@ export function readPiece(data: string): Piece {
   const { error } = json;
   if (error !== undefined && error !== null)
     throw new TargetFailure(errorText(json, data), { code: "stream_error" });
-  const choices = Array.isArray(json["choices"]) ? json["choices"].map(asObject) : [];
+  const choices: Json[] = Array.isArray(json["choices"]) ? json["choices"].map(asObject) : [];
+  const given = choices.map((choice) => choice["finish_reason"]).find(isGivenUp);
+  if (given !== undefined)
+    throw new TargetFailure(`the answer ended with reason ${given}`, { code: `finish_${given}` });
   const counts = choices.map(tokensOf);
   return {
     tokenCount: counts.reduce<number | undefined>(

@@ -4,7 +4,7 @@
 export const MAX_IN_FLIGHT = 4096;
 /** Of one load: each leaves a record. */
 export const MAX_REQUESTS = 250_000;
-/** Inter-token gaps of one load that are kept; beyond it a uniform sample of them. */
+/** Inter-token gaps of one load that are kept; beyond it a uniform sample of them, and no request's own any more. */
 export const MAX_GAPS = 2_000_000;
 /** Points of a sweep. */
 export const MAX_POINTS = 64;

@@ -50,6 +50,9 @@ export const INTERRUPTED = "interrupted";
 /** Of a request that was due while MAX_IN_FLIGHT ran. */
 export const CLIENT_LIMIT = "client_limit";
 
+/** Starts that are due between two turns of the event loop: reading is put off by them, some milliseconds at most. */
+const START_BURST = 32;
+
 class Load {
   private readonly records: RequestRecord[] = [];
   private readonly running = new Map<Promise<void>, AbortController>();
@@ -99,10 +102,13 @@ class Load {
   private async open(mode: { rate: number; burstiness: number }): Promise<void> {
     const { clock, signal } = this.parts;
     const { seed, part, durationMs = Infinity } = this.options;
+    let started = 0;
     for (const at of arrivalTimesMs(mode, sourceOf(seed, `arrivals/${part}`))) {
       if (at >= durationMs) return;
+      // What is due starts at once; now and then answers get their turn.
+      if (at > this.elapsed() || ++started % START_BURST === 0)
+        await clock.until(this.startMs + at, signal);
       // At the bound nothing is waited for: an arrival that cannot be sent is an event of the load like any other.
-      await clock.until(this.startMs + at, signal);
       const prompt = this.next();
       if (prompt === undefined) return;
       if (this.running.size >= MAX_IN_FLIGHT) this.leaveOut(prompt, at);
@@ -164,7 +170,8 @@ class Load {
       if (timer.times.ttftMs === undefined)
         throw new TargetFailure("the answer has no token", { code: "empty" });
       for (const gapMs of timer.times.gapsMs) this.gaps.add(gapMs);
-      this.keep(answered(prompt, spanNow(), { timer, usage, details }));
+      const withGaps = details && this.gaps.count <= MAX_GAPS;
+      this.keep(answered(prompt, spanNow(), { timer, usage, details: withGaps }));
     } catch (error) {
       const { aborted, reason } = controller.signal as { aborted: boolean; reason: unknown };
       const failure = TargetFailure.from(aborted ? reason : error);

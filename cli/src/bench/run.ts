@@ -174,16 +174,27 @@ async function writeReports(
   await outputs.plot.finish(settings.plotFormat === "png" ? await toPng(svg) : svg);
 }
 
+/** Rejects when Ctrl-C comes; nobody may wait for it any more. */
+function stopped({ signal }: RunContext): Promise<never> {
+  const end = new Promise<never>((_, reject) => {
+    const stop = () => reject(new Error("bench serve: interrupted before the load"));
+    signal.addEventListener("abort", stop, { once: true });
+  });
+  end.catch(() => undefined);
+  return end;
+}
+
 /** Resolves to whether some answer came. @throws Error before any load, when there can be none. */
 export async function runBench(context: RunContext): Promise<boolean> {
   const outputs = await openOutputs(context.flags);
   let prepared: Prepared | undefined;
   try {
-    prepared = await prepare(context.flags, context.settings);
+    prepared = await Promise.race([prepare(context.flags, context.settings), stopped(context)]);
     const { server } = prepared;
     const version = server.version === undefined ? "" : ` ${server.version}`;
     context.note(`${server.kind}${version} at ${server.address}, model ${server.model}\n`);
     await warmUp(context, prepared);
+    if (context.signal.aborted) throw new Error("bench serve: interrupted before the load");
     const startedAt = new Date();
     const points = await runPoints(context, prepared);
     await writeReports(context, prepared, { points, outputs, startedAt });

@@ -33,8 +33,8 @@ export class StreamTimer {
   ) {}
 
   /**
-   * A piece of the answer came. The gap before a chunk of k tokens counts as k gaps of its k-th part; those of the first
-   * chunk have none before them.
+   * A piece of the answer came. The gap before a chunk of k tokens counts as k gaps of its k-th part; before those of
+   * the first chunk there is none.
    */
   addChunk(at: number, tokenCount: number | undefined): void {
     if (tokenCount === 0) return;
