@@ -294,19 +294,27 @@ test("the server's tokens are counted by /tokenize, or by the usage of a short a
   assert.equal(other.requests.at(-1)?.body["max_tokens"], 1);
 });
 
+/** A server that answers everything so. */
+async function refusing(status: number, body: string): Promise<URL> {
+  const server = createServer((_, response) => response.writeHead(status).end(body));
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  after(() => server.close());
+  return new URL(`http://127.0.0.1:${(server.address() as AddressInfo).port}/v1`);
+}
+
 test("check: nobody there, a key that is wrong and a model that is not served are told", async () => {
   const nobody = targetOf(new URL("http://127.0.0.1:1/v1"));
   await assert.rejects(nobody.check(), /http:\/\/127.0.0.1:1\/v1\/models: .*ECONNREFUSED/);
   const { baseUrl } = await serve(() => undefined);
   const other = targetOf(baseUrl, { model: "other" });
   await assert.rejects(other.check(), /--model other: not served by .*, which has served/);
-  const refusing = createServer((_, response) =>
-    response.writeHead(401).end('{"error":{"message":"no such key"}}'),
-  );
-  refusing.listen(0, "127.0.0.1");
-  await once(refusing, "listening");
-  after(() => refusing.close());
-  const { port } = refusing.address() as AddressInfo;
-  const shut = targetOf(new URL(`http://127.0.0.1:${port}/v1`));
+  const shut = targetOf(await refusing(401, '{"error":{"message":"no such key"}}'));
   await assert.rejects(shut.check(), /no answer to start with: no such key/);
+});
+
+test("check: without a list of models the named one is taken; without a name it is told", async () => {
+  const baseUrl = await refusing(404, "no such page");
+  assert.equal((await targetOf(baseUrl, { model: "other" }).check()).model, "other");
+  await assert.rejects(targetOf(baseUrl).check(), /no answer to start with: no such page/);
 });

@@ -156,10 +156,13 @@ export class HttpTarget implements Target {
     return value as Record<string, unknown>;
   }
 
+  /** A server without a list of models is taken at the caller's word for one. */
   async check(): Promise<ServerInfo> {
     const address = `${this.options.baseUrl.origin}${this.prefix}`;
     const models = await this.json(`${this.prefix}/models`).catch((error: unknown) => {
       const { code, message } = TargetFailure.from(error);
+      if (code === "http_404" && this.options.model !== undefined)
+        return { data: [{ id: this.options.model }] };
       const why = message === "" ? code : message;
       throw new Error(`${address}/models: no answer to start with: ${why}`, { cause: error });
     });

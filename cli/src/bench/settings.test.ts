@@ -87,6 +87,7 @@ for (const [change, message] of [
   [{ prefixShare: 0.5 }, /--prefix-share: needs --prefix-len/],
   [{ dataset: "a", imageShare: 1 }, /--dataset: its lines are sent as they are/],
   [{ endpoint: "completions" }, /--endpoint: of --base-url/],
+  [{ serverKind: "vllm" }, /--server-kind: of --base-url/],
   [{ extraBody: "{}" }, /--extra-body: of --base-url/],
 ] as [Partial<BenchFlags>, RegExp][])
   test(`readSettings: ${JSON.stringify(change).slice(0, 60)} is refused`, () => {

@@ -165,6 +165,8 @@ function checkTogether(flags: BenchFlags, problems: Problems): void {
     problems.add("--image-share: completions take no pictures, --endpoint chat does");
   if (flags.server !== undefined && flags.endpoint !== "chat")
     problems.add("--endpoint: of --base-url, not of --server");
+  if (flags.server !== undefined && flags.serverKind !== "auto")
+    problems.add("--server-kind: of --base-url, not of --server");
   if (flags.server !== undefined && flags.extraBody !== undefined)
     problems.add("--extra-body: of --base-url, not of --server");
   if (flags.prefixShare > 0 && flags.prefixLen === 0)
