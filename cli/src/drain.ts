@@ -1,21 +1,11 @@
 /** The end of `tessera up`: running requests are answered first. */
-import { TesseraClient } from "@tessera/client";
 import type { Cluster } from "./supervisor.js";
 
-/** Longer than the 30 s that the coordinator gives running requests. */
-const DRAIN_DEADLINE_MS = 35_000;
-
 async function drain(cluster: Cluster): Promise<void> {
-  const client = new TesseraClient({
-    addresses: [cluster.address],
-    deadlineMs: DRAIN_DEADLINE_MS,
-  });
   try {
-    await client.drain();
+    await cluster.drain();
   } catch (error) {
     process.stderr.write(`not drained: ${error instanceof Error ? error.message : "unknown"}\n`);
-  } finally {
-    client.close();
   }
 }
 

@@ -2,12 +2,16 @@
 import { Command } from "commander";
 import { addBatch } from "./commands/batch.js";
 import { addBench } from "./commands/bench.js";
+import { addCerts } from "./commands/certs.js";
 import { addChat } from "./commands/chat.js";
+import { addConfig, CONFIGURABLE } from "./commands/config.js";
 import { addDoctor } from "./commands/doctor.js";
+import { addKeys } from "./commands/keys.js";
 import { addPlan } from "./commands/plan.js";
 import { addServe } from "./commands/serve.js";
 import { addTiles } from "./commands/tiles.js";
 import { addTokenize } from "./commands/tokenize.js";
+import { configurable } from "./config/configurable.js";
 
 export function createProgram(): Command {
   const program = new Command("tessera")
@@ -21,5 +25,10 @@ export function createProgram(): Command {
   addTiles(program);
   addPlan(program);
   addDoctor(program);
+  addKeys(program);
+  addCerts(program);
+  addConfig(program, createProgram);
+  const servers = program.commands.filter((command) => CONFIGURABLE.includes(command.name()));
+  for (const server of servers) configurable(server, servers);
   return program;
 }

@@ -1,10 +1,13 @@
 /** Coordinator and workers as child processes; a worker that dies is started again on its port. */
-import { spawn, type ChildProcess } from "node:child_process";
 import { cpus } from "node:os";
-import { createInterface } from "node:readline";
-import { fileURLToPath } from "node:url";
-import { TesseraClient } from "@tessera/client";
+import { Child } from "./child.js";
+import { DRAIN } from "./commands/parent.js";
 import { placementArgs, type PlacementFlags } from "./commands/options.js";
+import {
+  peerTlsArgs,
+  serverSecurityArgs,
+  type ServerSecurityFlags,
+} from "./commands/security-flags.js";
 
 export interface ClusterSettings {
   model: string;
@@ -14,9 +17,16 @@ export interface ClusterSettings {
   /** 0 takes a free one. */
   port: number;
   healthPort?: number | undefined;
+  /** host:port of the HTTP front; absent: there is none. */
+  http?: string | undefined;
+  httpBodyLimit?: number | undefined;
+  /** With commas between. */
+  corsOrigin?: string | undefined;
   /** grpc.reflection on every process. */
   reflection?: boolean | undefined;
   flags: PlacementFlags;
+  /** Keys and certificates of every process; absent: none, on loopback. */
+  security?: ServerSecurityFlags | undefined;
   /** More environment for one rank; tests force kinds of kernels with it. */
   environment?: (rank: number) => Record<string, string>;
 }
@@ -24,19 +34,17 @@ export interface ClusterSettings {
 export interface Cluster {
   address: string;
   health: string | undefined;
+  /** host:port of the HTTP front. */
+  http: string | undefined;
   /** Where the workers' metrics and probes are, by rank; without `healthPort` none. */
   workerHealth(): (string | undefined)[];
   workerPids(): number[];
   /** Of the coordinator, then of the workers by rank. */
   pids(): number[];
+  /** Takes nothing new; resolves when what runs is answered. */
+  drain(): Promise<void>;
   /** May be called again while it runs. */
   stop(): Promise<void>;
-}
-
-interface Announcement {
-  event: string;
-  address: string;
-  health?: string;
 }
 
 /** Workers in all. */
@@ -46,56 +54,19 @@ function count({ workers, flags }: ClusterSettings): number {
 
 const START_DEADLINE_MS = 60_000;
 const READY_DEADLINE_MS = 10 * 60_000;
-/** Longer than the 3 s that the coordinator takes at most to end streams when it is told to end. */
-const STOP_DEADLINE_MS = 10_000;
+/** Longer than the 30 s that the coordinator gives running requests. */
+const DRAIN_DEADLINE_MS = 35_000;
 const RESTART_DELAY_MS = 300;
-const BIN = fileURLToPath(new URL("../bin/tessera.js", import.meta.url));
 
-class Child {
-  private constructor(
-    readonly process: ChildProcess,
-    readonly said: Announcement,
-  ) {}
-
-  /** Resolves at the child's line on stdout. The child ends when this process does: its stdin closes. */
-  static start(args: string[], environment: Record<string, string> = {}): Promise<Child> {
-    const child = spawn(process.execPath, [BIN, ...args, "--end-with-stdin"], {
-      stdio: ["pipe", "pipe", "inherit"],
-      env: { ...process.env, ...environment },
-    });
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        child.kill("SIGKILL");
-        reject(new Error(`${args[0]}: did not start within ${START_DEADLINE_MS} ms`));
-      }, START_DEADLINE_MS);
-      child.once("exit", (code, signal) => {
-        clearTimeout(timer);
-        reject(new Error(`${args[0]}: ended with ${signal ?? code} before it listened`));
-      });
-      createInterface({ input: child.stdout }).once("line", (line) => {
-        clearTimeout(timer);
-        child.removeAllListeners("exit");
-        resolve(new Child(child, JSON.parse(line) as Announcement));
-      });
-    });
-  }
-
-  /** Rejects when the child ends. */
-  ended(): Promise<never> {
-    return new Promise((_, reject) => {
-      this.process.once("exit", (code, signal) =>
-        reject(new Error(`${this.process.spawnargs[2]}: ended with ${signal ?? code}`)),
-      );
-    });
-  }
-
-  async stop(): Promise<void> {
-    if (this.process.exitCode !== null || this.process.signalCode !== null) return;
-    const gone = new Promise((resolve) => this.process.once("exit", resolve));
-    this.process.kill("SIGTERM");
-    const timer = setTimeout(() => this.process.kill("SIGKILL"), STOP_DEADLINE_MS);
-    await gone;
-    clearTimeout(timer);
+/** Resolves when the child listens. */
+async function startChild(args: string[], environment?: Record<string, string>): Promise<Child> {
+  const child = new Child(args, environment);
+  try {
+    await child.until("listening", START_DEADLINE_MS);
+    return child;
+  } catch (error) {
+    child.kill();
+    throw error;
   }
 }
 
@@ -120,9 +91,10 @@ class Supervisor {
     ];
     if (settings.healthPort !== undefined) args.push("--health-listen", "127.0.0.1:0");
     if (settings.reflection === true) args.push("--reflection");
-    const child = await Child.start(args, settings.environment?.(rank));
+    args.push(...peerTlsArgs(settings.security ?? {}));
+    const child = await startChild(args, settings.environment?.(rank));
     this.workers[rank] = child;
-    child.process.once("exit", () => void this.restart(rank, child.said.address));
+    child.process.once("exit", () => void this.restart(rank, child.address));
     return child;
   }
 
@@ -140,19 +112,24 @@ class Supervisor {
   }
 }
 
-async function untilReady(address: string): Promise<void> {
-  const client = new TesseraClient({ addresses: [address], deadlineMs: 5000 });
-  const end = Date.now() + READY_DEADLINE_MS;
-  try {
-    while (Date.now() < end) {
-      const { epoch } = await client.getCluster();
-      if (epoch > 0n) return;
-      await new Promise((resolve) => setTimeout(resolve, 30));
-    }
-    throw new Error(`the group was not formed within ${READY_DEADLINE_MS} ms`);
-  } finally {
-    client.close();
-  }
+function coordinatorArgs(settings: ClusterSettings, workers: string): string[] {
+  const { healthPort } = settings;
+  const pairs: [string, string | number | undefined][] = [
+    ["--model", settings.model],
+    ["--workers", workers],
+    ["--listen", `127.0.0.1:${settings.port}`],
+    ["--health-listen", healthPort === undefined ? undefined : `127.0.0.1:${healthPort}`],
+    ["--http", settings.http],
+    ["--http-body-limit", settings.httpBodyLimit],
+    ["--cors-origin", settings.corsOrigin],
+  ];
+  return [
+    "coordinator",
+    ...pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)])),
+    ...placementArgs(settings.flags),
+    ...(settings.reflection === true ? ["--reflection"] : []),
+    ...serverSecurityArgs(settings.security ?? {}),
+  ];
 }
 
 /** Resolves when the group stands. */
@@ -171,28 +148,28 @@ export async function startCluster(settings: ClusterSettings): Promise<Cluster> 
     const workers = await Promise.all(
       ranks.map((rank) => supervisor.startWorker(rank, "127.0.0.1:0")),
     );
-    const addresses = workers.map((worker) => worker.said.address).join(",");
-    const args = ["coordinator", "--model", settings.model, "--workers", addresses];
-    args.push("--listen", `127.0.0.1:${settings.port}`, ...placementArgs(settings.flags));
-    if (settings.healthPort !== undefined)
-      args.push("--health-listen", `127.0.0.1:${settings.healthPort}`);
-    if (settings.reflection === true) args.push("--reflection");
-    coordinator = await Child.start(args);
-    await Promise.race([untilReady(coordinator.said.address), coordinator.ended()]);
+    const addresses = workers.map((worker) => worker.address).join(",");
+    coordinator = await startChild(coordinatorArgs(settings, addresses));
+    await coordinator.until("ready", READY_DEADLINE_MS);
   } catch (error) {
     await stop();
     throw error;
   }
   const front = coordinator;
   return {
-    address: front.said.address,
-    health: front.said.health,
-    workerHealth: () => supervisor.workers.map(({ said }) => said.health),
+    address: front.address,
+    health: front.health,
+    http: front.http,
+    workerHealth: () => supervisor.workers.map(({ health }) => health),
     workerPids: () => supervisor.workers.map((worker) => worker.process.pid ?? 0),
     pids: () =>
       [front.process, ...supervisor.workers.map(({ process }) => process)].map(
         ({ pid }) => pid ?? 0,
       ),
+    async drain() {
+      front.tell(DRAIN);
+      await front.until("drained", DRAIN_DEADLINE_MS);
+    },
     stop,
   };
 }

@@ -254,3 +254,15 @@ for (const [name, options, message] of wrong)
   test(`options: ${name} is refused`, () => {
     assert.throws(() => new TesseraClient(options), message);
   });
+
+test("a key that no header can carry throws a RangeError that does not say it", () => {
+  for (const apiKey of ["", "two words", "secret\n", "schlüssel"])
+    assert.throws(
+      () => new TesseraClient({ addresses: [NOBODY], apiKey }),
+      (error: unknown) => {
+        assert.ok(error instanceof RangeError);
+        assert.equal(error.message, "apiKey: must be printable ASCII without spaces");
+        return true;
+      },
+    );
+});

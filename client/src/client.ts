@@ -1,6 +1,12 @@
 /** The SDK: a typed gRPC client of a Tessera cluster. */
 import { create } from "@bufbuild/protobuf";
-import { Client, credentials, Metadata, type ChannelCredentials } from "@grpc/grpc-js";
+import {
+  Client,
+  credentials,
+  InterceptingCall,
+  type ChannelCredentials,
+  type Interceptor,
+} from "@grpc/grpc-js";
 import { serviceDefinition } from "@tessera/proto";
 import type { GenerateInput } from "@tessera/proto/openai";
 import {
@@ -51,7 +57,7 @@ export interface ClientOptions {
   deadlineMs?: number;
   /** Absent: plain text. */
   tls?: TlsOptions;
-  /** Sent with every call as `authorization: Bearer …`. */
+  /** Goes with every call as `authorization: Bearer …`. */
   apiKey?: string;
   /** Of a call; 1: what fails is told at once. Default: MAX_ATTEMPTS, or one for each address when there are more. */
   maxAttempts?: number;
@@ -81,23 +87,24 @@ function securityOf(tls: TlsOptions | undefined): ChannelCredentials {
   return credentials.createSsl(tls.ca ?? null, tls.key ?? null, tls.cert ?? null);
 }
 
-interface CallFacts {
-  metadata: Metadata;
-  deadline: number;
-  signal: AbortSignal | undefined;
-}
-
-function metadataOf(apiKey: string | undefined): Metadata {
-  const metadata = new Metadata();
-  if (apiKey !== undefined) metadata.set("authorization", `Bearer ${apiKey}`);
-  return metadata;
+/** Puts the key on every call of a channel. @throws RangeError, which does not say the key */
+function bearerOf(apiKey: string): Interceptor {
+  if (!/^[\x21-\x7e]+$/.test(apiKey))
+    throw new RangeError("apiKey: must be printable ASCII without spaces");
+  return (options, next) =>
+    new InterceptingCall(next(options), {
+      start(metadata, listener, start) {
+        metadata.set("authorization", `Bearer ${apiKey}`);
+        start(metadata, listener);
+      },
+    });
 }
 
 function callOnce<I, O>(
   client: Client,
   method: UnaryMethod<I, O>,
   request: I,
-  { metadata, deadline, signal }: CallFacts,
+  { deadline, signal }: { deadline: number; signal: AbortSignal | undefined },
 ): Promise<O> {
   return new Promise((resolve, reject) => {
     const call = client.makeUnaryRequest(
@@ -105,7 +112,6 @@ function callOnce<I, O>(
       method.requestSerialize,
       method.responseDeserialize,
       request,
-      metadata,
       { deadline },
       (error, response) => {
         signal?.removeEventListener("abort", cancel);
@@ -120,10 +126,9 @@ function callOnce<I, O>(
 
 export class TesseraClient {
   private readonly clients: Client[];
-  private readonly metadata: Metadata;
   private next = 0;
 
-  /** @throws RangeError for no address, a deadline or attempts that are none, or half of `cert` and `key`. */
+  /** @throws RangeError for no address, a deadline, key or attempts that are none, or half of `cert` and `key`. */
   constructor(private readonly options: ClientOptions) {
     const { addresses, deadlineMs = DEFAULT_DEADLINE_MS } = options;
     if (addresses.length === 0) throw new RangeError("addresses: at least one is needed");
@@ -131,15 +136,17 @@ export class TesseraClient {
     const { maxAttempts } = options;
     if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts > 0))
       throw new RangeError(`maxAttempts: ${maxAttempts}, must be a whole number above 0`);
-    this.metadata = metadataOf(options.apiKey);
     const security = securityOf(options.tls);
     const { serverName } = options.tls ?? {};
+    const interceptors = options.apiKey === undefined ? [] : [bearerOf(options.apiKey)];
     const channel = {
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName }),
     };
-    this.clients = addresses.map((address) => new Client(address, security, channel));
+    this.clients = addresses.map(
+      (address) => new Client(address, security, { ...channel, interceptors }),
+    );
   }
 
   /** The attempts of a call, its deadline over all of them. */
@@ -168,11 +175,10 @@ export class TesseraClient {
     settings: CallSettings,
   ): Promise<O> {
     const { attempts, deadline } = this.begin(settings);
-    const facts = { metadata: this.metadata, deadline, signal: settings.signal };
     for (;;) {
       const client = this.at(attempts.next());
       try {
-        return await callOnce(client, method, request, facts);
+        return await callOnce(client, method, request, { deadline, signal: settings.signal });
       } catch (error) {
         await attempts.afterFailure(error);
       }
@@ -194,7 +200,6 @@ export class TesseraClient {
         requestSerialize,
         responseDeserialize,
         message,
-        this.metadata,
         { deadline },
       );
       const cancel = () => call.cancel();

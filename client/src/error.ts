@@ -41,9 +41,11 @@ export class TesseraError extends Error {
 
   static from(error: unknown): TesseraError {
     if (error instanceof TesseraError) return error;
-    const service = error instanceof Error && "code" in error ? (error as ServiceError) : undefined;
-    const said = service === undefined ? undefined : ServeError.fromStatus(service);
-    const grpcStatus = service?.code ?? status.UNKNOWN;
+    const own = error instanceof ServeError ? error : undefined;
+    const call = error instanceof Error && "code" in error && own === undefined;
+    const service = call ? (error as ServiceError) : undefined;
+    const said = own ?? (service === undefined ? undefined : ServeError.fromStatus(service));
+    const grpcStatus = own?.grpcStatus ?? service?.code ?? status.UNKNOWN;
     const text = service?.details ?? (error instanceof Error ? error.message : String(error));
     return new TesseraError(said?.message ?? text.replace(EMPTY_NOTE, ""), {
       code: said?.code ?? OWN_CODES[grpcStatus] ?? "TRANSPORT",

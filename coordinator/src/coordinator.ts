@@ -1,10 +1,11 @@
 /** A coordinator process: the gRPC front, health and metrics around what serves. */
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { Server, type ServerCredentials } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation, service as healthService } from "grpc-health-check";
 import { pino } from "pino";
 import {
   followLiveness,
+  frontCredentials,
   parseAddress,
   type Probes,
   reflectedPackage,
@@ -13,11 +14,13 @@ import {
 } from "@tessera/proto";
 import { Cluster } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
 import { Inference } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { checkOptions, type CoordinatorOptions } from "./engine/options.js";
+import { checkOptions, type CheckedOptions, type CoordinatorOptions } from "./engine/options.js";
 import { Serving } from "./engine/serving.js";
-import { OPEN_ACCESS } from "./access/access.js";
 import { clusterService } from "./grpc/cluster-service.js";
 import { inferenceService } from "./grpc/inference-service.js";
+import { startHttp, type RunningHttp } from "./http/server.js";
+import { PROMETHEUS_TEXT, prometheusText } from "./metrics/exposition.js";
+import type { Front } from "./stream/front.js";
 import { Streams } from "./stream/streams.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
@@ -26,14 +29,19 @@ const FLUSH_MS = 2000;
 export interface RunningCoordinator {
   address: string;
   healthAddress: string | undefined;
+  httpAddress: string | undefined;
   /** The first group stands. */
   ready: Promise<void>;
+  /** Takes nothing new; resolves when what runs has ended, or was ended after `limitMs`. */
+  drain(limitMs: number): Promise<void>;
+  /** Reads the file of keys again and logs how it went; absent where there is none. */
+  reloadKeys: (() => void) | undefined;
   close(): Promise<void>;
 }
 
-function bind(server: Server, address: string): Promise<number> {
+function bind(server: Server, address: string, security: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) =>
+    server.bindAsync(address, security, (error, port) =>
       error === null ? resolve(port) : reject(error),
     );
   });
@@ -55,31 +63,44 @@ function reflection(): ReflectionService {
 
 async function probesOf(
   options: CoordinatorOptions,
-  serving: Serving,
+  { serving, streams }: Pick<Front, "serving" | "streams">,
 ): Promise<Probes | undefined> {
   if (options.healthListen === undefined) return undefined;
-  const { registry } = serving.metrics;
+  const { metrics } = serving;
+  const openMetrics = {
+    contentType: metrics.registry.contentType,
+    text() {
+      serving.refreshMetrics();
+      metrics.keptStreams.set(streams.keptCount);
+      return metrics.registry.metrics();
+    },
+  };
   const state = {
     live: () => serving.live(),
     ready: () => serving.state === "ready",
     started: () => serving.started,
   };
   return startProbes(parseAddress(options.healthListen, "health-listen"), state, {
-    contentType: registry.contentType,
-    text() {
-      serving.refreshMetrics();
-      return registry.metrics();
-    },
+    contentType: PROMETHEUS_TEXT,
+    text: async () => prometheusText(await openMetrics.text()),
+    openMetrics,
   });
+}
+
+async function httpOf(front: Front, options: CheckedOptions): Promise<RunningHttp | undefined> {
+  const { httpListen: listen, httpBodyLimit: bodyLimit, corsOrigins, security } = options;
+  if (listen === undefined) return undefined;
+  return startHttp(front, { listen, bodyLimit, corsOrigins, tls: security.front });
 }
 
 /** @throws ServeError CONFIGURATION, BAD_MODEL; ModelError when placement does not fit. */
 export async function startCoordinator(options: CoordinatorOptions): Promise<RunningCoordinator> {
-  checkOptions(options);
+  const checked = checkOptions(options);
+  const { security } = checked;
   const log = pino({ level: options.logLevel, name: "coordinator" }, pino.destination(2));
-  const serving = await Serving.open(options, log);
+  const serving = await Serving.open(checked, log);
   const streams = new Streams(serving);
-  const front = { serving, streams, access: OPEN_ACCESS };
+  const front = { serving, streams, access: security.access };
   const server = new Server({ "grpc.max_receive_message_length": MAX_MESSAGE_BYTES });
   const health = new HealthImplementation({
     "": "SERVING",
@@ -95,19 +116,31 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   const { host } = parseAddress(options.listen, "listen");
   const unfollow = followLiveness(health, () => serving.live());
   let probes: Probes | undefined;
+  let http: RunningHttp | undefined;
   const close = async () => {
     await serving.drain(1000);
     streams.close();
     await serving.close();
     unfollow();
-    await shutDown(server);
+    await Promise.all([shutDown(server), http?.close()]);
     await probes?.close();
   };
   try {
-    const port = await bind(server, options.listen);
-    probes = await probesOf(options, serving);
-    const healthAddress = probes?.address;
-    return { address: `${host}:${port}`, healthAddress, ready: serving.keepFormed(), close };
+    const port = await bind(server, options.listen, frontCredentials(security.front));
+    probes = await probesOf(options, front);
+    http = await httpOf(front, checked);
+    const { reloadKeys } = security;
+    return {
+      address: `${host}:${port}`,
+      healthAddress: probes?.address,
+      httpAddress: http?.address,
+      ready: serving.keepFormed(),
+      async drain(limitMs) {
+        await serving.drain(limitMs);
+      },
+      reloadKeys: reloadKeys && (() => reloadKeys(log)),
+      close,
+    };
   } catch (error) {
     await close();
     throw error;

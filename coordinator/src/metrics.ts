@@ -2,8 +2,14 @@
  * Prometheus metrics of the coordinator; names and bucket edges follow vLLM's, with the prefix `tessera_`. Each has its
  * row in docs/metrics.md, whose text is the help's.
  */
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { Counter, Gauge, Histogram } from "prom-client";
 import type { StepTimes } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import {
+  ExemplarHistogram,
+  openRegistry,
+  type OpenRegistry,
+} from "./metrics/exemplar-histogram.js";
+import { RequestMetrics } from "./metrics/request-metrics.js";
 
 const STEP = [0.0001, 0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10];
 const FIRST_TOKEN = [
@@ -19,6 +25,10 @@ const LATENCY = [
 const TOKENS = [1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384];
 const TILES = [1, 2, 4, 8, 16, 32, 64];
 export const FINISH_REASONS = ["stop", "length", "aborted", "error"] as const;
+/** Why a request was ended from outside: an Abort or a drain, its client gone, not reading, or out of time. */
+export const CUT_CAUSES = ["aborted", "disconnect", "slow_reader", "deadline"] as const;
+export type CutCause = (typeof CUT_CAUSES)[number];
+const SPAN_FATES = ["exported", "failed", "dropped"] as const;
 
 /** 1, 2, 5, 10, 20, 50, … up to `most`. */
 export function oneTwoFive(most: number): number[] {
@@ -38,7 +48,7 @@ class RankMetrics {
   private readonly wait: Histogram;
   private readonly sent: Counter;
 
-  constructor(registry: Registry, ranks: readonly string[]) {
+  constructor(registry: OpenRegistry, ranks: readonly string[]) {
     const labelNames = ["rank"];
     const registers = [registry];
     const histogram = (name: string, help: string) =>
@@ -73,34 +83,20 @@ class RankMetrics {
 }
 
 export class CoordinatorMetrics {
-  readonly registry = new Registry();
+  readonly registry = openRegistry();
   readonly requests = this.counter("tessera_requests_total", "Requests accepted");
   readonly promptTokens = this.counter("tessera_prompt_tokens_total", "Prompt tokens accepted");
   readonly generationTokens = this.counter("tessera_generation_tokens_total", "Tokens made");
-  readonly timeToFirstToken = this.histogram(
-    "tessera_time_to_first_token_seconds",
-    "Accepted to first token",
-    FIRST_TOKEN,
-  );
+  readonly timeToFirstToken = new ExemplarHistogram({
+    name: "tessera_time_to_first_token_seconds",
+    help: "Accepted to first token",
+    buckets: FIRST_TOKEN,
+    registry: this.registry,
+  });
   readonly interTokenLatency = this.histogram(
     "tessera_inter_token_latency_seconds",
     "Between two tokens of a choice",
     INTER_TOKEN,
-  );
-  readonly requestSeconds = this.histogram(
-    "tessera_e2e_request_latency_seconds",
-    "Accepted to done",
-    LATENCY,
-  );
-  readonly queueSeconds = this.histogram(
-    "tessera_request_queue_time_seconds",
-    "Accepted to first scheduled, encoding included",
-    LATENCY,
-  );
-  readonly requestEncodeSeconds = this.histogram(
-    "tessera_request_encode_time_seconds",
-    "A request's tiles given out to embeddings ready; requests with pictures only",
-    LATENCY,
   );
   readonly encodeSeconds = this.histogram(
     "tessera_encode_seconds",
@@ -177,13 +173,45 @@ export class CoordinatorMetrics {
     "tessera_coordinator_resident_bytes",
     "Resident memory of the process",
   );
-  readonly requestPromptTokens: Histogram;
-  readonly requestGenerationTokens: Histogram;
+  /** In tokens, at every look-up; the last block's rest, which is never shared, is asked for too. */
+  readonly prefixQueries = this.counter(
+    "tessera_prefix_cache_queries_total",
+    "Prompt tokens whose keys and values were looked for in the prefix cache",
+  );
+  readonly prefixHits = this.counter(
+    "tessera_prefix_cache_hits_total",
+    "Of these, tokens that were found there",
+  );
+  readonly resumed = this.counter(
+    "tessera_streams_resumed_total",
+    "Streams that a client took up again",
+  );
+  readonly keptStreams = this.gauge(
+    "tessera_kept_streams",
+    "Streams that can be resumed, running or ended",
+  );
+  readonly eventLoopLag = this.gauge(
+    "tessera_event_loop_lag_p99_seconds",
+    "How late 99 % of the event loop's turns were at most, since the last scrape",
+  );
+  readonly requestMetrics: RequestMetrics;
   readonly ranks: RankMetrics;
   readonly finished = new Counter({
     name: "tessera_request_success_total",
     help: "Choices by finish reason",
     labelNames: ["finished_reason"],
+    registers: [this.registry],
+  });
+  readonly cut = new Counter({
+    name: "tessera_requests_cut_total",
+    help: "Requests ended from outside, by cause",
+    labelNames: ["cause"],
+    registers: [this.registry],
+  });
+  readonly spans = new Counter({
+    name: "tessera_trace_spans_total",
+    help: "Spans of traces, by what became of them",
+    labelNames: ["fate"],
     registers: [this.registry],
   });
   readonly refused = new Counter({
@@ -215,22 +243,18 @@ export class CoordinatorMetrics {
   constructor(facts: { codes: readonly string[]; ranks: number; maxModelLen: number }) {
     const ranks = Array.from({ length: facts.ranks }, (_, rank) => String(rank));
     for (const reason of FINISH_REASONS) this.finished.inc({ finished_reason: reason }, 0);
+    for (const cause of CUT_CAUSES) this.cut.inc({ cause }, 0);
+    for (const fate of SPAN_FATES) this.spans.inc({ fate }, 0);
     for (const code of facts.codes) this.refused.inc({ code }, 0);
     for (const state of ["held", "idle"]) this.embeddings.set({ state }, 0);
     for (const state of ["held", "idle", "free"]) this.crossBlocks.set({ state }, 0);
     for (const rank of ranks) this.heartbeatAge.set({ rank }, 0);
     this.ranks = new RankMetrics(this.registry, ranks);
-    const edges = oneTwoFive(facts.maxModelLen);
-    this.requestPromptTokens = this.histogram(
-      "tessera_request_prompt_tokens",
-      "Prompt tokens of a request",
-      edges,
-    );
-    this.requestGenerationTokens = this.histogram(
-      "tessera_request_generation_tokens",
-      "Tokens made for a request, all choices",
-      edges,
-    );
+    this.requestMetrics = new RequestMetrics(this.registry, {
+      latency: LATENCY,
+      perToken: INTER_TOKEN,
+      tokens: oneTwoFive(facts.maxModelLen),
+    });
   }
 
   private histogram(name: string, help: string, buckets: number[]): Histogram {

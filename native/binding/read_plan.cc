@@ -30,6 +30,9 @@ SamplingSpec read_sampling(const Fields& from) {
   return out;
 }
 
+// Of 16 million ids.
+constexpr size_t kMaxMaskBytes = size_t{2} << 20;
+
 WantedRow read_wanted(const Fields& from) {
   WantedRow out{from.integer("row"),
                 from.integer("candidates"),
@@ -41,6 +44,15 @@ WantedRow read_wanted(const Fields& from) {
   out.mask = from.list<MaskRun>("mask", [](const Fields& run) {
     return MaskRun{run.integer("start"), run.integer("count")};
   });
+  if (!from.has("maskBits")) return out;
+  const Napi::Value bits = from.at("maskBits");
+  CHECK_ARGUMENT(bits.IsTypedArray(), from.path(), ".maskBits: must be bytes");
+  const auto bytes = bits.As<Napi::Uint8Array>();
+  if (bytes.ByteLength() == 0) return out;
+  CHECK_ARGUMENT(out.mask.empty() && bytes.ByteLength() <= kMaxMaskBytes, from.path(),
+                 ".maskBits: ", bytes.ByteLength(), " bytes beside ", out.mask.size(),
+                 " runs, limit ", kMaxMaskBytes, " bytes and no runs");
+  out.mask = runs_of_bits(bytes.Data(), bytes.ByteLength());
   return out;
 }
 
@@ -98,6 +110,10 @@ StepPlan read_step_plan(const Napi::Value& value) {
                         open.integers("tokenIds"), read_sampling(open.object("sampling"))};
   });
   plan.slices = from.list<Slice>("slices", read_slice);
+  if (from.has("copiedBlocks"))
+    plan.copied_blocks = from.list<BlockCopy>("copiedBlocks", [](const Fields& copy) {
+      return BlockCopy{copy.integer("from"), copy.integer("to")};
+    });
   return plan;
 }
 

@@ -14,6 +14,25 @@ void apply_slice(Sequence& sequence, const Slice& slice) {
   sequence.blocks.insert(sequence.blocks.end(), slice.block_ids.begin(), slice.block_ids.end());
 }
 
+std::vector<MaskRun> runs_of_bits(const uint8_t* bits, size_t bytes) {
+  std::vector<MaskRun> runs;
+  int start = -1;  // of the run under way
+  const int count = static_cast<int>(bytes) * 8;
+  for (int id = 0; id < count; ++id) {
+    const uint8_t byte = bits[id / 8];
+    if (id % 8 == 0 && byte == (start < 0 ? 0x00 : 0xff)) {
+      id += 7;
+      continue;
+    }
+    const bool allowed = (byte >> (id % 8) & 1) != 0;
+    if (allowed == (start >= 0)) continue;
+    if (!allowed) runs.push_back({start, id - start});
+    start = allowed ? id : -1;
+  }
+  if (start >= 0) runs.push_back({start, count - start});
+  return runs;
+}
+
 namespace {
 
 // The logits of one lane while its processors run, in the order bias, penalties, masks.

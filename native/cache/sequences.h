@@ -1,6 +1,7 @@
 // What a rank knows of the sequences it computes: blocks, tokens, sampling state.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <unordered_map>
@@ -36,6 +37,9 @@ struct ImageRows {
 struct MaskRun {
   int start, count;
 };
+
+// Bit id mod 8 of byte ⌊id / 8⌋ is set where the id is allowed.
+std::vector<MaskRun> runs_of_bits(const uint8_t* bits, size_t bytes);
 
 struct WantedRow {
   int row, candidates, top_logprobs;

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "core/check.h"
 #include "engine/run.h"
@@ -252,8 +253,16 @@ void Engine::apply(const StepPlan& plan) {
     streams_[open.stream_id] = {static_cast<int>(open.token_ids.size()),
                                 {open.block_ids.begin(), open.block_ids.end()}};
   stream_count_ = streams_.size();
+  for (const BlockCopy& copy : plan.copied_blocks) copy_block(copy);
   for (const Slice& slice : plan.slices) apply_slice(sequences_.at(slice.sequence_id), slice);
   sequence_count_ = sequences_.size();
+}
+
+void Engine::copy_block(const BlockCopy& copy) {
+  for (Buffer<uint8_t>& layer : cache_) {
+    const size_t bytes = layer.bytes() / placement_.block_count;
+    std::memmove(layer.data() + copy.to * bytes, layer.data() + copy.from * bytes, bytes);
+  }
 }
 
 void Engine::release(const std::vector<uint64_t>& sequence_ids,

@@ -73,6 +73,7 @@ class Engine {
   void check_image_rows(int count, const ImageRows& rows) const;
   void check_wanted(const Slice& slice, const WantedRow& row) const;
   void apply(const StepPlan& plan);
+  void copy_block(const BlockCopy& copy);
   void check_streams(const StepPlan& plan) const;
   int known_rows(const StepPlan& plan, uint64_t stream_id) const;
   void check_seen(const StepPlan& plan, const Slice& slice) const;

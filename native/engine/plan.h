@@ -31,6 +31,11 @@ struct EncodeOutcome {
   Captured captured;
 };
 
+// A block of the cache that becomes equal to another one, in all layers.
+struct BlockCopy {
+  int from, to;
+};
+
 struct StepPlan {
   uint64_t epoch, step_id, released_step;
   int deadline_ms;
@@ -40,6 +45,7 @@ struct StepPlan {
   std::vector<std::string> capture;
   std::vector<StreamOpen> opened_streams;        // before the slices
   std::vector<uint64_t> closed_stream_ids = {};  // before the opened
+  std::vector<BlockCopy> copied_blocks = {};     // before the slices, in order
 };
 
 struct ScoredToken {

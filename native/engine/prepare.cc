@@ -28,6 +28,10 @@ void Engine::check_step(const StepPlan& plan) const {
       "opened: ", sequences_.size() + opened.size(), " sequences, limit ",
       placement_.max_sequences);
   check_streams(plan);
+  for (const auto& [from, to] : plan.copied_blocks)
+    CHECK_ARGUMENT(
+        from >= 0 && to >= 0 && from < placement_.block_count && to < placement_.block_count,
+        "copied_blocks: ", from, " to ", to, ", limit ", placement_.block_count);
   size_t tokens = 0, wanted = 0;
   for (const Slice& slice : plan.slices) {
     check_seen(plan, slice);

@@ -124,6 +124,8 @@ export interface StepPlanSpec {
   /** Images' streams whose keys and values are computed before the slices. */
   openedStreams?: StreamOpenSpec[];
   closedStreamIds?: bigint[];
+  /** Blocks of the cache that become equal to others before the slices, in order. */
+  copiedBlocks?: { from: number; to: number }[];
   capture?: string[];
 }
 
@@ -166,6 +168,8 @@ export interface WantedRowSpec {
   scoredTokenIds: number[];
   masked: boolean;
   mask: { start: number; count: number }[];
+  /** Instead of runs: bit id mod 8 of byte ⌊id / 8⌋. */
+  maskBits?: Uint8Array;
 }
 
 export interface CandidateResult {

@@ -44,6 +44,23 @@ TEST("an engine: one rank and two ranks, whole and in chunks, give the same bits
     }
 }
 
+TEST("a block that was copied serves another sequence as its own would") {
+  for (const bool bf16 : {false, true}) {
+    PlacementSpec placement = tiny_placement();
+    placement.kv_bf16 = bf16;
+    TinyGroup group(2);
+    group.begin(1, placement);
+    const HeadCandidate wanted = group.step(tiny_step(1, kPrompt, 0, true));
+    const int count = static_cast<int>(kPrompt.size());
+    StepPlan fork = tiny_step(2, {kPrompt.back()}, count - 1, false);
+    fork.opened.push_back({8, count, {kPrompt.begin(), kPrompt.end() - 1}, {}});
+    fork.slices[0].sequence_id = 8;
+    fork.slices[0].block_ids = {4, 5};
+    fork.copied_blocks = {{0, 4}};
+    EXPECT(same(group.step(fork), wanted), bf16 ? "bf16" : "f32");
+  }
+}
+
 TEST("a bf16 wire: both ranks agree, and a bf16 cache gives one answer at every width") {
   PlacementSpec placement = tiny_placement();
   placement.kv_bf16 = true;
@@ -143,6 +160,8 @@ TEST("plans that cannot be are refused with field and value") {
   refused("wanted.mask: run of 3 from 4", [](Plan& p) {
     p.slices[0].wanted[0].mask = {{2, 4}, {4, 3}};
   });
+  refused("copied_blocks: 0 to 99", [](Plan& p) { p.copied_blocks = {{0, 99}}; });
+  refused("copied_blocks: -1 to 0", [](Plan& p) { p.copied_blocks = {{-1, 0}}; });
   refused("wanted.mask: run of 97", [](Plan& p) { p.slices[0].wanted[0].mask = {{0, 97}}; });
   refused("image_rows: rows 8 + 4", [](Plan& p) { p.slices[0].image_rows = {{8, 1, 0, 4, 0}}; });
   refused("image_rows: rows 0 + 2147483647", [](Plan& p) {

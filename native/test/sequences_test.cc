@@ -1,6 +1,8 @@
 // Bias, penalties and masks, in that order, cut anywhere into lanes.
 #include "cache/sequences.h"
 
+#include <random>
+
 #include "ops/ops.h"
 #include "test/testing.h"
 
@@ -78,6 +80,26 @@ TEST("only tokens before the row count") {
   expect_values(one, {{7, 0.0f}}, raw);
 }
 
+TEST("runs_of_bits: every allowed id is in one run, at borders of bytes and at the end") {
+  std::mt19937 random(7);
+  for (const double share : {0.0, 0.05, 0.5, 0.95, 1.0})
+    for (const size_t bytes : {size_t{0}, size_t{1}, size_t{2}, size_t{33}}) {
+      std::vector<uint8_t> bits(bytes);
+      std::vector<bool> wanted(bytes * 8), got(bytes * 8);
+      for (size_t id = 0; id < wanted.size(); ++id) {
+        wanted[id] = std::uniform_real_distribution<>()(random) < share;
+        if (wanted[id]) bits[id / 8] |= 1 << (id % 8);
+      }
+      int end = -1;
+      for (const MaskRun& run : runs_of_bits(bits.data(), bytes)) {
+        EXPECT(run.start > end && run.count > 0, "run from ", run.start, " behind ", end);
+        end = run.start + run.count;
+        for (int id = run.start; id < end; ++id) got[id] = true;
+      }
+      EXPECT(got == wanted, bytes, " bytes, share ", share);
+    }
+}
+
 TEST("allowed ids, stop ids before min_tokens, mask runs, bad words") {
   Case allowed;
   allowed.sequence.sampling.allowed_token_ids = {2, 19};
@@ -97,6 +119,11 @@ TEST("allowed ids, stop ids before min_tokens, mask runs, bad words") {
                 none);
   masked.wanted.mask = {};
   expect_values(masked, {}, none);
+
+  const uint8_t bits[] = {0x4c, 0x00, 0x0c};
+  masked.wanted.mask = runs_of_bits(bits, sizeof bits);
+  expect_values(masked, {{2, raw(2)}, {3, raw(3)}, {6, raw(6)}, {18, raw(18)}, {19, raw(19)}},
+                none);
 
   Case words;
   words.sequence.sampling.bad_words = {{3}, {4, 7, 9}, {7, 4, 7, 10}, {5, 4, 7, 4, 7, 11}, {9, 12}};

@@ -3,7 +3,7 @@
 export type FromProbes =
   | { kind: "listening"; port: number }
   | { kind: "failed"; message: string }
-  | { kind: "ask"; id: number; path: string };
+  | { kind: "ask"; id: number; path: string; accept: string };
 
 export interface ToProbes {
   id: number;

@@ -38,7 +38,8 @@ const server = createServer((request, response) => {
     refuse(response, `the process has not answered for ${ANSWER_DEADLINE_MS} ms`);
   }, ANSWER_DEADLINE_MS);
   pending.set(id, { response, timer });
-  say({ kind: "ask", id, path: (request.url ?? "/").split("?")[0] ?? "/" });
+  const path = (request.url ?? "/").split("?")[0] ?? "/";
+  say({ kind: "ask", id, path, accept: request.headers.accept ?? "" });
 });
 
 port.on("message", (message: ToProbes) => {

@@ -4,7 +4,11 @@ import { after, test } from "node:test";
 import { followLiveness, startProbes } from "./probes.js";
 
 const state = { live: true, ready: true, started: true };
-const metrics = { contentType: "text/x-metrics", text: () => Promise.resolve("a 1\n") };
+const metrics = {
+  contentType: "text/x-metrics",
+  text: () => Promise.resolve("a 1\n"),
+  openMetrics: { contentType: "text/x-open", text: () => Promise.resolve("a 1\n# EOF\n") },
+};
 const probes = await startProbes(
   { host: "127.0.0.1", port: 0 },
   { live: () => state.live, ready: () => state.ready, started: () => state.started },
@@ -12,8 +16,8 @@ const probes = await startProbes(
 );
 after(() => probes.close());
 
-const page = (path: string) =>
-  fetch(`http://${probes.address}${path}`, { signal: AbortSignal.timeout(10_000) });
+const page = (path: string, headers: Record<string, string> = {}) =>
+  fetch(`http://${probes.address}${path}`, { headers, signal: AbortSignal.timeout(10_000) });
 
 test("probes: each page says its own state, the query aside", async () => {
   Object.assign(state, { live: false, ready: true, started: false });
@@ -31,6 +35,13 @@ test("probes: metrics come with their content type, and a failure to make them i
   const bad = await page("/metrics");
   assert.equal(bad.status, 500);
   assert.equal(await bad.text(), "no counter\n");
+});
+
+test("probes: who accepts OpenMetrics gets it", async () => {
+  const accept = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;q=0.5,*/*;q=0.1";
+  const open = await page("/metrics", { accept });
+  assert.equal(open.headers.get("content-type"), "text/x-open");
+  assert.equal(await open.text(), "a 1\n# EOF\n");
 });
 
 test("probes: a stuck main thread is 503", () => {

@@ -17,6 +17,8 @@ export interface ProbeState {
 export interface MetricsSource {
   readonly contentType: string;
   text(): Promise<string>;
+  /** OpenMetrics, for who accepts it; without it Prometheus' format for all. */
+  openMetrics?: { readonly contentType: string; text(): Promise<string> };
 }
 
 export interface Probes {
@@ -27,9 +29,10 @@ export interface Probes {
 
 const PLAIN = "text/plain; charset=utf-8";
 const LIVENESS_PERIOD_MS = 1000;
+const OPEN_METRICS = /\bapplication\/openmetrics-text\b/i;
 
 async function answer(
-  path: string,
+  { path, accept }: Pick<Extract<FromProbes, { kind: "ask" }>, "path" | "accept">,
   state: ProbeState,
   metrics: MetricsSource,
 ): Promise<Omit<ToProbes, "id">> {
@@ -44,7 +47,9 @@ async function answer(
       ? { status: 200, contentType: PLAIN, body: "ok\n" }
       : { status: 503, contentType: PLAIN, body: "not ok\n" };
   if (path !== "/metrics") return { status: 404, contentType: PLAIN, body: "no such page\n" };
-  return { status: 200, contentType: metrics.contentType, body: await metrics.text() };
+  const open = OPEN_METRICS.test(accept) ? metrics.openMetrics : undefined;
+  const { contentType } = open ?? metrics;
+  return { status: 200, contentType, body: await (open ?? metrics).text() };
 }
 
 /**
@@ -63,7 +68,7 @@ export async function startProbes(
       if (message.kind === "failed")
         reject(new ServeError("CONFIGURATION", `health-listen: ${message.message}`));
       if (message.kind === "ask")
-        void answer(message.path, state, metrics)
+        void answer(message, state, metrics)
           .catch((error: unknown) => ({
             status: 500,
             contentType: PLAIN,

@@ -92,6 +92,16 @@ export function checkDoors({ path, text }) {
     .map(([name, door]) => `${path}: may not import ${name}, ${door} does`);
 }
 
+/** Who reads the environment: the command's configuration, and what looks at the machine. */
+export const ENVIRONMENT_READERS = ["cli/src/config/config.ts", "cli/src/commands/doctor.ts"];
+
+/** Of what is shipped; tests and benchmarks may look. */
+export function checkEnvironment({ path, text }) {
+  const shipped = MAY_IMPORT[path.split("/")[0]] !== undefined && !path.endsWith(".test.ts");
+  if (!shipped || ENVIRONMENT_READERS.includes(path) || !/\bprocess\.env\b/.test(text)) return [];
+  return [`${path}: may not read the environment, ${ENVIRONMENT_READERS[0]} does`];
+}
+
 export function checkIncludes({ path, text }) {
   const [top, folder] = path.split("/");
   const allowed = MAY_INCLUDE[folder];

@@ -5,6 +5,7 @@ import {
   checkCppFunctions,
   checkDependencies,
   checkDoors,
+  checkEnvironment,
   checkImports,
   checkIncludes,
   checkLicences,
@@ -104,4 +105,14 @@ test("licences: one off the list is refused, in a compound expression too", () =
     checkLicences({ "a@1.0.0": "MIT", "b@1.0.0": "(MIT AND GPL-3.0)", "@tessera/x@0.1.0": "?" }),
     ["b@1.0.0: licence (MIT AND GPL-3.0) is not on the list"],
   );
+});
+
+test("environment: config.ts and doctor read it, tests may, nobody else", () => {
+  const text = 'const path = process.env["PATH"];';
+  const allowed = ["cli/src/config/config.ts", "cli/src/commands/doctor.ts", "test/src/a.ts"];
+  for (const path of [...allowed, "cli/src/a.test.ts"])
+    assert.deepEqual(checkEnvironment({ path, text }), [], path);
+  assert.deepEqual(checkEnvironment({ path: "coordinator/src/a.ts", text }), [
+    "coordinator/src/a.ts: may not read the environment, cli/src/config/config.ts does",
+  ]);
 });

@@ -60,6 +60,7 @@ const problems = [
       ...checks.checkSizes(file),
       ...checks.checkImports(file),
       ...checks.checkDoors(file),
+      ...checks.checkEnvironment(file),
       ...checks.checkIncludes(file),
       ...checks.checkCppFunctions(file),
       ...checks.checkBanned(file),

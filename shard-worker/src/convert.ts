@@ -105,6 +105,7 @@ export function toStepPlan(from: StepPlan, rowsPerTile: number): StepPlanSpec {
     slices: from.slices.map(toSlice),
     openedStreams: from.openedStreams.map((stream) => toStream(stream, rowsPerTile)),
     closedStreamIds: from.closedStreamIds,
+    copiedBlocks: from.copiedBlocks,
   };
 }
 

@@ -27,8 +27,12 @@ async function open(count: number): Promise<Member[]> {
   const opened = await Promise.all(
     Array.from({ length: count }, async () => {
       const lost: number[] = [];
-      const state = await RankState.open(model, 1, "127.0.0.1", new WorkerMetrics(), (rank) =>
-        lost.push(rank),
+      const state = await RankState.open(
+        model,
+        1,
+        { host: "127.0.0.1" },
+        new WorkerMetrics(),
+        (rank) => lost.push(rank),
       );
       return { state, lost };
     }),

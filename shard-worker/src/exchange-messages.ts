@@ -1,7 +1,12 @@
 /** What the worker's main thread and its exchange thread say to each other. */
 
+import type { PeerTls } from "@tessera/proto/channel-security";
+
+/** Buffers arrive as plain bytes. */
+export type Bytes<T> = { [K in keyof T]: Uint8Array };
+
 export type ToExchange =
-  | { kind: "listen"; host: string }
+  | { kind: "listen"; host: string; tls: Bytes<PeerTls> | undefined }
   | {
       kind: "join";
       epoch: bigint;

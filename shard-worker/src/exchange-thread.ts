@@ -3,14 +3,7 @@
  * nothing else. The rank with the lower number dials.
  */
 import { parentPort } from "node:worker_threads";
-import {
-  Client,
-  credentials,
-  Server,
-  ServerCredentials,
-  type ClientDuplexStream,
-  type ServerDuplexStream,
-} from "@grpc/grpc-js";
+import { Client, Server, type ClientDuplexStream, type ServerDuplexStream } from "@grpc/grpc-js";
 // Not the whole of proto: its descriptors are 2 MB of heap that every collection of this thread would walk.
 import {
   decodeFrame,
@@ -18,6 +11,11 @@ import {
   frameHeader,
   type RawFrame,
 } from "@tessera/proto/exchange-codec";
+import {
+  peerChannelCredentials,
+  peerServerCredentials,
+  type PeerTls,
+} from "@tessera/proto/channel-security";
 import { attachExchange, deliver, FRAME_HEADROOM, type OutFrame } from "@tessera/native/engine";
 import { EXCHANGE_CHANNEL } from "./channel.js";
 import type { FromExchange, JoinFailure, ToExchange } from "./exchange-messages.js";
@@ -51,6 +49,8 @@ interface Group {
   /** Ranks that this one is connected to. */
   peers: ReadonlySet<number>;
   streams: Map<number, Stream>;
+  /** Why the dial of a rank failed. */
+  refusals: Map<number, string>;
   clients: Client[];
   detach: () => void;
   timer: NodeJS.Timeout;
@@ -63,6 +63,8 @@ const say = (message: FromExchange) => port.postMessage(message);
 
 let group: Group | undefined;
 let server: Server | undefined;
+/** Of both sides; undefined: plain text. */
+let tls: PeerTls | undefined;
 const waiting = new Map<string, { stream: Stream; hello: RawFrame }>();
 
 function hello(from: Group): Buffer {
@@ -174,12 +176,13 @@ function accept(stream: ServerDuplexStream<Buffer, Buffer>): void {
 }
 
 function dial(to: Group, rank: number, address: string): void {
-  const client = new Client(address, credentials.createInsecure(), EXCHANGE_CHANNEL);
+  const client = new Client(address, peerChannelCredentials(tls), EXCHANGE_CHANNEL);
   to.clients.push(client);
   const stream = client.makeBidiStreamRequest(PATH, same, same);
   listen(stream, (frame) => {
     if (group === to && Number(frame.sequence) === rank) adopt(to, stream, frame, false);
   });
+  stream.on("error", ({ message }: Error) => to.refusals.set(rank, message));
   stream.write(hello(to));
 }
 
@@ -198,7 +201,9 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
   const late = () =>
     fail(
       "RANK_LOST",
-      `rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`,
+      [`rank ${missing().join(", ")} did not connect within ${message.deadlineMs} ms`]
+        .concat([...joined.refusals.values()].slice(0, 1))
+        .join(": "),
     );
   const timer = setTimeout(late, message.deadlineMs);
   const joined: Group = {
@@ -208,6 +213,7 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
     handle,
     peers,
     streams: new Map(),
+    refusals: new Map(),
     clients: [],
     detach,
     timer,
@@ -229,10 +235,15 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
   });
 }
 
-function start(host: string): void {
+function start({ host, tls: given }: Extract<ToExchange, { kind: "listen" }>): void {
+  tls = given && {
+    ca: Buffer.from(given.ca),
+    cert: Buffer.from(given.cert),
+    key: Buffer.from(given.key),
+  };
   server = new Server(EXCHANGE_CHANNEL);
   server.addService(SERVICE, { connect: accept });
-  server.bindAsync(`${host}:0`, ServerCredentials.createInsecure(), (error, bound) => {
+  server.bindAsync(`${host}:0`, peerServerCredentials(tls), (error, bound) => {
     if (error !== null) throw error;
     say({ kind: "listening", port: bound });
   });
@@ -241,7 +252,7 @@ function start(host: string): void {
 port.on("message", (message: ToExchange) => {
   switch (message.kind) {
     case "listen":
-      return start(message.host);
+      return start(message);
     case "join":
       try {
         return join(message);

@@ -1,6 +1,6 @@
 /** The main thread's side of the exchange thread. */
 import { Worker } from "node:worker_threads";
-import { ServeError } from "@tessera/proto";
+import { ServeError, type PeerTls } from "@tessera/proto";
 import type { FromExchange, ToExchange } from "./exchange-messages.js";
 
 export { chooseSpinUs, SPIN_US } from "./exchange-spin.js";
@@ -9,6 +9,12 @@ const CLOSE_DEADLINE_MS = 2000;
 
 export interface ExchangeEvents {
   onLost(epoch: bigint, rank: number, reason: string): void;
+}
+
+export interface ExchangePlace {
+  host: string;
+  /** Absent: plain text. */
+  tls?: PeerTls | undefined;
 }
 
 /** Beyond the thread's own deadline of a join. */
@@ -47,14 +53,14 @@ export class Exchange {
     });
   }
 
-  static async start(host: string, events: ExchangeEvents): Promise<Exchange> {
+  static async start({ host, tls }: ExchangePlace, events: ExchangeEvents): Promise<Exchange> {
     const thread = new Worker(new URL("./exchange-thread.js", import.meta.url));
     const port = await new Promise<number>((resolve, reject) => {
       thread.once("error", reject);
       thread.once("message", (message: FromExchange) => {
         if (message.kind === "listening") resolve(message.port);
       });
-      thread.postMessage({ kind: "listen", host } satisfies ToExchange);
+      thread.postMessage({ kind: "listen", host, tls } satisfies ToExchange);
     });
     thread.removeAllListeners("error");
     return new Exchange(thread, port, events);

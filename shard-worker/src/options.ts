@@ -1,6 +1,16 @@
 /** Settings of a worker; checked at start, all problems reported at once. */
 import { cpuKind } from "@tessera/native/engine";
-import { parseAddress, ServeError, type Address } from "@tessera/proto";
+import {
+  bindProblems,
+  parseAddress,
+  peerGuards,
+  peerTlsOf,
+  readTls,
+  ServeError,
+  type Address,
+  type PeerTls,
+  type TlsFiles,
+} from "@tessera/proto";
 import {
   groupNameProblem,
   HEARTBEAT_INTERVAL_MS,
@@ -32,6 +42,10 @@ export interface WorkerOptions {
   exchangeSpinUs?: number | undefined;
   /** grpc.reflection beside the services; default: off. */
   reflection?: boolean | undefined;
+  /** PEM files of mutual TLS on Shard and Exchange, all three; absent: plain text, on loopback only. */
+  tls?: TlsFiles | undefined;
+  /** Addresses beyond loopback go without certificates. */
+  insecureBind?: boolean | undefined;
   logLevel: string;
 }
 
@@ -40,6 +54,7 @@ export interface CheckedWorkerOptions {
   advertise: Address;
   healthListen: Address | undefined;
   nats: { url: string; group: string; heartbeatIntervalMs: number } | undefined;
+  tls: PeerTls | undefined;
 }
 
 const MAX_THREADS = 1024;
@@ -58,6 +73,18 @@ function natsProblems(options: WorkerOptions): (string | undefined)[] {
   ];
 }
 
+/** A worker's peers and its coordinator show certificates too, so it needs all three files. */
+function readPeerTls(files: TlsFiles, problems: string[]): PeerTls | undefined {
+  const given = Object.values(files).filter((path) => path !== undefined);
+  const read = readTls(files);
+  problems.push(...read.problems);
+  if (given.length > 0 && files.ca === undefined)
+    problems.push("tls-ca: is missing, a worker's callers show certificates that it signed");
+  if (files.ca !== undefined && files.cert === undefined && files.key === undefined)
+    problems.push("tls-ca: needs tls-cert and tls-key");
+  return peerTlsOf(read);
+}
+
 /** @throws ServeError CONFIGURATION with every problem */
 export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions {
   const problems = natsProblems(options).filter((problem) => problem !== undefined);
@@ -70,8 +97,17 @@ export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions
     }
   };
   const { nats: url, advertise: said, healthListen: health } = options;
-  const listen = attempt(() => parseAddress(options.listen, "listen"));
-  const advertise = said === undefined ? listen : attempt(() => parseAddress(said, "advertise"));
+  const tls = readPeerTls(options.tls ?? {}, problems);
+  const guards = peerGuards({ mutualTls: options.tls?.ca !== undefined });
+  const { insecureBind } = options;
+  const guarded = (field: string, text: string) =>
+    attempt(() => {
+      const address = parseAddress(text, field);
+      problems.push(...bindProblems([{ field, host: address.host, guards, insecureBind }]));
+      return address;
+    });
+  const listen = guarded("listen", options.listen);
+  const advertise = said === undefined ? listen : guarded("advertise", said);
   const healthListen =
     health === undefined ? undefined : attempt(() => parseAddress(health, "health-listen"));
   if (url !== undefined) attempt(() => parseNatsUrl(url));
@@ -96,5 +132,6 @@ export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions
       url === undefined
         ? undefined
         : { url, group: options.group ?? "default", heartbeatIntervalMs },
+    tls,
   };
 }

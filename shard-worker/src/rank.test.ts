@@ -11,7 +11,13 @@ import { placementHash, RankState } from "./rank.js";
 const placement = placementOf();
 
 async function open(): Promise<RankState> {
-  const state = await RankState.open(model, 1, "127.0.0.1", new WorkerMetrics(), () => undefined);
+  const state = await RankState.open(
+    model,
+    1,
+    { host: "127.0.0.1" },
+    new WorkerMetrics(),
+    () => undefined,
+  );
   after(() => state.close());
   return state;
 }

@@ -12,7 +12,7 @@ import {
 import { ServeError } from "@tessera/proto";
 import type { JoinRequest, Placement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { toCut, toPlacementSpec } from "./convert.js";
-import { Exchange } from "./exchange.js";
+import { Exchange, type ExchangePlace } from "./exchange.js";
 import { chooseSpinUs } from "./exchange-spin.js";
 import type { WorkerMetrics } from "./metrics.js";
 
@@ -88,14 +88,14 @@ export class RankState {
   static async open(
     modelDir: string,
     threads: number,
-    host: string,
+    at: ExchangePlace,
     metrics: WorkerMetrics,
     onLost: (rank: number, reason: string) => void,
   ): Promise<RankState> {
     const model = await openModel(modelDir);
     const hash = await model.hash();
     let state: RankState | undefined = undefined;
-    const exchange = await Exchange.start(host, {
+    const exchange = await Exchange.start(at, {
       onLost(epoch, rank, reason) {
         state?.lose(epoch, rank, reason);
         onLost(rank, reason);

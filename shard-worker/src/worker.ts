@@ -1,12 +1,13 @@
 /** A worker process: Shard, health and metrics around one rank. */
 import { randomUUID } from "node:crypto";
 import { totalmem } from "node:os";
-import { Server, ServerCredentials } from "@grpc/grpc-js";
+import { Server, type ServerCredentials } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation, service as healthService } from "grpc-health-check";
 import { pino, type Logger } from "pino";
 import {
   followLiveness,
+  peerServerCredentials,
   type Address,
   type Probes,
   Progress,
@@ -28,9 +29,9 @@ export interface RunningWorker {
   close(): Promise<void>;
 }
 
-function bind(server: Server, address: string): Promise<number> {
+function bind(server: Server, address: string, security: ServerCredentials): Promise<number> {
   return new Promise((resolve, reject) => {
-    server.bindAsync(address, ServerCredentials.createInsecure(), (error, port) =>
+    server.bindAsync(address, security, (error, port) =>
       error === null ? resolve(port) : reject(error),
     );
   });
@@ -93,12 +94,12 @@ interface RankParts extends CheckedWorkerOptions {
 }
 
 async function startRank(options: WorkerOptions, parts: RankParts): Promise<RunningWorker> {
-  const { listen, advertise, healthListen, log, idleBytes, workerId, keeper } = parts;
+  const { listen, advertise, healthListen, log, idleBytes, workerId, keeper, tls } = parts;
   const metrics = new WorkerMetrics();
   const state = await RankState.open(
     options.modelDir,
     options.threads,
-    listen.host,
+    { host: listen.host, tls },
     metrics,
     (rank, why) => log.warn({ rank, why }, "peer lost"),
   );
@@ -135,7 +136,7 @@ async function startRank(options: WorkerOptions, parts: RankParts): Promise<Runn
     await state.close();
   };
   try {
-    const port = await bind(server, options.listen);
+    const port = await bind(server, options.listen, peerServerCredentials(tls));
     probes = await probesOf(healthListen, context);
     const address = `${listen.host}:${port}`;
     log.info({ address }, "worker listens");

@@ -3,11 +3,19 @@ import { open, readFile, rename, rm, type FileHandle } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import { SingleBar } from "cli-progress";
 import type { Command } from "commander";
-import { TesseraClient, TesseraError, toChatCompletion, toGenerateRequest } from "@tessera/client";
+import {
+  type ClientOptions,
+  TesseraClient,
+  TesseraError,
+  toChatCompletion,
+  toGenerateRequest,
+  wantedOf,
+} from "@tessera/client";
 import { checkCluster } from "./check-cluster.js";
+import { addClientSecurity, clientSecurity, type ClientSecurityFlags } from "./security-flags.js";
 import { addPlacement, from1, refuseBesideServer, whole, type PlacementFlags } from "./options.js";
 
-interface BatchFlags extends PlacementFlags {
+interface BatchFlags extends PlacementFlags, ClientSecurityFlags {
   model?: string;
   workers: number;
   threads?: number;
@@ -93,13 +101,11 @@ async function answer(client: TesseraClient, line: Line, folder: string) {
   const head = { id: `batch_req_${line.customId ?? ""}`, custom_id: line.customId };
   if (line.error !== undefined) return { ...head, response: null, error: line.error };
   try {
-    const request = await toGenerateRequest(line.body, (path) => readFile(resolve(folder, path)));
+    const request = await toGenerateRequest(line.body, {
+      readFile: (path) => readFile(resolve(folder, path)),
+    });
     const response = await client.generateOnce(request);
-    const wanted = {
-      tokenIds: request.returnTokenIds === true,
-      logprobs: request.topLogprobs !== undefined,
-    };
-    const body = toChatCompletion(response, wanted, Math.floor(Date.now() / 1000));
+    const body = toChatCompletion(response, wantedOf(request), Math.floor(Date.now() / 1000));
     return { ...head, response: { status_code: 200, request_id: body.id, body }, error: null };
   } catch (error) {
     return { ...head, response: null, error: describe(error) };
@@ -196,10 +202,15 @@ async function startOwn(flags: BatchFlags) {
 /** The bar is on stderr, and only where that is a terminal. */
 async function answerAll(
   lines: Line[],
-  to: { address: string; output: Output; signal: AbortSignal },
+  to: Pick<ClientOptions, "apiKey" | "tls"> & {
+    address: string;
+    output: Output;
+    signal: AbortSignal;
+  },
   flags: BatchFlags,
 ): Promise<void> {
-  const client = new TesseraClient({ addresses: [to.address] });
+  const { address, output, signal, ...security } = to;
+  const client = new TesseraClient({ addresses: [address], ...security });
   const format = "{bar} {value}/{total}";
   const bar = new SingleBar({ format, noTTYOutput: false, stream: process.stderr });
   try {
@@ -207,9 +218,9 @@ async function answerAll(
     const folder = dirname(resolve(flags.input));
     const work = (line: Line) => answer(client, line, folder);
     const { concurrency } = flags;
-    await runAll(lines, { concurrency, signal: to.signal }, work, (index, result) => {
+    await runAll(lines, { concurrency, signal }, work, (index, result) => {
       bar.increment();
-      return to.output.add(index, result);
+      return output.add(index, result);
     });
   } finally {
     bar.stop();
@@ -222,6 +233,7 @@ const INTERRUPTED = 130;
 async function runBatch(flags: BatchFlags): Promise<void> {
   if ((flags.server === undefined) === (flags.model === undefined))
     throw new Error("batch: give --model or --server, and not both");
+  const security = clientSecurity(flags);
   const lines = await readLines(flags.input);
   const output = await Output.open(flags.output);
   const interrupt = new AbortController();
@@ -230,7 +242,7 @@ async function runBatch(flags: BatchFlags): Promise<void> {
   try {
     const cluster = await startOwn(flags);
     const address = flags.server ?? cluster?.address ?? "";
-    const all = answerAll(lines, { address, output, signal }, flags);
+    const all = answerAll(lines, { address, output, signal, ...security }, flags);
     const stopped = new Promise((end) => signal.addEventListener("abort", end, { once: true }));
     await Promise.race([all, stopped]).finally(() => cluster?.stop());
   } catch (error) {
@@ -246,7 +258,7 @@ async function runBatch(flags: BatchFlags): Promise<void> {
 }
 
 export function addBatch(program: Command): void {
-  const command = addPlacement(program.command("batch"));
+  const command = addClientSecurity(addPlacement(program.command("batch")));
   // Workers that see each other end are no news here.
   command.options.find(({ long }) => long === "--log-level")?.default("error");
   command.setOptionValue("logLevel", "error");

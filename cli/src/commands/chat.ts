@@ -9,9 +9,10 @@ import {
 } from "../chat/conversation.js";
 import { TerminalChat } from "../chat/terminal.js";
 import { checkCluster } from "./check-cluster.js";
+import { addClientSecurity, clientSecurity, type ClientSecurityFlags } from "./security-flags.js";
 import { addPlacement, whole, type PlacementFlags, refuseBesideServer } from "./options.js";
 
-interface ChatFlags extends PlacementFlags, ChatSettings {
+interface ChatFlags extends PlacementFlags, ChatSettings, ClientSecurityFlags {
   model?: string;
   workers: number;
   threads?: number;
@@ -28,13 +29,16 @@ function decimal(text: string): number {
 }
 
 /** The served model's name. @throws Error naming the server when it is not reached. */
-async function greet(client: TesseraClient, address: string): Promise<string> {
+async function greet(client: TesseraClient, address: string, plain: boolean): Promise<string> {
   try {
     return (await client.getModel({ deadlineMs: CONNECT_DEADLINE_MS })).name;
   } catch (error) {
     const { code, message } = TesseraError.from(error);
     if (code !== "TRANSPORT" && code !== "DEADLINE") throw error;
-    throw new Error(`${address} is not reached: ${message}`, { cause: error });
+    // What a server that waits for TLS does to plain text.
+    const cut = plain && /Failed to connect/.test(message);
+    const hint = cut ? "; in plain text: a server with certificates needs --tls or --tls-ca" : "";
+    throw new Error(`${address} is not reached: ${message}${hint}`, { cause: error });
   }
 }
 
@@ -70,13 +74,14 @@ async function runChat(flags: ChatFlags): Promise<void> {
   const { model, server } = flags;
   if ((server === undefined) === (model === undefined))
     throw new Error("chat: give --model or --server");
+  const security = clientSecurity(flags);
   const pictures: Uint8Array[] = [];
   for (const file of flags.image ?? []) pictures.push(await readPicture(file));
   const cluster = model === undefined ? undefined : await ownCluster(model, flags);
   const address = server ?? cluster?.address ?? "";
-  const client = new TesseraClient({ addresses: [address] });
+  const client = new TesseraClient({ addresses: [address], ...security });
   try {
-    const name = await greet(client, address);
+    const name = await greet(client, address, security.tls === undefined);
     const conversation = new Conversation(client, flags);
     for (const picture of pictures) conversation.attach(picture);
     if (flags.prompt === undefined) await talk(conversation, name);
@@ -105,7 +110,7 @@ export function addChat(program: Command): void {
     .option("--system <text>", "the system message")
     .option("--max-tokens <count>", "of an answer (default: what the context leaves)", whole)
     .option("--temperature <number>", "0: always the likeliest token (default: 0)", decimal);
-  addPlacement(chat)
+  addPlacement(addClientSecurity(chat))
     .addHelpText(
       "after",
       [

@@ -48,7 +48,10 @@ export interface PlacementFlags {
   chatTemplate: "nvlm" | "qwen" | "raw";
   maxBatchedTokens?: number;
   maxSequences?: number;
+  /** Default true. */
+  prefixCache?: boolean;
   stepDeadlineMs: number;
+  otlpEndpoint?: string;
   logLevel: string;
 }
 
@@ -102,7 +105,12 @@ export function addPlacement(command: Command): Command {
     )
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
+    .option("--no-prefix-cache", "full blocks of a prompt are not kept for later requests")
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
+    .option(
+      "--otlp-endpoint <url>",
+      "of an OpenTelemetry collector, as http://127.0.0.1:4318 (default: nothing is traced)",
+    )
     .addOption(logLevel("warn"));
 }
 
@@ -122,7 +130,9 @@ const CLUSTER_FLAGS = [
   "chatTemplate",
   "maxBatchedTokens",
   "maxSequences",
+  "prefixCache",
   "stepDeadlineMs",
+  "otlpEndpoint",
 ];
 
 /** A running server has its own settings: those of a cluster are refused beside `--server`, not passed over. */
@@ -155,7 +165,9 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
     ["--step-deadline-ms", flags.stepDeadlineMs],
+    ["--otlp-endpoint", flags.otlpEndpoint],
     ["--log-level", flags.logLevel],
   ];
-  return pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
+  const args = pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
+  return flags.prefixCache === false ? [...args, "--no-prefix-cache"] : args;
 }

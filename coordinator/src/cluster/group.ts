@@ -4,7 +4,7 @@
  */
 import { create, toBinary } from "@bufbuild/protobuf";
 import type { ServiceError } from "@grpc/grpc-js";
-import { ServeError } from "@tessera/proto";
+import { ServeError, type PeerTls } from "@tessera/proto";
 import {
   StepRequestSchema,
   VisionPlacement,
@@ -51,6 +51,8 @@ export interface FormOptions {
   onProgress: (rank: number, part: number) => void;
   /** The rank's address did not answer, or (`gone`) another process answers there. */
   onUnreachable: (rank: number, gone: boolean) => void;
+  /** Of the connections to workers; absent: plain text. */
+  tls?: PeerTls | undefined;
 }
 
 /** What the loop says of a step; the rest is the group's. */
@@ -123,7 +125,7 @@ export class Group {
     members: Member[],
     options: FormOptions,
   ): Promise<Group> {
-    const clients = members.map(({ address }, rank) => new ShardClient(address, rank));
+    const clients = members.map(({ address }, rank) => new ShardClient(address, rank, options.tls));
     try {
       const infos = await probe(clients, members, options.onUnreachable);
       const settings = choose(

@@ -1,13 +1,12 @@
 /** One worker, as the coordinator talks to it. */
 import { create } from "@bufbuild/protobuf";
+import { Client, status, type ClientDuplexStream, type ServiceError } from "@grpc/grpc-js";
 import {
-  Client,
-  credentials,
-  status,
-  type ClientDuplexStream,
-  type ServiceError,
-} from "@grpc/grpc-js";
-import { ServeError, serviceDefinition } from "@tessera/proto";
+  peerChannelCredentials,
+  ServeError,
+  serviceDefinition,
+  type PeerTls,
+} from "@tessera/proto";
 import {
   EncodeRequestSchema,
   FenceRequestSchema,
@@ -67,8 +66,10 @@ export class ShardClient {
   constructor(
     readonly address: string,
     readonly rank: number,
+    /** Absent: plain text. */
+    tls: PeerTls | undefined,
   ) {
-    this.client = new Client(address, credentials.createInsecure(), CHANNEL);
+    this.client = new Client(address, peerChannelCredentials(tls), CHANNEL);
   }
 
   private unary<I, O>(

@@ -1,11 +1,25 @@
 /** Requests and sequences as the engine loop holds them. */
+import type { Exemplar } from "../metrics/exemplar-histogram.js";
 import type { RequestImages } from "./images.js";
+import type { Claim } from "../schedule/fair-share.js";
 import type { ScheduledSequence } from "../schedule/scheduler.js";
-import type { ChoiceText, FinishCause, PreparedRequest, TextPiece } from "../request/types.js";
+import type { Grammar, Matcher } from "../request/constraint.js";
+import type {
+  ChoiceText,
+  FinishCause,
+  PreparedRequest,
+  SampledToken,
+  TextPiece,
+} from "../request/types.js";
+import type { BlockKeys } from "./prefix.js";
 import type { ServeError } from "@tessera/proto";
 
 /** Where a request's events go; called in order. */
 export interface RequestSink {
+  /** Its first sequence is about to run: it waits no more. */
+  begun(): void;
+  /** Log-probabilities of the prompt's tokens from the second on, where they were asked for; before any piece. */
+  promptScored(tokens: SampledToken[]): void;
   piece(choice: number, piece: TextPiece): void;
   /** After every choice has ended. */
   done(timings: RequestTimings): void;
@@ -13,9 +27,9 @@ export interface RequestSink {
   failed(error: ServeError): void;
 }
 
-/** The events of a request, the first one included: it is told once the request is taken. */
-export interface RequestEvents extends RequestSink {
-  started(): void;
+/** What the fronts are told. Started comes first: when the request is taken, or with the prompt's log-probabilities. */
+export interface RequestEvents extends Omit<RequestSink, "begun" | "promptScored"> {
+  started(promptTokens?: SampledToken[]): void;
 }
 
 export interface RequestTimings {
@@ -24,12 +38,18 @@ export interface RequestTimings {
   firstTokenMs: number;
   totalMs: number;
   completionTokens: number;
+  /** Of the prompt, found in the prefix cache. */
+  cachedTokens: number;
 }
 
 export class Sequence implements ScheduledSequence {
   computed = 0;
   blocks: number[] = [];
+  toldBlocks = 0;
+  copyFrom: number | undefined;
   opened = false;
+  /** Tokens that the ranks know, from position 0. */
+  knownTokens = 0;
   lastTokenMs: number | undefined;
   readonly tokens: number[];
 
@@ -38,9 +58,12 @@ export class Sequence implements ScheduledSequence {
     readonly request: ActiveRequest,
     readonly choice: number,
     readonly arrival: number,
-    readonly text: ChoiceText,
+    readonly parts: { text: ChoiceText; keys: BlockKeys; matcher: Matcher | undefined },
   ) {
     this.tokens = [...request.prepared.promptIds];
+  }
+  get text(): ChoiceText {
+    return this.parts.text;
   }
   get priority(): number {
     return this.request.prepared.priority;
@@ -48,6 +71,28 @@ export class Sequence implements ScheduledSequence {
   get tokenCount(): number {
     return this.tokens.length;
   }
+  get ready(): boolean {
+    const { matcher } = this.parts;
+    return matcher === undefined || matcher.mask !== undefined;
+  }
+  get wantedBefore(): number {
+    return this.request.scoring === undefined ? 0 : this.request.prepared.promptIds.length - 1;
+  }
+  get looksUp(): boolean {
+    return this.request.scoring === undefined;
+  }
+  keyOf(index: number): string {
+    return this.parts.keys.keyOf(index, this.tokens);
+  }
+  get promptComputed(): boolean {
+    return this.computed >= this.request.prepared.promptIds.length;
+  }
+}
+
+export interface SubmitOptions {
+  /** Of its tenant. */
+  weight: number;
+  grammar: Grammar | undefined;
 }
 
 export class ActiveRequest {
@@ -58,16 +103,35 @@ export class ActiveRequest {
   firstTokenMs: number | undefined;
   completionTokens = 0;
   sequences: Sequence[] = [];
+  /** Choices that begin when the prompt is computed. */
+  unforked = 0;
+  cachedTokens: number | undefined;
+  /** Of the prompt's tokens so far, by position; undefined when they are not asked for, or told. */
+  scoring: SampledToken[] | undefined;
   ended = false;
+  /** What observations of it are shown with. */
+  exemplar: Exemplar | undefined;
   /** What it holds of pictures on the workers; undefined until there is room for all of it, and at the end. */
   images: RequestImages | undefined;
 
   constructor(
     readonly prepared: PreparedRequest,
     readonly sink: RequestSink,
+    readonly options: SubmitOptions,
     nowMs: number,
   ) {
     this.acceptedMs = nowMs;
+    if (prepared.promptLogprobs !== undefined) this.scoring = [];
+  }
+  /** Sequences that run or will. */
+  get reserved(): number {
+    return this.sequences.length + this.unforked;
+  }
+  /** What tenants' shares are counted by. */
+  get claim(): Claim & { request: ActiveRequest } {
+    const { tenant, priority, promptIds } = this.prepared;
+    const { weight } = this.options;
+    return { request: this, tenant, weight, priority, cost: promptIds.length };
   }
   timings(nowMs: number): RequestTimings {
     const since = (ms: number | undefined) => (ms ?? nowMs) - this.acceptedMs;
@@ -77,6 +141,7 @@ export class ActiveRequest {
       firstTokenMs: since(this.firstTokenMs),
       totalMs: since(nowMs),
       completionTokens: this.completionTokens,
+      cachedTokens: this.cachedTokens ?? 0,
     };
   }
 }

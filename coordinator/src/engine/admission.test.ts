@@ -1,13 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { ServeError } from "@tessera/proto";
-import { Admission, type Admitted } from "./admission.js";
+import { Admission, type Admitted, type Entering } from "./admission.js";
 
 const never = new AbortController().signal;
+const clock = { nowMs: 0 };
 const admission = (limits = {}) =>
-  new Admission({ maxRequests: 3, maxTileBytes: 100, maxPreparing: 2, ...limits });
-const enter = (all: Admission, id: string, tileBytes: number) =>
-  all.enter({ id, tenant: "default", signal: never }, tileBytes);
+  new Admission(
+    { maxRequests: 3, maxQueuedTokens: 1000, maxTileBytes: 100, maxPreparing: 2, ...limits },
+    () => clock.nowMs,
+  );
+const policy = { weight: 1, limits: {} };
+const enter = (all: Admission, id: string, tileBytes: number, more: Partial<Entering> = {}) =>
+  all.enter(
+    { id, tenant: "default", policy, images: 0, signal: never, ...more },
+    { promptTokens: 10, tileBytes },
+  );
 
 test("admission: an id once, so many requests, so many bytes of tiles; places are given back", () => {
   const all = admission();
@@ -19,7 +27,7 @@ test("admission: an id once, so many requests, so many bytes of tiles; places ar
     message: "pictures of 41 bytes beside 60 of other requests, limit 100",
     retryDelayMs: 1000,
   });
-  all.settle(one, 20);
+  all.settle(one, { promptTokens: 10, tileBytes: 20 });
   enter(all, "two", 80);
   enter(all, "three", 0);
   assert.throws(() => enter(all, "four", 0), {

@@ -1,26 +1,40 @@
-/** Requests accepted and not ended: their ids, the bytes of their tiles, and how many decode pictures at once. */
+/**
+ * Requests accepted and not ended: their ids, what they may hold and wait for, and how many decode pictures at once. A
+ * place is taken before a picture is decoded. Pure but for the promises.
+ */
 import { ServeError } from "@tessera/proto";
+import type { TenantPolicy } from "../access/caller.js";
 import type { ActiveRequest } from "./active.js";
+import { RateMeter } from "./rate-meter.js";
+import { TenantQuotas } from "./tenant-quotas.js";
 
 export interface AdmissionLimits {
   /** Requests that run or wait. */
   maxRequests: number;
+  /** Prompt tokens of those that have not begun. */
+  maxQueuedTokens: number;
   /** Pixels of their tiles, held until they end. */
   maxTileBytes: number;
   /** Requests whose pictures are decoded and cut at once; the others wait for their turn. */
   maxPreparing: number;
 }
 
-const RETRY_DELAY_MS = 1000;
-
-function overloaded(quota: string, message: string): ServeError {
-  return new ServeError("OVERLOADED", message, { quota, retryDelayMs: RETRY_DELAY_MS });
-}
-
 /** Ids are a tenant's own. */
 export interface RequestName {
   id: string;
   tenant: string;
+}
+
+/** What a request takes up; before its pictures are decoded, the most that it can. */
+export interface RequestCost {
+  promptTokens: number;
+  tileBytes: number;
+}
+
+export interface Entering extends RequestName {
+  policy: TenantPolicy;
+  images: number;
+  signal: AbortSignal;
 }
 
 function keyOf({ id, tenant }: RequestName): string {
@@ -30,19 +44,22 @@ function keyOf({ id, tenant }: RequestName): string {
 /** One request's place. It is given back by `leave`. */
 export class Admitted {
   active: ActiveRequest | undefined;
+  /** Its prompt is among those that wait. */
+  waits = true;
   private readonly own = new AbortController();
   readonly signal: AbortSignal;
 
-  readonly id: string;
-  readonly tenant: string;
-
   constructor(
-    of: RequestName & { signal: AbortSignal },
-    public tileBytes: number,
+    readonly of: Entering,
+    public cost: RequestCost,
   ) {
-    this.id = of.id;
-    this.tenant = of.tenant;
     this.signal = AbortSignal.any([of.signal, this.own.signal]);
+  }
+  get id(): string {
+    return this.of.id;
+  }
+  get tenant(): string {
+    return this.of.tenant;
   }
   /** Ends the preparation of a request that does not run yet. */
   abort(reason: ServeError): void {
@@ -52,51 +69,105 @@ export class Admitted {
 
 export class Admission {
   private readonly admitted = new Map<string, Admitted>();
+  private readonly quotas = new TenantQuotas();
+  private readonly ended = new RateMeter();
+  private readonly begunTokens = new RateMeter();
   private tileBytes = 0;
+  private queued = 0;
   private preparing = 0;
   /** Wakes of requests that wait for their turn to prepare; at most `maxRequests`. */
   private readonly turns: (() => void)[] = [];
 
-  constructor(private readonly limits: AdmissionLimits) {}
+  constructor(
+    private readonly limits: AdmissionLimits,
+    private readonly nowMs: () => number,
+  ) {}
 
   get size(): number {
     return this.admitted.size;
   }
+  /** Prompt tokens that wait; of requests under preparation the most that they can become. */
+  get queuedTokens(): number {
+    return this.queued;
+  }
 
   /**
-   * A place for a request and `tileBytes` of pixels, the most its pictures can become.
+   * A place for a request, with the most that it can take up.
    * @throws ServeError REQUEST_EXISTS; OVERLOADED with the quota that is used up
    */
-  enter(of: RequestName & { signal: AbortSignal }, tileBytes: number): Admitted {
-    const { maxRequests, maxTileBytes } = this.limits;
+  enter(of: Entering, cost: RequestCost): Admitted {
     const key = keyOf(of);
     if (this.admitted.has(key))
       throw ServeError.field("request_id", `${JSON.stringify(of.id)} is running`, "REQUEST_EXISTS");
-    if (this.admitted.size >= maxRequests)
-      throw overloaded(
-        "requests",
-        `${this.admitted.size} requests run or wait, limit ${maxRequests}`,
-      );
-    if (this.tileBytes + tileBytes > maxTileBytes)
-      throw overloaded(
-        "tile bytes",
-        `pictures of ${tileBytes} bytes beside ${this.tileBytes} of other requests, limit ${maxTileBytes}`,
-      );
-    const place = new Admitted(of, tileBytes);
+    const refusal = this.refusal(of, cost);
+    if (refusal !== undefined) throw refusal;
+    const place = new Admitted(of, cost);
     this.admitted.set(key, place);
-    this.tileBytes += tileBytes;
+    this.tileBytes += cost.tileBytes;
+    this.queued += cost.promptTokens;
+    this.quotas.enter(of.tenant, of.policy, { images: of.images, nowMs: this.nowMs() });
     return place;
   }
 
-  /** The pictures became `tileBytes`, at most what was asked for. */
-  settle(place: Admitted, tileBytes: number): void {
-    this.tileBytes += tileBytes - place.tileBytes;
-    place.tileBytes = tileBytes;
+  private refusal(of: Entering, { promptTokens, tileBytes }: RequestCost): ServeError | undefined {
+    const { maxRequests, maxQueuedTokens, maxTileBytes } = this.limits;
+    const nowMs = this.nowMs();
+    const overloaded = (quota: string, message: string, retryDelayMs: number) =>
+      new ServeError("OVERLOADED", message, { quota, retryDelayMs });
+    const own = this.quotas.refusal(of.tenant, of.policy, { images: of.images, nowMs });
+    const slotMs = this.ended.delayMs(1, nowMs);
+    if (own !== undefined) return overloaded(own.quota, own.message, own.retryDelayMs ?? slotMs);
+    if (this.admitted.size >= maxRequests)
+      return overloaded(
+        "requests",
+        `${this.admitted.size} requests run or wait, limit ${maxRequests}`,
+        slotMs,
+      );
+    const over = this.queued + promptTokens - maxQueuedTokens;
+    if (over > 0 && this.queued > 0)
+      return overloaded(
+        "queued tokens",
+        `a prompt of up to ${promptTokens} tokens beside ${this.queued} that wait, limit ${maxQueuedTokens}`,
+        this.begunTokens.delayMs(over, nowMs),
+      );
+    if (this.tileBytes + tileBytes > maxTileBytes)
+      return overloaded(
+        "tile bytes",
+        `pictures of ${tileBytes} bytes beside ${this.tileBytes} of other requests, limit ${maxTileBytes}`,
+        slotMs,
+      );
+    return undefined;
+  }
+
+  /** What the request really takes up, at most what was asked for. */
+  settle(place: Admitted, cost: RequestCost): void {
+    this.tileBytes += cost.tileBytes - place.cost.tileBytes;
+    if (place.waits) this.queued += cost.promptTokens - place.cost.promptTokens;
+    place.cost = cost;
+  }
+
+  /** Its prompt waits no more: it is computed now, or never. */
+  begun(place: Admitted): void {
+    if (!place.waits) return;
+    place.waits = false;
+    this.queued -= place.cost.promptTokens;
+    this.used(place, place.cost.promptTokens);
+    this.begunTokens.add(place.cost.promptTokens, this.nowMs());
+  }
+
+  /** Tokens were computed or made for it. */
+  used({ of }: Admitted, tokens: number): void {
+    this.quotas.use(of.tenant, of.policy, { tokens, nowMs: this.nowMs() });
   }
 
   leave(place: Admitted): void {
-    if (!this.admitted.delete(keyOf(place))) return;
-    this.tileBytes -= place.tileBytes;
+    const { of, cost } = place;
+    if (!this.admitted.delete(keyOf(of))) return;
+    if (place.waits) this.queued -= cost.promptTokens;
+    place.waits = false;
+    this.tileBytes -= cost.tileBytes;
+    this.ended.add(1, this.nowMs());
+    this.quotas.leave(of.tenant, of.policy, { images: of.images, nowMs: this.nowMs() });
   }
 
   get(of: RequestName): Admitted | undefined {

@@ -10,6 +10,7 @@ import {
   type StepResponse,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { LoopPlan, RunningGroup } from "../cluster/group.js";
+import type { RequestSink } from "./active.js";
 import { CoordinatorMetrics } from "../metrics.js";
 import type { ChoiceText, PreparedRequest } from "../request/types.js";
 import { EngineLoop } from "./engine-loop.js";
@@ -128,6 +129,7 @@ function setup() {
       blockCount: 64,
       maxBatchedTokens: 64,
       maxSequences: 64,
+      maxWantedRows: 64,
       maxTiles: 8,
       maxEmbeddings: 256,
       crossBlockCount: 8,
@@ -140,6 +142,7 @@ function setup() {
     bounds: { stepMs: 1e6, encodeMs: 1e6 },
     stepDeadlineMs: 4000,
     encodeBudgetMs: 100,
+    prefixRoot: undefined,
     createText: textOf,
     nowMs: () => 0,
     onFault: (error) => faults.push(error),
@@ -147,11 +150,14 @@ function setup() {
   /** What a request's stream is told, word by word. */
   const submit = (change: Partial<PreparedRequest> = {}) => {
     const told: string[] = [];
-    const active = loop.submit(preparedOf(change), {
+    const sink: RequestSink = {
+      begun: () => undefined,
+      promptScored: (tokens) => told.push(`scored ${tokens.length}`),
       piece: (_choice, { finish }) => told.push(finish?.reason ?? "text"),
       done: ({ completionTokens }) => told.push(`done ${completionTokens}`),
       failed: ({ code }) => told.push(code),
-    });
+    };
+    const active = loop.submit(preparedOf(change), sink, { weight: 1, grammar: undefined });
     return { active, told };
   };
   /** As the group does when it is lost: the loop is told before the call is rejected. */

@@ -10,11 +10,15 @@ import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
 import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
 import type { ChoiceText, FinishCause, PreparedRequest } from "../request/types.js";
-import { ActiveRequest, Sequence, type RequestSink } from "./active.js";
+import { ActiveRequest, Sequence, type RequestSink, type SubmitOptions } from "./active.js";
 import { Encoding, type EncodedBatch } from "./encoding.js";
-import { ImageStore, type ImageCounts, type RequestImages } from "./images.js";
+import { ImageStore } from "./images.js";
+import { Intake } from "./intake.js";
+import { Masks } from "./masks.js";
 import { Outbox } from "./outbox.js";
-import { buildPlan, MAX_OPENED_BYTES, openedBytes } from "./plan.js";
+import { buildPlan } from "./plan.js";
+import { BlockKeys } from "./prefix.js";
+import { takeScores } from "./prompt-scores.js";
 import { sampleRow } from "./sample-row.js";
 
 export interface LoopLimits {
@@ -25,6 +29,8 @@ export interface LoopLimits {
   maxStreamRows: number;
   maxBatchedTokens: number;
   maxSequences: number;
+  /** Rows of a step whose results are wanted. */
+  maxWantedRows: number;
   /** Tiles of one Encode a rank. */
   maxTiles: number;
   maxEmbeddings: number;
@@ -44,6 +50,8 @@ export interface LoopOptions {
   stepDeadlineMs: number;
   /** What a batch of tiles may take of the running sequences' time. */
   encodeBudgetMs: number;
+  /** Of what the prefix cache's keys begin with; undefined: nothing is kept. */
+  prefixRoot: ((request: PreparedRequest) => string) | undefined;
   createText: (request: PreparedRequest) => ChoiceText;
   nowMs: () => number;
   /** A fault of this process, not of a rank: nothing can be trusted any more. */
@@ -63,8 +71,11 @@ function rowsBySequence(answers: StepResponse[]): Map<bigint, RowResult[]> {
 
 export class EngineLoop {
   private group: RunningGroup | undefined;
+  /** Of the limits what a warm-up may lower. */
+  private pace: Pick<LoopLimits, "maxBatchedTokens" | "maxSequences">;
   private scheduler: Scheduler<Sequence>;
-  private readonly requests = new Set<ActiveRequest>();
+  private readonly intake: Intake;
+  private readonly masks: Masks;
   private images: ImageStore;
   private closed: bigint[] = [];
   private nextSequence = 1n;
@@ -78,6 +89,9 @@ export class EngineLoop {
 
   constructor(private readonly options: LoopOptions) {
     const { limits, stepDeadlineMs, encodeBudgetMs, bounds } = options;
+    this.intake = new Intake(options.metrics);
+    this.masks = new Masks(() => this.wake());
+    this.pace = limits;
     this.scheduler = this.freshScheduler();
     this.images = new ImageStore(limits);
     this.encoding = new Encoding({
@@ -90,8 +104,14 @@ export class EngineLoop {
   }
 
   private freshScheduler(): Scheduler<Sequence> {
-    const { blockCount, maxBatchedTokens, maxSequences } = this.options.limits;
-    return new Scheduler(new BlockPool(blockCount), { maxBatchedTokens, maxSequences });
+    const { blockCount, maxWantedRows } = this.options.limits;
+    const prefixCache = this.options.prefixRoot !== undefined;
+    return new Scheduler(new BlockPool(blockCount), { ...this.pace, maxWantedRows, prefixCache });
+  }
+
+  /** Budgets of the steps from the next `attach` on; at most the limits. */
+  tune(pace: Pick<LoopLimits, "maxBatchedTokens" | "maxSequences">): void {
+    this.pace = pace;
   }
 
   /** A group was formed: nothing of older epochs is left on it. */
@@ -106,7 +126,7 @@ export class EngineLoop {
   /** The epoch ended: every request fails with the reason. */
   detach(error: ServeError): void {
     this.group = undefined;
-    for (const request of [...this.requests]) this.fail(request, error);
+    for (const request of [...this.intake.requests]) this.fail(request, error);
     this.scheduler = this.freshScheduler();
     this.images = new ImageStore(this.options.limits);
     this.encoding.reset();
@@ -114,23 +134,24 @@ export class EngineLoop {
 
   load() {
     return {
-      waitingRequests: [...this.requests].filter((request) => request.scheduledMs === undefined)
-        .length,
+      waitingRequests: this.intake.waiting().length,
+      waitingTokens: BigInt(this.intake.waitingTokens),
       runningSequences: this.scheduler.runningCount,
       usedBlocks: this.scheduler.pool.usedCount,
+      idleBlocks: this.scheduler.pool.idleCount,
       ...this.images.load(),
     };
   }
   get requestCount(): number {
-    return this.requests.size;
+    return this.intake.requests.size;
   }
 
   /** @throws ServeError NOT_READY without a group. */
-  submit(prepared: PreparedRequest, sink: RequestSink): ActiveRequest {
+  submit(prepared: PreparedRequest, sink: RequestSink, options: SubmitOptions): ActiveRequest {
     if (this.group === undefined)
       throw new ServeError("NOT_READY", "no group of workers is formed");
-    const request = new ActiveRequest(prepared, sink, this.options.nowMs());
-    this.requests.add(request);
+    const request = new ActiveRequest(prepared, sink, options, this.options.nowMs());
+    this.intake.add(request);
     this.wake();
     return request;
   }
@@ -138,9 +159,11 @@ export class EngineLoop {
   /** Ends a request from outside; its blocks and embeddings are free from the next plan on. */
   cancel(request: ActiveRequest, cause: FinishCause): void {
     if (request.ended) return;
-    if (request.scheduledMs === undefined)
-      for (let choice = 0; choice < request.prepared.choiceCount; choice++)
-        this.outbox.add(() => request.sink.piece(choice, { text: "", tokens: [], finish: cause }));
+    const { choiceCount } = request.prepared;
+    const begun = request.scheduledMs === undefined ? 0 : choiceCount - request.unforked;
+    for (let choice = begun; choice < choiceCount; choice++)
+      this.outbox.add(() => request.sink.piece(choice, { text: "", tokens: [], finish: cause }));
+    request.unforked = 0;
     for (const sequence of [...request.sequences]) this.finish(sequence, sequence.text.end(cause));
     if (!request.ended) this.end(request);
     this.outbox.flush();
@@ -156,9 +179,11 @@ export class EngineLoop {
 
   private drop(request: ActiveRequest): void {
     request.ended = true;
-    this.requests.delete(request);
     for (const sequence of request.sequences) this.remove(sequence);
     request.sequences = [];
+    request.unforked = 0;
+    this.intake.remove(request);
+    request.options.grammar?.close();
     if (request.images !== undefined) this.images.leave(request.images);
     request.images = undefined;
     this.wake();
@@ -172,6 +197,8 @@ export class EngineLoop {
 
   private remove(sequence: Sequence): void {
     this.scheduler.remove(sequence);
+    sequence.parts.matcher?.close();
+    this.masks.forget(sequence);
     if (sequence.opened) this.closed.push(sequence.id);
   }
 
@@ -180,7 +207,7 @@ export class EngineLoop {
     this.remove(sequence);
     request.sequences = request.sequences.filter((other) => other !== sequence);
     this.outbox.add(() => request.sink.piece(sequence.choice, piece));
-    if (request.sequences.length === 0 && !request.ended) this.end(request);
+    if (request.reserved === 0 && !request.ended) this.end(request);
   }
 
   private wake(): void {
@@ -217,19 +244,16 @@ export class EngineLoop {
   /** One step; false when there is nothing to do. */
   private async turn(group: RunningGroup): Promise<boolean> {
     const { nowMs, metrics, progress, bounds } = this.options;
-    this.holdImages();
+    this.intake.holdImages(this.images);
     const encoded = this.startEncode(group);
     // Ranks that encode together do it in the same order beside the steps: never both at once.
     if (group.encodesTogether) await encoded;
+    await this.settleMasks();
     if (this.group !== group) return false;
     const planStart = performance.now();
-    const openedStreams = this.images.openStreams(this.withImages());
+    const openedStreams = this.images.openStreams(this.intake.withImages());
     this.openSequences();
-    const preempted = this.scheduler.preemptions;
-    const slices = this.scheduler.next();
-    metrics.preemptions.inc(this.scheduler.preemptions - preempted);
-    const { sequenceCount } = this.scheduler;
-    assert(slices.length > 0 || sequenceCount === 0, `none of ${sequenceCount} sequences can run`);
+    const slices = this.nextSlices();
     const nothing = slices.length === 0 && openedStreams.length === 0 && this.closed.length === 0;
     this.lastTurnMs = nowMs();
     if (nothing && !this.images.anythingReleased) return false;
@@ -254,6 +278,7 @@ export class EngineLoop {
     answers.forEach(({ times }, rank) => times && metrics.ranks.observe(rank, times));
     if (this.group !== group) return false;
     this.images.gone(embeddings);
+    this.scheduler.computed(slices);
     const sampleStart = performance.now();
     await this.sample(group, slices, answers);
     const sampleMs = performance.now() - sampleStart;
@@ -261,87 +286,76 @@ export class EngineLoop {
     return true;
   }
 
-  /** Requests that are not scheduled yet, by priority and arrival. */
-  private waiting(): ActiveRequest[] {
-    return [...this.requests]
-      .filter((request) => request.scheduledMs === undefined)
-      .sort((a, b) => a.prepared.priority - b.prepared.priority);
-  }
-
-  /**
-   * Requests take what they need of pictures, all or nothing and in order: none that waits for room is passed by
-   * another one that would take it.
-   */
-  private holdImages(): void {
-    let room = true;
-    for (const request of this.waiting()) {
-      if (request.images !== undefined) continue;
-      const { prepared } = request;
-      if (!room && prepared.tiles.length > 0) continue;
-      const held = this.images.hold(prepared, request.acceptedMs);
-      room &&= held !== undefined;
-      if (held === undefined) continue;
-      request.images = held.images;
-      this.countImages(held.counts);
-    }
-  }
-
-  private countImages({ tiles, streams }: ImageCounts): void {
+  private nextSlices(): SliceChoice<Sequence>[] {
     const { metrics } = this.options;
-    metrics.embeddingQueries.inc(tiles.asked);
-    metrics.embeddingHits.inc(tiles.found);
-    metrics.streamQueries.inc(streams.asked);
-    metrics.streamHits.inc(streams.found);
-  }
-
-  private withImages(): { prepared: PreparedRequest; images: RequestImages }[] {
-    return this.waiting().flatMap(({ prepared, images }) =>
-      images === undefined || prepared.tiles.length === 0 ? [] : [{ prepared, images }],
+    const { preemptions, prefix } = this.scheduler;
+    const { queries, hits } = prefix;
+    const slices = this.scheduler.next();
+    metrics.preemptions.inc(this.scheduler.preemptions - preemptions);
+    metrics.prefixQueries.inc(prefix.queries - queries);
+    metrics.prefixHits.inc(prefix.hits - hits);
+    const { sequenceCount } = this.scheduler;
+    assert(
+      slices.length > 0 || sequenceCount === 0 || this.masks.anyLate,
+      `none of ${sequenceCount} sequences can run`,
     );
+    for (const { sequence, start } of slices) sequence.request.cachedTokens ??= start;
+    return slices;
   }
 
-  /**
-   * Requests whose pictures are on the workers become sequences, by priority and arrival; no more at once than what the
-   * next plan can open on the ranks.
-   */
+  /** Requests that can begin become sequences; of several choices the first, until the prompt is computed. */
   private openSequences(): void {
-    const waiting = this.waiting().filter(
-      ({ prepared, images }) => images !== undefined && this.images.ready(prepared, images),
-    );
-    if (waiting.length === 0) return;
-    let unopened = this.unopenedBytes();
-    for (const request of waiting) {
-      const bytes = request.prepared.choiceCount * openedBytes(request.prepared);
-      if (unopened > 0 && unopened + bytes > MAX_OPENED_BYTES) return;
-      unopened += bytes;
-      if (
-        this.scheduler.sequenceCount + request.prepared.choiceCount >
-        this.options.limits.maxSequences
-      )
-        return;
+    for (const request of this.intake.begin(this.images, this.pace)) {
       request.scheduledMs = this.options.nowMs();
-      for (let choice = 0; choice < request.prepared.choiceCount; choice++) {
-        const text = this.options.createText(request.prepared);
-        const sequence = new Sequence(this.nextSequence++, request, choice, this.arrivals++, text);
-        request.sequences.push(sequence);
-        this.scheduler.add(sequence);
-      }
+      request.unforked = request.prepared.choiceCount - 1;
+      request.sink.begun();
+      this.scheduler.add(this.createSequence(request, 0));
     }
   }
 
-  /** Of what sequences that no plan has named yet will add to one. */
-  private unopenedBytes(): number {
-    return [...this.requests]
-      .flatMap((request) => request.sequences)
-      .filter((sequence) => !sequence.opened)
-      .reduce((sum, { request }) => sum + openedBytes(request.prepared), 0);
+  private createSequence(request: ActiveRequest, choice: number, keys?: BlockKeys): Sequence {
+    const { prepared, options } = request;
+    const { createText, prefixRoot } = this.options;
+    const sequence = new Sequence(this.nextSequence++, request, choice, this.arrivals++, {
+      text: createText(prepared),
+      keys: keys ?? new BlockKeys(prefixRoot?.(prepared) ?? "", prepared),
+      matcher: options.grammar?.open(),
+    });
+    request.sequences.push(sequence);
+    this.masks.follow(sequence);
+    return sequence;
+  }
+
+  /** The prompt is computed: the other choices begin with its blocks. */
+  private fork(parent: Sequence): void {
+    const { request } = parent;
+    const { choiceCount, promptIds } = request.prepared;
+    while (request.unforked > 0) {
+      const choice = choiceCount - request.unforked--;
+      const keys = parent.parts.keys.fork(promptIds.length);
+      this.scheduler.fork(parent, this.createSequence(request, choice, keys));
+    }
+  }
+
+  /** Waits a little for masks; who has none by then is left out of the step. */
+  private async settleMasks(): Promise<void> {
+    const constrained = this.running().filter(({ parts }) => parts.matcher !== undefined);
+    for (const { sequence, outcome } of await this.masks.settle(constrained)) {
+      if (sequence.request.ended || !sequence.request.sequences.includes(sequence)) continue;
+      if (outcome instanceof ServeError) this.fail(sequence.request, outcome);
+      else this.finish(sequence, sequence.text.end(outcome));
+    }
+  }
+
+  private running(): Sequence[] {
+    return [...this.intake.requests].flatMap(({ sequences }) => sequences);
   }
 
   /** The next batch of tiles, if one can go out now. */
   private startEncode(group: RunningGroup): Promise<void> | undefined {
-    const tiles = this.withImages().flatMap(({ images }) =>
-      images.tiles.filter((tile) => tile !== undefined),
-    );
+    const tiles = this.intake
+      .withImages()
+      .flatMap(({ images }) => images.tiles.filter((tile) => tile !== undefined));
     const sequencesRun = this.scheduler.sequenceCount > 0;
     const batch = this.encoding.choose(group, tiles, { room: this.images.room, sequencesRun });
     if (batch.size === 0) return undefined;
@@ -354,7 +368,7 @@ export class EngineLoop {
   }
 
   private involved(batch: EncodedBatch["tiles"]): ActiveRequest[] {
-    return [...this.requests].filter((request) =>
+    return [...this.intake.requests].filter((request) =>
       request.images?.tiles.some((tile) => tile !== undefined && batch.has(tile)),
     );
   }
@@ -372,25 +386,55 @@ export class EngineLoop {
   ): Promise<void> {
     const stepId = group.lastStepId;
     const rows = rowsBySequence(answers);
-    for (const { sequence, start, count } of slices) {
-      if (sequence.request.ended || !sequence.request.sequences.includes(sequence)) continue;
-      if (start + count !== sequence.tokens.length) continue;
-      const outcome = await sampleRow(group, rows.get(sequence.id) ?? [], {
-        sequence,
-        row: count - 1,
-        stepId,
-        vocabulary: this.options.limits.vocabulary,
-      });
+    for (const slice of slices) {
+      const { sequence } = slice;
+      if (!this.runs(sequence)) continue;
+      const own = rows.get(sequence.id) ?? [];
+      const last = slice.start + slice.count === sequence.tokens.length;
+      const outcome =
+        takeScores(slice, own) ??
+        (last
+          ? await sampleRow(group, own, {
+              sequence,
+              row: slice.count - 1,
+              stepId,
+              vocabulary: this.options.limits.vocabulary,
+            })
+          : undefined);
       // Meanwhile the epoch may have ended, or the request.
       if (this.group !== group) return;
-      if (sequence.request.ended || !sequence.request.sequences.includes(sequence)) continue;
+      if (outcome === undefined || !this.runs(sequence)) continue;
       if (outcome instanceof ServeError) {
         if (outcome.code === "NON_FINITE") this.options.metrics.nonFinite.inc();
         this.fail(sequence.request, outcome);
         continue;
       }
+      this.promptIsComputed(sequence);
       this.accept(sequence, outcome);
     }
+  }
+
+  private runs(sequence: Sequence): boolean {
+    return !sequence.request.ended && sequence.request.sequences.includes(sequence);
+  }
+
+  /** With the first token of the first choice. */
+  private promptIsComputed(sequence: Sequence): void {
+    const { request } = sequence;
+    const { scoring } = request;
+    if (scoring !== undefined) {
+      request.scoring = undefined;
+      this.outbox.add(() => request.sink.promptScored(scoring));
+    }
+    if (request.unforked > 0) this.fork(sequence);
+  }
+
+  /** @throws AssertionError when something is held for nobody. */
+  audit(): void {
+    this.scheduler.audit();
+    const running = this.running();
+    assert.equal(this.scheduler.sequenceCount, running.length, "sequences scheduled and running");
+    for (const request of this.intake.requests) assert(!request.ended, "an ended request is held");
   }
 
   private accept(sequence: Sequence, token: Parameters<ChoiceText["push"]>[0]): void {
@@ -398,7 +442,7 @@ export class EngineLoop {
     const { metrics } = this.options;
     const now = this.options.nowMs();
     if (request.firstTokenMs === undefined)
-      metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3);
+      metrics.timeToFirstToken.observe((now - request.acceptedMs) / 1e3, request.exemplar);
     if (sequence.lastTokenMs !== undefined)
       metrics.interTokenLatency.observe((now - sequence.lastTokenMs) / 1e3);
     request.firstTokenMs ??= now;
@@ -406,9 +450,11 @@ export class EngineLoop {
     request.completionTokens++;
     metrics.generationTokens.inc();
     sequence.tokens.push(token.tokenId);
+    sequence.parts.matcher?.accept(token.tokenId);
+    this.intake.charge(request);
     const piece = sequence.text.push(token);
     if (piece.finish !== undefined) this.finish(sequence, piece);
-    else if (piece.text !== "" || piece.tokens.length > 0)
+    else if (piece.text !== "" || piece.tokens.length > 0 || (piece.toolCalls ?? []).length > 0)
       this.outbox.add(() => request.sink.piece(sequence.choice, piece));
   }
 }

@@ -1,14 +1,21 @@
 /** Settings of a coordinator; checked at start, all problems reported at once. */
-import { parseAddress, ServeError } from "@tessera/proto";
+import { bindProblems, frontGuards, parseAddress, peerGuards, ServeError } from "@tessera/proto";
 import { groupNameProblem, heartbeatIntervalProblem } from "@tessera/proto/membership";
 import { parseNatsUrl } from "@tessera/proto/nats-server";
+import { readSecurity, type Security, type SecurityOptions } from "../access/security.js";
 import type { ChatTemplate } from "../request/prompt.js";
 
-export interface CoordinatorOptions {
+export interface CoordinatorOptions extends SecurityOptions {
   modelDir: string;
   /** host:port; port 0 takes a free one. */
   listen: string;
   healthListen?: string | undefined;
+  /** host:port of the HTTP front; absent: there is none. */
+  httpListen?: string | undefined;
+  /** Bytes of an HTTP body; default 64 MiB. */
+  httpBodyLimit?: number | undefined;
+  /** Origins whose pages may read HTTP answers, `*` for all; default none. */
+  corsOrigins?: string[] | undefined;
   /** Addresses by rank; or `nats`. */
   workers?: string[] | undefined;
   /** nats://host:port: ranks are the leases of a group there; or `workers`. */
@@ -39,10 +46,20 @@ export interface CoordinatorOptions {
   maxBatchedTokens?: number | undefined;
   maxSequences?: number | undefined;
   maxRequests: number;
+  /** Prompt tokens that wait; default 64 times the context. */
+  maxQueuedTokens?: number | undefined;
+  /** Full blocks are kept and found again; default true. */
+  prefixCache?: boolean | undefined;
   stepDeadlineMs: number;
+  /** http(s)://host:port of an OpenTelemetry collector; without it nothing is traced. */
+  otlpEndpoint?: string | undefined;
   /** grpc.reflection beside the services. */
   reflection: boolean;
   logLevel: string;
+}
+
+export interface CheckedOptions extends CoordinatorOptions {
+  security: Security;
 }
 
 const WORKERS_OR_NATS =
@@ -84,9 +101,25 @@ function membershipProblems(options: CoordinatorOptions): string[] {
   return problems.filter((problem) => problem !== undefined);
 }
 
+function endpointProblems(endpoint: string): string[] {
+  const url = URL.canParse(endpoint) ? new URL(endpoint) : undefined;
+  if (url?.protocol === "http:" || url?.protocol === "https:") return [];
+  return [`otlp-endpoint: ${JSON.stringify(endpoint)}, must be a URL as http://127.0.0.1:4318`];
+}
+
+/** An origin is a scheme, a host and perhaps a port, as browsers send it. */
+function corsProblems({ corsOrigins = [] }: CoordinatorOptions): string[] {
+  return corsOrigins
+    .filter(
+      (origin) => origin !== "*" && (!URL.canParse(origin) || new URL(origin).origin !== origin),
+    )
+    .map((origin) => `cors-origin: ${JSON.stringify(origin)}, must be as https://host:port, or *`);
+}
+
 /** @throws ServeError CONFIGURATION with every problem */
-export function checkOptions(options: CoordinatorOptions): void {
-  const problems = [...membershipProblems(options), ...visionProblems(options)];
+export function checkOptions(options: CoordinatorOptions): CheckedOptions {
+  const { problems: insecure, ...security } = readSecurity(options);
+  const problems = [...membershipProblems(options), ...visionProblems(options), ...insecure];
   const attempt = (work: () => unknown) => {
     try {
       work();
@@ -94,22 +127,36 @@ export function checkOptions(options: CoordinatorOptions): void {
       problems.push(ServeError.from(error).message);
     }
   };
-  const { listen, healthListen, nats } = options;
-  attempt(() => parseAddress(listen, "listen"));
+  const { listen, healthListen, httpListen, nats, keys, tls, insecureBind } = options;
+  // What is given counts: a file with problems is not also one that is missing.
+  const guarded = (field: string, text: string, guards: Record<string, boolean>) =>
+    attempt(() => {
+      const { host } = parseAddress(text, field);
+      problems.push(...bindProblems([{ field, host, guards, insecureBind }]));
+    });
+  const front = frontGuards({ keys: keys !== undefined, tls: tls?.cert !== undefined });
+  const peer = peerGuards({ mutualTls: tls?.ca !== undefined });
+  guarded("listen", listen, front);
+  if (httpListen !== undefined) guarded("http", httpListen, front);
+  problems.push(...corsProblems(options));
   if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
-  for (const address of options.workers ?? []) attempt(() => parseAddress(address, "workers"));
+  for (const address of options.workers ?? []) guarded("workers", address, peer);
   if (nats !== undefined) attempt(() => parseNatsUrl(nats));
+  if (options.otlpEndpoint !== undefined) problems.push(...endpointProblems(options.otlpEndpoint));
   const whole = {
     "tensor-parallel": options.tensorParallel,
+    "http-body-limit": options.httpBodyLimit,
     maxBatchedTokens: options.maxBatchedTokens,
     maxSequences: options.maxSequences,
     encodeBudgetMs: options.encodeBudgetMs,
     "vision-workers": options.visionWorkers,
     maxRequests: options.maxRequests,
+    maxQueuedTokens: options.maxQueuedTokens,
     stepDeadlineMs: options.stepDeadlineMs,
   };
   for (const [name, value] of Object.entries(whole))
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
       problems.push(`${name}: ${value}, must be a whole number above 0`);
   if (problems.length > 0) throw new ServeError("CONFIGURATION", problems.join("; "));
+  return { ...options, security };
 }

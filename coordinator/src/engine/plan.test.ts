@@ -7,6 +7,7 @@ import type { HeldStream, HeldTile, RequestImages } from "./images.js";
 import { toBinary } from "@bufbuild/protobuf";
 import { StepPlanSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { buildPlan, openedBytes } from "./plan.js";
+import { BlockKeys } from "./prefix.js";
 import { GREEDY, preparedOf } from "./prepared.fixture.js";
 
 const text: ChoiceText = {
@@ -48,10 +49,21 @@ function sequenceOf(promptLength: number, imageRows: ImageRowRun[], tileCount: n
     stopTokenIds: [9],
     topLogprobs: 3,
   });
-  const sink = { piece: () => undefined, done: () => undefined, failed: () => undefined };
-  const request = new ActiveRequest(prepared, sink, 0);
+  const nobody = () => undefined;
+  const sink = {
+    begun: nobody,
+    promptScored: nobody,
+    piece: nobody,
+    done: nobody,
+    failed: nobody,
+  };
+  const request = new ActiveRequest(prepared, sink, { weight: 1, grammar: undefined }, 0);
   request.images = imagesOf(tileCount);
-  return new Sequence(5n, request, 0, 0, text);
+  return new Sequence(5n, request, 0, 0, {
+    text,
+    keys: new BlockKeys("", prepared),
+    matcher: undefined,
+  });
 }
 
 const nothing = {
@@ -67,6 +79,8 @@ const slice = (sequence: Sequence, start: number, count: number) => ({
   count,
   firstBlock: 0,
   newBlocks: [0],
+  rows: 1,
+  copy: undefined,
 });
 
 /** Gaps and runs, alternating, each of a tile. */

@@ -1,5 +1,5 @@
 /** Slices → the plan every rank receives. */
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import {
   SequenceOpenSchema,
   SequenceSliceSchema,
@@ -8,30 +8,43 @@ import {
   type SequenceOpen,
   type StepPlan,
   type StreamOpen,
+  type WantedRowSchema,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import type { PreparedRequest } from "../request/types.js";
+import type { PreparedRequest, SamplingParameters } from "../request/types.js";
 import type { SliceChoice } from "../schedule/scheduler.js";
 import type { Sequence } from "./active.js";
 import type { OpenedStream } from "./images.js";
+import { maskFields } from "./mask.js";
 import { FIRST_CANDIDATES, hasFilters } from "./sampler.js";
 
 /** What one plan may open, far below the 256 MiB that a message to a rank may have. */
 export const MAX_OPENED_BYTES = 32 << 20;
 const ID_BYTES = 5;
 
+/** Whether the ranks look at tokens before the next one to choose it. */
+function needsHistory(sampling: SamplingParameters): boolean {
+  const { repetitionPenalty, presencePenalty, frequencyPenalty, badWords } = sampling;
+  const penalised = repetitionPenalty !== 1 || presencePenalty !== 0 || frequencyPenalty !== 0;
+  return penalised || badWords.length > 0;
+}
+
 /** At least what opening one choice of a request adds to a plan. */
-export function openedBytes({ sampling, stopTokenIds }: PreparedRequest): number {
+export function openedBytes(prepared: PreparedRequest): number {
+  const { sampling, stopTokenIds, promptIds } = prepared;
   const { allowedTokenIds, logitBias, badWords } = sampling;
   const words = badWords.reduce((sum, ids) => sum + ID_BYTES * (ids.length + 2), 0);
   const ids = allowedTokenIds.length + stopTokenIds.length;
-  return 128 + ID_BYTES * ids + (2 * ID_BYTES + 4) * logitBias.length + words;
+  const history = needsHistory(sampling) ? promptIds.length : 0;
+  return 128 + ID_BYTES * (ids + history) + (2 * ID_BYTES + 4) * logitBias.length + words;
 }
 
-function open(sequence: Sequence): SequenceOpen {
+/** A sequence that begins behind blocks of others brings the tokens that lie there. */
+function open({ sequence, start }: SliceChoice<Sequence>): SequenceOpen {
   const { sampling, minTokens, stopTokenIds } = sequence.request.prepared;
   return create(SequenceOpenSchema, {
     sequenceId: sequence.id,
     promptLength: sequence.request.prepared.promptIds.length,
+    tokenIds: needsHistory(sampling) ? sequence.tokens.slice(0, start) : [],
     sampling: {
       temperature: sampling.temperature,
       seed: sampling.seed,
@@ -96,9 +109,34 @@ function openStream({ held, tiles }: OpenedStream): StreamOpen {
   });
 }
 
+type WantedInit = MessageInitShape<typeof WantedRowSchema>;
+
+/** Rows whose next token is the prompt's, and is scored. */
+function scoredRows({ sequence, start, count }: SliceChoice<Sequence>): WantedInit[] {
+  const { promptLogprobs } = sequence.request.prepared;
+  const end = Math.min(start + count, sequence.wantedBefore);
+  return Array.from({ length: Math.max(0, end - start) }, (_, row) => ({
+    row,
+    topLogprobs: promptLogprobs ?? 0,
+    logprob: true,
+    scoredTokenIds: [sequence.tokens[start + row + 1] ?? 0],
+  }));
+}
+
+/** The row that the next token is chosen from. */
+function lastRow({ sequence, count }: SliceChoice<Sequence>): WantedInit {
+  const { sampling, topLogprobs } = sequence.request.prepared;
+  return {
+    row: count - 1,
+    candidates: hasFilters(sampling) ? FIRST_CANDIDATES : 0,
+    topLogprobs: topLogprobs ?? 0,
+    logprob: topLogprobs !== undefined,
+    ...maskFields(sequence.parts.matcher?.mask),
+  };
+}
+
 function slice(choice: SliceChoice<Sequence>) {
   const { sequence, start, count, firstBlock, newBlocks } = choice;
-  const { sampling, topLogprobs } = sequence.request.prepared;
   const last = start + count === sequence.tokens.length;
   return create(SequenceSliceSchema, {
     sequenceId: sequence.id,
@@ -108,16 +146,7 @@ function slice(choice: SliceChoice<Sequence>) {
     blockIds: newBlocks,
     imageRows: imageRows(choice),
     seen: seenRows(choice),
-    wanted: last
-      ? [
-          {
-            row: count - 1,
-            candidates: hasFilters(sampling) ? FIRST_CANDIDATES : 0,
-            topLogprobs: topLogprobs ?? 0,
-            logprob: topLogprobs !== undefined,
-          },
-        ]
-      : [],
+    wanted: last ? [...scoredRows(choice), lastRow(choice)] : scoredRows(choice),
   });
 }
 
@@ -129,16 +158,28 @@ export interface PlanChanges {
   releasedStep: bigint;
 }
 
+/** A sequence that is not open, or that begins again behind tokens that the ranks have not seen of it. */
+function mustOpen({ sequence, start }: SliceChoice<Sequence>): boolean {
+  if (!sequence.opened) return true;
+  return start > sequence.knownTokens && needsHistory(sequence.request.prepared.sampling);
+}
+
 export function buildPlan(slices: SliceChoice<Sequence>[], changes: PlanChanges): StepPlan {
-  const opened = slices.filter(({ sequence }) => !sequence.opened).map(({ sequence }) => sequence);
-  for (const sequence of opened) sequence.opened = true;
-  return create(StepPlanSchema, {
+  const opening = slices.filter(mustOpen);
+  const reopened = opening.filter(({ sequence }) => sequence.opened);
+  const plan = create(StepPlanSchema, {
     releasedStep: changes.releasedStep,
-    opened: opened.map(open),
-    closedSequenceIds: changes.closed,
+    opened: opening.map(open),
+    closedSequenceIds: [...changes.closed, ...reopened.map(({ sequence }) => sequence.id)],
     releasedEmbeddingIds: changes.releasedEmbeddings,
     slices: slices.map(slice),
     openedStreams: changes.openedStreams.map(openStream),
     closedStreamIds: changes.closedStreams,
+    copiedBlocks: slices.flatMap(({ copy }) => (copy === undefined ? [] : [copy])),
   });
+  for (const { sequence, start, count } of slices) {
+    sequence.opened = true;
+    sequence.knownTokens = start + count;
+  }
+  return plan;
 }

@@ -38,6 +38,12 @@ export function preparedOf(change: Partial<PreparedRequest> = {}): PreparedReque
     skipSpecialTokens: true,
     returnTokenIds: true,
     topLogprobs: undefined,
+    promptLogprobs: undefined,
+    constraint: undefined,
+    constraintField: "",
+    tools: undefined,
+    cacheSalt: "",
+    echo: false,
     ...change,
   };
 }

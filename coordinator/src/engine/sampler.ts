@@ -102,13 +102,12 @@ export function drawFromLanes(lanes: LaneResult[]): Candidate | undefined {
   return drawBest(lanes.flatMap((lane) => (lane.best === undefined ? [] : [lane.best])));
 }
 
-/** The chosen token with its log-probability of the raw logits, and the best alternatives. */
-export function describeToken(
+/** A token with its log-probability of the raw logits, and the best alternatives. */
+function describe(
   lanes: LaneResult[],
-  chosen: Candidate,
-  topLogprobs: number | undefined,
+  token: { tokenId: number; raw: number },
+  topLogprobs: number,
 ): SampledToken {
-  if (topLogprobs === undefined) return { tokenId: chosen.tokenId, logprob: undefined, top: [] };
   const total = mergeSums(lanes.map((lane) => lane.raw));
   const logZ = total.max + Math.log(total.sum);
   const logprob = (raw: number) => Math.fround(raw - logZ);
@@ -117,8 +116,28 @@ export function describeToken(
     .sort((a, b) => b.raw - a.raw || a.tokenId - b.tokenId)
     .slice(0, topLogprobs);
   return {
-    tokenId: chosen.tokenId,
-    logprob: logprob(chosen.raw),
+    tokenId: token.tokenId,
+    logprob: logprob(token.raw),
     top: top.map(({ tokenId, raw }) => ({ tokenId, logprob: logprob(raw) })),
   };
+}
+
+/** The chosen token, with what was asked about it. */
+export function describeToken(
+  lanes: LaneResult[],
+  chosen: Candidate,
+  topLogprobs: number | undefined,
+): SampledToken {
+  if (topLogprobs === undefined) return { tokenId: chosen.tokenId, logprob: undefined, top: [] };
+  return describe(lanes, chosen, topLogprobs);
+}
+
+/** A token of the prompt, whose raw logit was asked for. */
+export function describeScored(
+  lanes: LaneResult[],
+  tokenId: number,
+  topLogprobs: number,
+): SampledToken {
+  const scored = lanes.flatMap((lane) => lane.scored).find((one) => one.tokenId === tokenId);
+  return describe(lanes, { tokenId, raw: scored?.raw ?? NaN }, topLogprobs);
 }

@@ -1,29 +1,25 @@
 /** What serves: the model, the group that is formed again whenever it is lost, the loop, and admission. */
-import { randomUUID } from "node:crypto";
+import assert from "node:assert/strict";
 import { openModel, type ModelFolder, type PlacementPlan } from "@tessera/model";
 import { GRPC_STATUS, Progress, ServeError, type ServeErrorCode } from "@tessera/proto";
-import type { GenerateRequest } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Logger } from "pino";
 import { Group, type GroupSettings, type WorkerFacts } from "../cluster/group.js";
 import type { Membership } from "../cluster/membership.js";
 import { openMembership } from "../cluster/open-membership.js";
 import { CoordinatorMetrics } from "../metrics.js";
+import type { GrammarCompiler } from "../request/constraint.js";
+import { EventLoopLag } from "../metrics/event-loop-lag.js";
 import {
-  checkRequest,
   createChoiceText,
   loadTokenizer,
-  prepareRequest,
-  type CheckedRequest,
   type PrepareContext,
-  type PreparedRequest,
   type Tokenizer,
 } from "../request/index.js";
-import type { Caller } from "../access/caller.js";
-import type { ActiveRequest, RequestEvents } from "./active.js";
-import { Admission, type Admitted } from "./admission.js";
+import { openTracing } from "../trace/open.js";
+import type { Tracing } from "../trace/trace.js";
 import { ENCODE_BUDGET_MS } from "./encode-pace.js";
 import { EngineLoop } from "./engine-loop.js";
-import type { CoordinatorOptions } from "./options.js";
+import type { CheckedOptions, CoordinatorOptions } from "./options.js";
 import {
   BUILD,
   contextOf,
@@ -33,6 +29,8 @@ import {
   settingsOf,
   choosePlan,
 } from "./parts.js";
+import { rootKey } from "./prefix.js";
+import { Requests } from "./requests.js";
 
 export { BUILD };
 const RETRY_MS = 250;
@@ -48,18 +46,32 @@ interface Chosen {
   settings: GroupSettings;
 }
 
+/** Prompts of the longest kind that may wait; by default. */
+const QUEUED_CONTEXTS = 64;
+const SWEEP_MS = 10_000;
+
+function endProcess(log: Logger, error: unknown): void {
+  log.fatal({ err: error }, "a fault of the coordinator itself: the process ends");
+  // As an uncaught exception, whatever awaits the loop.
+  setImmediate(() => {
+    throw error;
+  });
+}
+
+/** Until the compiler is there. */
+const NO_GRAMMARS: GrammarCompiler = {
+  compile: (_spec, { field }) =>
+    Promise.reject(ServeError.field(field, "is not served by this version", "NOT_BUILT")),
+};
+
 export type ServingState = "forming" | "ready" | "draining" | "lost";
 
 const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"]);
 
-export interface Asked {
-  message: GenerateRequest;
-  caller: Caller;
-  signal: AbortSignal;
-}
-
 export class Serving {
-  private readonly admission: Admission;
+  readonly requests: Requests;
+  private readonly lag = new EventLoopLag();
+  private readonly sweep: NodeJS.Timeout;
   group: Group | undefined;
   state: ServingState = "forming";
   /** Of the last group that stood; the first choice before. */
@@ -75,19 +87,47 @@ export class Serving {
     readonly loop: EngineLoop,
     readonly metrics: CoordinatorMetrics,
     private readonly progress: Progress,
-    private readonly options: CoordinatorOptions,
+    private readonly options: CheckedOptions,
     private readonly membership: Membership,
     private readonly log: Logger,
+    readonly tracing: Tracing,
   ) {
     this.chosen = choices[0];
-    this.admission = new Admission({
-      maxRequests: options.maxRequests,
-      maxTileBytes: MAX_TILE_BYTES,
-      maxPreparing: MAX_PREPARING,
+    const { maxRequests, maxQueuedTokens } = options;
+    this.requests = new Requests({
+      context,
+      loop,
+      metrics,
+      log,
+      grammars: NO_GRAMMARS,
+      limits: {
+        maxRequests,
+        maxQueuedTokens: maxQueuedTokens ?? QUEUED_CONTEXTS * context.maxModelLen,
+        maxTileBytes: MAX_TILE_BYTES,
+        maxPreparing: MAX_PREPARING,
+      },
+      checkOpen: () => this.checkOpen(),
     });
+    this.sweep = setInterval(() => this.audit(), SWEEP_MS).unref();
   }
 
-  static async open(options: CoordinatorOptions, log: Logger): Promise<Serving> {
+  /** Nothing is held for requests that are gone; a broken invariant ends the process. */
+  private audit(): void {
+    try {
+      this.loop.audit();
+      assert(this.loop.requestCount <= this.requests.size, "requests run that have no place");
+    } catch (error) {
+      endProcess(this.log, error);
+    }
+  }
+
+  private checkOpen(): void {
+    if (this.state === "draining") throw new ServeError("DRAINING", "the server is draining");
+    if (this.group === undefined)
+      throw new ServeError("NOT_READY", "no group of workers is formed", { retryDelayMs: 1000 });
+  }
+
+  static async open(options: CheckedOptions, log: Logger): Promise<Serving> {
     const model = await openModel(options.modelDir);
     model.checkStopTokens();
     const tokenizer = await loadTokenizer(model.dir);
@@ -101,8 +141,9 @@ export class Serving {
     });
     metrics.cacheBlocks.set(plan.blockCount);
     const progress = new Progress();
-    const loop = Serving.loopOf({ model, plan, options, metrics, progress, tokenizer, log });
     const modelHash = await model.hash();
+    const from = { model, modelHash, plan, options, metrics, progress, tokenizer, log };
+    const loop = Serving.loopOf(from);
     const chosen = (of: PlacementPlan): Chosen => ({
       plan: of,
       settings: settingsOf(options, modelHash, of, context.selectableIds),
@@ -127,14 +168,30 @@ export class Serving {
       options,
       membership,
       log,
+      await Serving.tracingOf(options, context, metrics),
     ] as const;
     const serving = new Serving(...parts);
     cancel = (requestId, tenant) => serving.cancelled(requestId, tenant);
     return serving;
   }
 
+  private static tracingOf(
+    { otlpEndpoint }: CoordinatorOptions,
+    { servedName }: PrepareContext,
+    { spans }: CoordinatorMetrics,
+  ): Promise<Tracing> {
+    const [name = "", version = ""] = BUILD.split(" ");
+    return openTracing({
+      endpoint: otlpEndpoint,
+      service: { name, version },
+      model: servedName,
+      count: (fate, count) => spans.inc({ fate }, count),
+    });
+  }
+
   private static loopOf(from: {
     model: ModelFolder;
+    modelHash: string;
     plan: PlacementPlan;
     options: CoordinatorOptions;
     metrics: CoordinatorMetrics;
@@ -142,7 +199,8 @@ export class Serving {
     tokenizer: Tokenizer;
     log: Logger;
   }): EngineLoop {
-    const { model, plan, options, metrics, progress, tokenizer, log } = from;
+    const { model, modelHash, plan, options, metrics, progress, tokenizer, log } = from;
+    const { prefixCache = true } = options;
     return new EngineLoop({
       limits: loopLimitsOf(model, plan, options),
       metrics,
@@ -151,24 +209,20 @@ export class Serving {
         stepMs: options.stepDeadlineMs + STUCK_GRACE_MS,
         encodeMs: JOIN_DEADLINE_MS + STUCK_GRACE_MS,
       },
+      prefixRoot: prefixCache
+        ? ({ tenant, cacheSalt }) => rootKey({ model: modelHash, tenant, cacheSalt })
+        : undefined,
       createText: (request) => createChoiceText(request, tokenizer),
       nowMs: () => performance.now(),
       stepDeadlineMs: options.stepDeadlineMs,
       encodeBudgetMs: options.encodeBudgetMs ?? ENCODE_BUDGET_MS,
-      onFault(error) {
-        log.fatal({ err: error }, "a fault of the coordinator itself: the process ends");
-        // As an uncaught exception, whatever awaits the loop.
-        setImmediate(() => {
-          throw error;
-        });
-      },
+      onFault: (error) => endProcess(log, error),
     });
   }
 
   /** Said on NATS to all coordinators of the group: a request that does not run here is another's. */
   private cancelled(requestId: string, tenant: string): void {
-    const place = this.admission.get({ id: requestId, tenant });
-    if (place !== undefined) this.end(place);
+    this.requests.endIfHere(requestId, tenant);
   }
 
   get plan(): PlacementPlan {
@@ -212,6 +266,7 @@ export class Serving {
     const choose = (workers: WorkerFacts[]) => choosePlan(this.choices, workers).settings;
     const group = await Group.form(choose, members, {
       above: aboveEpoch > this.epoch ? aboveEpoch : this.epoch,
+      tls: this.options.security.peers,
       onLost: (error) => this.lost(error),
       onProgress: (rank, part) => this.log.debug({ rank, part }, "loading"),
       onUnreachable(rank, gone) {
@@ -246,132 +301,13 @@ export class Serving {
     void this.keepFormed();
   }
 
-  /** Takes an admission slot, prepares, submits. The id is free again when the sink is done or failed. */
-  async run(
-    { message, caller, signal }: Asked,
-    eventsOf: (prepared: PreparedRequest) => RequestEvents,
-  ): Promise<void> {
-    if (this.state === "draining") throw new ServeError("DRAINING", "the server is draining");
-    if (this.group === undefined)
-      throw new ServeError("NOT_READY", "no group of workers is formed", { retryDelayMs: 1000 });
-    const checked = checkRequest(message, this.context);
-    const requestId = checked.requestId ?? `req-${randomUUID()}`;
-    const of = { id: requestId, tenant: caller.tenant, signal };
-    const place = this.admission.enter(of, this.mostTileBytes(checked));
-    try {
-      const prepared = await this.prepare(checked, place);
-      await this.serve(prepared, eventsOf(prepared), place);
-    } finally {
-      this.admission.leave(place);
-    }
-  }
-
-  private get tileBytes(): number {
-    return 3 * this.context.tile.size ** 2;
-  }
-
-  /** What the pictures of a request can become. */
-  private mostTileBytes({ images }: CheckedRequest): number {
-    return images.reduce((sum, image) => sum + (image.maxTiles + 1) * this.tileBytes, 0);
-  }
-
-  private async prepare(checked: CheckedRequest, place: Admitted): Promise<PreparedRequest> {
-    const identity = { requestId: place.id, tenant: place.tenant };
-    const prepared = await this.admission.prepare(place, () =>
-      prepareRequest(checked, identity, this.context, place.signal),
-    );
-    place.signal.throwIfAborted();
-    this.admission.settle(place, prepared.tiles.length * this.tileBytes);
-    return prepared;
-  }
-
-  private serve(prepared: PreparedRequest, sink: RequestEvents, place: Admitted): Promise<void> {
-    const { metrics } = this;
-    metrics.requests.inc();
-    metrics.promptTokens.inc(prepared.promptIds.length);
-    metrics.requestPromptTokens.observe(prepared.promptIds.length);
-    metrics.tiles.inc(prepared.tileCount);
-    metrics.tilesReused.inc(prepared.tileCount - prepared.tiles.length);
-    return new Promise((resolve, reject) => {
-      const active = this.loop.submit(prepared, {
-        piece(choice, piece) {
-          if (piece.finish !== undefined)
-            metrics.finished.inc({ finished_reason: piece.finish.reason });
-          sink.piece(choice, piece);
-        },
-        done(timings) {
-          metrics.requestSeconds.observe(timings.totalMs / 1e3);
-          metrics.queueSeconds.observe(timings.queueMs / 1e3);
-          metrics.requestGenerationTokens.observe(timings.completionTokens);
-          if (prepared.tileCount > 0) metrics.requestEncodeSeconds.observe(timings.encodeMs / 1e3);
-          sink.done(timings);
-          resolve();
-        },
-        failed(error) {
-          sink.failed(error);
-          reject(error);
-        },
-      });
-      place.active = active;
-      sink.started();
-      const stop = () => this.stopped(place, active);
-      if (place.signal.aborted) stop();
-      else place.signal.addEventListener("abort", stop, { once: true });
-    });
-  }
-
-  /** The call of a running request ended before its answer: the client left, or does not read. */
-  private stopped(place: Admitted, active: ActiveRequest): void {
-    const reason: unknown = place.signal.reason;
-    const slow = reason instanceof ServeError && reason.code === "SLOW_READER";
-    if (slow) this.loop.fail(active, reason);
-    else this.end(place);
-  }
-
-  /** Takes an admission slot too: pictures are decoded. */
-  async count(
-    message: GenerateRequest,
-    caller: Caller,
-    signal: AbortSignal,
-  ): Promise<PreparedRequest> {
-    const checked = checkRequest(message, this.context);
-    const of = { id: `count-${randomUUID()}`, tenant: caller.tenant, signal };
-    const place = this.admission.enter(of, this.mostTileBytes(checked));
-    try {
-      return await this.prepare(checked, place);
-    } finally {
-      this.admission.leave(place);
-    }
-  }
-
-  /** Ends a request from outside, whether it runs or is being prepared. */
-  private end(place: Admitted): void {
-    if (place.active === undefined)
-      place.abort(new ServeError("ABORTED", "the request was aborted"));
-    else this.loop.cancel(place.active, { reason: "aborted" });
-  }
-
-  /** @throws ServeError REQUEST_NOT_FOUND when the caller's tenant runs none of this id */
-  abort(requestId: string, { tenant }: Caller): void {
-    const place = this.admission.get({ id: requestId, tenant });
-    if (place === undefined)
-      throw ServeError.field(
-        "request_id",
-        `${JSON.stringify(requestId)} is not running`,
-        "REQUEST_NOT_FOUND",
-      );
-    this.end(place);
-  }
-
   /** Takes nothing new; waits for what runs. Returns how many were ended at the deadline. */
   async drain(deadlineMs: number): Promise<number> {
     this.setState("draining");
     const end = performance.now() + deadlineMs;
-    while (this.admission.size > 0 && performance.now() < end)
+    while (this.requests.size > 0 && performance.now() < end)
       await new Promise((resolve) => setTimeout(resolve, 20));
-    const left = this.admission.all();
-    for (const place of left) this.end(place);
-    return left.length;
+    return this.requests.endAll();
   }
 
   refreshMetrics(): void {
@@ -385,6 +321,7 @@ export class Serving {
     this.metrics.crossBlocks.set({ state: "idle" }, load.idleCrossBlocks);
     const free = this.plan.crossBlockCount - load.usedCrossBlocks - load.idleCrossBlocks;
     this.metrics.crossBlocks.set({ state: "free" }, free);
+    this.metrics.eventLoopLag.set(this.lag.takeP99());
     this.metrics.resident.set(process.memoryUsage.rss());
     this.group?.ranks.forEach((rank, i) =>
       this.metrics.heartbeatAge.set(
@@ -408,8 +345,11 @@ export class Serving {
 
   async close(): Promise<void> {
     this.closing = true;
+    clearInterval(this.sweep);
     this.group?.close();
     this.loop.detach(new ServeError("DRAINING", "the server stops"));
+    this.lag.close();
     await this.membership.close();
+    await this.tracing.close();
   }
 }

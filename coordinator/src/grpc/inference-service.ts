@@ -15,7 +15,7 @@ import type { Caller } from "../access/caller.js";
 import { collecting, Collector } from "../stream/collector.js";
 import { refused, type Front } from "../stream/front.js";
 import type { Reader } from "../stream/streams.js";
-import { abortOf, callerOf, unary, type MethodsOf } from "./call.js";
+import { abortOf, callerOf, carrierOf, unary, type MethodsOf } from "./call.js";
 
 /** Answers a call with the events that `run` gives its reader. */
 function stream<I, O>(
@@ -27,6 +27,7 @@ function stream<I, O>(
   },
 ): void {
   const { signal } = abortOf(call);
+  const carrier = carrierOf(call);
   // A cancelled call takes no more, and does not drain.
   const take = (event: Event) => call.cancelled || call.write(from.wrap(event));
   const drained = () =>
@@ -35,7 +36,7 @@ function stream<I, O>(
       () => undefined,
     );
   Promise.resolve()
-    .then(() => from.run(callerOf(front, call), { take, drained, signal }))
+    .then(() => from.run(callerOf(front, call), { take, drained, signal, carrier }))
     .then(
       () => call.end(),
       (error: unknown) => call.emit("error", refused(front, error).toStatus()),
@@ -50,10 +51,10 @@ export function inferenceService(front: Front): ServiceHandlers<MethodsOf<typeof
         run: (caller, reader) => streams.generate(call.request, caller, reader),
         wrap: (event) => create(GenerateResponseSchema, { event }),
       }),
-    generateOnce: unary(front, async ({ request }, { caller, signal }) => {
+    generateOnce: unary(front, async ({ request }, { caller, signal, carrier }) => {
       if (request === undefined) throw ServeError.field("request", "is missing");
       const collector = new Collector();
-      await streams.generate(request, caller, collecting(collector, signal));
+      await streams.generate(request, caller, { ...collecting(collector, signal), carrier });
       return collector.response;
     }),
     resume: (call) =>
@@ -63,7 +64,7 @@ export function inferenceService(front: Front): ServiceHandlers<MethodsOf<typeof
       }),
     countTokens: unary(front, async ({ request }, { caller, signal }) => {
       if (request === undefined) throw ServeError.field("request", "is missing");
-      const prepared = await serving.count(request, caller, signal);
+      const prepared = await serving.requests.count(request, caller, signal);
       return create(CountTokensResponseSchema, {
         promptTokens: prepared.promptIds.length,
         imageTokens: prepared.imageTokenCount,
@@ -72,7 +73,7 @@ export function inferenceService(front: Front): ServiceHandlers<MethodsOf<typeof
       });
     }),
     abort: unary(front, ({ requestId }, { caller }) => {
-      serving.abort(requestId, caller);
+      serving.requests.abort(requestId, caller);
       return create(AbortResponseSchema);
     }),
   };

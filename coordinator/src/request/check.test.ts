@@ -5,7 +5,8 @@ import { fileURLToPath } from "node:url";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { ServeError } from "@tessera/proto";
 import { GenerateRequestSchema, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { checkRequest, REQUEST_LIMITS } from "./check.js";
+import { REQUEST_LIMITS } from "./check-context.js";
+import { checkRequest } from "./check.js";
 import { prepareRequest, type PrepareContext } from "./prepare.js";
 import { loadTokenizer } from "./tokenizer.js";
 

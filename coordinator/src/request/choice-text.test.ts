@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import fc from "fast-check";
-import { createChoiceText, pendingBytes } from "./choice-text.js";
+import { PLAIN } from "./choice-settings.fixture.js";
+import { createChoiceText, pendingBytes, type ChoiceSettings } from "./choice-text.js";
 import { loadTokenizer } from "./tokenizer.js";
 import type { FinishCause, TextPiece } from "./types.js";
 
@@ -18,22 +19,9 @@ const byteIds = Array.from({ length: 256 }, (_, byte) => {
 });
 const END = tokenizer.specialId("<|im_end|>");
 
-interface Options {
-  stopTexts?: string[];
-  stopTokenIds?: number[];
-  includeStopText?: boolean;
-  skipSpecialTokens?: boolean;
-  minTokens?: number;
-  maxTokens?: number;
-}
-
 /** Pushes ids until the choice ends, or ends it. */
-function write(ids: number[], options: Options = {}) {
-  const settings = { stopTexts: [], stopTokenIds: [], includeStopText: false, ...options };
-  const choice = createChoiceText(
-    { skipSpecialTokens: true, minTokens: 0, maxTokens: 1e9, ...settings },
-    tokenizer,
-  );
+function write(ids: number[], options: Partial<ChoiceSettings> = {}) {
+  const choice = createChoiceText({ ...PLAIN, ...options }, tokenizer);
   const pieces: TextPiece[] = [];
   for (const tokenId of ids) {
     pieces.push(choice.push({ tokenId, logprob: undefined, top: [] }));
@@ -198,4 +186,25 @@ test("pendingBytes: only what can still become a character", () => {
     ["f48f", 2],
   ];
   for (const [hex, want] of cases) assert.equal(pendingBytes(Buffer.from(hex, "hex")), want, hex);
+});
+
+test("echo: the prompt's text comes first, once, without special tokens and image places", () => {
+  const pad = tokenizer.specialId("<|vision_pad|>");
+  const promptIds = [END, ...encode("the total"), pad, pad, ...encode(" of é")];
+  const imageRows = [{ position: promptIds.indexOf(pad), tile: 0, firstRow: 0, count: 2 }];
+  const echoed = { echo: true, promptIds, imageRows };
+  const { pieces, text, tokens } = write(encode(" 7"), echoed);
+  assert.equal(text, "the total of é 7");
+  assert.equal(pieces[0]?.text.startsWith("the total of é"), true);
+  assert.deepEqual(tokens, encode(" 7"));
+  assert.equal(write([], echoed).text, "the total of é");
+  const kept = write(encode(" 7"), { ...echoed, skipSpecialTokens: false });
+  assert.equal(kept.text, "<|im_end|>the total of é 7");
+});
+
+test("echo: a stop text in the prompt stops nothing", () => {
+  const echoed = { echo: true, promptIds: encode("a b c"), stopTexts: ["b"] };
+  const { text, finish } = write(encode("xyz"), { ...echoed, maxTokens: encode("xyz").length });
+  assert.equal(text, "a b cxyz");
+  assert.deepEqual(finish, { reason: "length" });
 });

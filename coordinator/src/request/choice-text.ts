@@ -1,5 +1,6 @@
 /** Tokens of one choice → text pieces: whole characters only, stop texts found across token borders. */
 import type { Tokenizer } from "./tokenizer.js";
+import { ToolText } from "./tool-text.js";
 import type { ChoiceText, FinishCause, PreparedRequest, SampledToken, TextPiece } from "./types.js";
 
 /** Bytes at the end that may be the beginning of a character: 0…3. */
@@ -101,6 +102,46 @@ class ChoiceWriter implements ChoiceText {
   }
 }
 
-export function createChoiceText(settings: Settings, tokenizer: Tokenizer): ChoiceText {
-  return new ChoiceWriter(settings, tokenizer);
+/** The prompt's text before the first piece's; tokens and logprobs are the answer's own. */
+class EchoText implements ChoiceText {
+  constructor(
+    private readonly inner: ChoiceText,
+    private prompt: string,
+  ) {}
+  get tokenCount(): number {
+    return this.inner.tokenCount;
+  }
+  push(token: SampledToken): TextPiece {
+    return this.behind(this.inner.push(token));
+  }
+  end(cause: FinishCause): TextPiece {
+    return this.behind(this.inner.end(cause));
+  }
+  private behind(piece: TextPiece): TextPiece {
+    const text = this.prompt + piece.text;
+    this.prompt = "";
+    return { ...piece, text };
+  }
+}
+
+type Echoed = Pick<PreparedRequest, "promptIds" | "imageRows" | "skipSpecialTokens">;
+
+/** The prompt as its tokens say it, places of image rows left out. */
+function promptText({ promptIds, imageRows, skipSpecialTokens }: Echoed, tokenizer: Tokenizer) {
+  const ofImages = new Set<number>();
+  for (const { position, count } of imageRows)
+    for (let i = 0; i < count; i++) ofImages.add(position + i);
+  const shown = promptIds.filter(
+    (id, i) => !ofImages.has(i) && !(skipSpecialTokens && tokenizer.isSpecial(id)),
+  );
+  return Buffer.concat(shown.map((id) => tokenizer.tokenBytes(id))).toString("utf8");
+}
+
+export type ChoiceSettings = Settings & Echoed & Pick<PreparedRequest, "echo" | "tools">;
+
+export function createChoiceText(settings: ChoiceSettings, tokenizer: Tokenizer): ChoiceText {
+  const { tools, echo } = settings;
+  const own = new ChoiceWriter(settings, tokenizer);
+  const text = tools === undefined ? own : new ToolText(own, tools);
+  return echo ? new EchoText(text, promptText(settings, tokenizer)) : text;
 }

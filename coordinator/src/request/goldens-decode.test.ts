@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
+import { PLAIN } from "./choice-settings.fixture.js";
 import { createChoiceText } from "./choice-text.js";
 import { loadTokenizer } from "./tokenizer.js";
 
@@ -23,8 +24,7 @@ interface Goldens {
 const goldens = JSON.parse(await readFile(root("goldens/tokenizer.json"), "utf8")) as Goldens;
 
 function decode(ids: number[], skipSpecialTokens: boolean): string {
-  const settings = { stopTokenIds: [], stopTexts: [], includeStopText: false, skipSpecialTokens };
-  const choice = createChoiceText({ ...settings, minTokens: 0, maxTokens: 1e9 }, tokenizer);
+  const choice = createChoiceText({ ...PLAIN, skipSpecialTokens }, tokenizer);
   const pieces = ids.map((tokenId) => choice.push({ tokenId, logprob: undefined, top: [] }));
   return [...pieces, choice.end({ reason: "length" })].map(({ text }) => text).join("");
 }

@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { decodeImage, IMAGE_LIMITS } from "./image-decode.js";
 import { renderPrompt, type ChatTemplate, type Turn, type TurnPart } from "./prompt.js";
 import { chooseGrid, tileImage } from "./tiling.js";
+import { PLAIN } from "./choice-settings.fixture.js";
 import { createChoiceText } from "./choice-text.js";
 import { loadTokenizer } from "./tokenizer.js";
 
@@ -57,16 +58,8 @@ test("tokenizer: lone surrogates become U+FFFD", () => {
 });
 
 test("choice text: what is out is the reference's decoding less a character that may still come", () => {
-  const settings = {
-    stopTokenIds: [],
-    stopTexts: [],
-    includeStopText: false,
-    skipSpecialTokens: true,
-    minTokens: 0,
-    maxTokens: 1e9,
-  };
   for (const { ids, texts } of goldens.stream) {
-    const choice = createChoiceText(settings, tokenizer);
+    const choice = createChoiceText(PLAIN, tokenizer);
     let out = "";
     ids.forEach((tokenId, k) => {
       out += choice.push({ tokenId, logprob: undefined, top: [] }).text;

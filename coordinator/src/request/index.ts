@@ -1,3 +1,4 @@
+export * from "./check-context.js";
 export * from "./check.js";
 export * from "./choice-text.js";
 export * from "./grid-choice.js";

@@ -1,7 +1,9 @@
 /** A checked request → tiles and token ids. Pictures are decoded here, after an admission slot is taken. */
 import { BLOCK_TOKENS, type ImageLayout } from "@tessera/model";
 import { ServeError } from "@tessera/proto";
-import type { CheckContext, CheckedImage, CheckedRequest } from "./check.js";
+import type { CheckContext } from "./check-context.js";
+import type { CheckedImage } from "./check-messages.js";
+import type { CheckedRequest } from "./check.js";
 import { decodeImage } from "./image-decode.js";
 import { renderPrompt, type ChatTemplate, type RenderedPrompt } from "./prompt.js";
 import { sightsOf, streamsOf } from "./sight.js";
@@ -93,6 +95,20 @@ function checkRoom(
     );
 }
 
+/** Of a tile's tag, and what stands around a message. */
+const MOST_TAG_TOKENS = 16;
+const MOST_TURN_TOKENS = 64;
+
+/** No prompt of this request can have more tokens: a token has a byte at least. Nothing is tokenised or decoded. */
+export function mostPromptTokens(checked: CheckedRequest, context: PrepareContext): number {
+  const { prompt, images, shownTools } = checked;
+  if ("tokenIds" in prompt) return Math.min(prompt.tokenIds.length, context.maxModelLen);
+  const turns = Buffer.byteLength(JSON.stringify([prompt, shownTools]));
+  const perTile = MOST_TAG_TOKENS + (context.layout.rowsInText ? context.tile.rows : 0);
+  const tiles = images.reduce((sum, image) => sum + (image.maxTiles + 1) * perTile, 0);
+  return Math.min(turns + MOST_TURN_TOKENS + tiles, context.maxModelLen);
+}
+
 /** @throws ServeError INVALID_IMAGE, CONTEXT_TOO_LONG; the signal's reason when it is aborted. */
 export async function prepareRequest(
   checked: CheckedRequest,
@@ -109,6 +125,8 @@ export async function prepareRequest(
           patches: perImage.map((list) => list.length),
           rowsPerTile: context.tile.rows,
           layout: context.layout,
+          tools: checked.shownTools,
+          open: checked.prompt.open,
         });
   const beyond = rendered.ids.find((id) => id >= context.selectableIds);
   if (beyond !== undefined)
@@ -126,7 +144,7 @@ export async function prepareRequest(
   const merged = mergeTiles(perImage);
   const placed = placeImages(rendered, merged, context);
   checkRoom(merged.distinct.length, placed.streams, context);
-  const { prompt: _prompt, images: _images, requestId: _id, ...rest } = checked;
+  const { prompt: _prompt, images: _images, requestId: _id, shownTools: _tools, ...rest } = checked;
   return {
     ...rest,
     ...identity,

@@ -3,13 +3,25 @@
  * special tokens enter as ids, everything between two of them is tokenised as one plain text.
  */
 import type { ImageLayout } from "@tessera/model";
+import { spellTurns, type PromptCall, type PromptTool } from "./tool-prompt.js";
 import type { Tokenizer } from "./tokenizer.js";
 
 /** `raw`: the parts of all turns as they are, no system turn, no answer opened. */
 export type ChatTemplate = "nvlm" | "qwen" | "raw";
 
-export type TurnPart = { kind: "text"; text: string } | { kind: "image"; image: number };
+export type TurnPart =
+  | { kind: "text"; text: string }
+  /** The template's own: an added token of the tokenizer where it has one of this text, plain text elsewhere. */
+  | { kind: "tag"; text: string }
+  | { kind: "image"; image: number };
 export interface Turn {
+  role: "system" | "user" | "assistant" | "tool";
+  parts: TurnPart[];
+  /** Of the assistant. */
+  calls?: PromptCall[];
+}
+/** A turn as the prompt has it: its calls and results are parts. */
+export interface SpelledTurn {
   role: "system" | "user" | "assistant";
   parts: TurnPart[];
 }
@@ -20,6 +32,9 @@ export interface RenderOptions {
   patches: number[];
   rowsPerTile: number;
   layout: ImageLayout;
+  tools?: PromptTool[];
+  /** The last turn is left open, and no other is opened. */
+  open?: boolean;
 }
 
 /** Where a tile's tag stands. */
@@ -79,6 +94,13 @@ class Writer {
     for (let i = 0; i < count; i++) this.ids.push(id);
     this.text += text.repeat(count);
   }
+  tag(text: string): void {
+    const ids = this.tokenizer.encode(text, { special: true });
+    const [id] = ids;
+    if (ids.length === 1 && id !== undefined && this.tokenizer.token(id) === text)
+      this.special(text);
+    else this.plain(text);
+  }
   /** Text is cut behind each tag whether rows follow or not: a tag's ids do not depend on the layout. */
   image(image: number): void {
     const { layout, patches, rowsPerTile } = this.options;
@@ -111,32 +133,33 @@ class Writer {
   }
 }
 
-function writeParts(writer: Writer, turn: Turn): void {
-  for (const part of turn.parts) {
+function writeParts(writer: Writer, { parts }: SpelledTurn): void {
+  for (const part of parts) {
     if (part.kind === "text") writer.plain(part.text);
+    else if (part.kind === "tag") writer.tag(part.text);
     else writer.image(part.image);
   }
 }
 
-function writeTurn(writer: Writer, turn: Turn, options: RenderOptions): void {
+function writeTurn(writer: Writer, turn: SpelledTurn): void {
   writer.special("<|im_start|>");
   writer.plain(`${turn.role}\n`);
   writeParts(writer, turn);
+}
+
+function endTurn(writer: Writer, turn: SpelledTurn, options: RenderOptions): void {
   const empty = turn.parts.every((part) => part.kind === "text" && part.text === "");
   // The reference leaves out the end of an empty turn as well, but not the system's.
   if (options.template === "qwen" || !empty || turn.role === "system") writer.special("<|im_end|>");
   if (options.template === "qwen") writer.plain("\n");
 }
 
-function writeConversation(
-  writer: Writer,
-  turns: Turn[],
-  options: RenderOptions & { template: keyof typeof DEFAULT_SYSTEM },
-): void {
-  const text = DEFAULT_SYSTEM[options.template];
-  const system: Turn = { role: "system", parts: [{ kind: "text", text }] };
-  const all = turns[0]?.role === "system" ? turns : [system, ...turns];
-  for (const turn of all) writeTurn(writer, turn, options);
+function writeConversation(writer: Writer, turns: SpelledTurn[], options: RenderOptions): void {
+  for (const [i, turn] of turns.entries()) {
+    writeTurn(writer, turn);
+    if (options.open === true && i === turns.length - 1) return;
+    endTurn(writer, turn, options);
+  }
   writer.special("<|im_start|>");
   writer.plain("assistant\n");
 }
@@ -147,9 +170,12 @@ export function renderPrompt(
   turns: Turn[],
   options: RenderOptions,
 ): RenderedPrompt {
+  const { template, tools = [] } = options;
   const writer = new Writer(tokenizer, options);
-  if (options.template === "raw") for (const turn of turns) writeParts(writer, turn);
-  else writeConversation(writer, turns, { ...options, template: options.template });
+  const system = template === "raw" ? undefined : DEFAULT_SYSTEM[template];
+  const spelled = spellTurns(turns, tools, system);
+  if (template === "raw") for (const turn of spelled) writeParts(writer, turn);
+  else writeConversation(writer, spelled, options);
   writer.flush();
   const { ids, starts, tags, text } = writer;
   return { ids, starts, tags, text };

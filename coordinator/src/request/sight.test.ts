@@ -137,7 +137,7 @@ function wholeText(layout: ImageLayout, turns: Turn[], tiles: string[][]) {
   for (const { role, parts } of turns) {
     text += `<|im_start|>${role}\n`;
     for (const part of parts) {
-      if (part.kind === "text") {
+      if (part.kind !== "image") {
         text += part.text;
         continue;
       }

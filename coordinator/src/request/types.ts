@@ -1,4 +1,5 @@
 /** What the request part hands to the engine loop, and gets back from it. Pure data. */
+import type { ConstraintSpec } from "./constraint.js";
 
 /** A validated `GenerateRequest` with its prompt rendered, tokenised and its images cut into tiles. */
 export interface PreparedRequest {
@@ -29,6 +30,24 @@ export interface PreparedRequest {
   returnTokenIds: boolean;
   /** Undefined: no logprobs. */
   topLogprobs: number | undefined;
+  /** Of the prompt's tokens from the second on, and so many alternatives; undefined: none. */
+  promptLogprobs: number | undefined;
+  /** What every choice must match, calls of tools included; undefined: anything. */
+  constraint: ConstraintSpec | undefined;
+  /** The request's field that asks for it, for errors; "" without one. */
+  constraintField: string;
+  /** Undefined: an answer is text alone. */
+  tools: ToolUse | undefined;
+  /** Blocks of the prefix cache are shared within one salt only; "" when none is given. */
+  cacheSalt: string;
+  /** Every choice's text begins with the prompt's. */
+  echo: boolean;
+}
+
+/** Calls of tools are looked for in an answer. */
+export interface ToolUse {
+  /** False: the first call ends the answer. */
+  parallel: boolean;
 }
 
 /** `count` prompt positions from `position` on take rows firstRow… of a tile's embeddings. */
@@ -89,14 +108,29 @@ export interface SampledToken {
 /** Why a choice ended. */
 export type FinishCause =
   | { reason: "stop"; stopText?: string; stopTokenId?: number }
+  /** The answer ended by itself and has calls. */
+  | { reason: "tool_calls"; stopText?: string; stopTokenId?: number }
   | { reason: "length" }
   | { reason: "aborted" }
   | { reason: "error"; code: string; message: string };
+
+/** The beginning of a call, which has id and name, or more of its arguments. */
+export interface ToolCallPiece {
+  /** Of the call in the answer, from 0. */
+  index: number;
+  /** "" but in the first piece. */
+  id: string;
+  name: string;
+  /** Of their JSON text. */
+  arguments: string;
+}
 
 /** What a token adds to a choice's text. */
 export interface TextPiece {
   /** Text that may be shown now; never half a character, never the beginning of a stop text. */
   text: string;
+  /** What it adds to calls of tools; absent: nothing. */
+  toolCalls?: ToolCallPiece[];
   /** Tokens whose text is out or held back, in order; they are reported with this piece. */
   tokens: SampledToken[];
   /** Set when this token ended the choice. */

@@ -1,13 +1,23 @@
 /** Events → a whole answer. */
-import { create } from "@bufbuild/protobuf";
+import { clone, create } from "@bufbuild/protobuf";
 import {
   ChoiceSchema,
   GenerateOnceResponseSchema,
+  ToolCallSchema,
   type Choice,
   type Event,
   type GenerateOnceResponse,
+  type ToolCall,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Reader } from "./event-log.js";
+
+/** The first piece of a call has its id and name; all have more of its arguments. */
+function addCall(choice: Choice, piece: ToolCall): void {
+  const known = choice.toolCalls.find(({ index }) => index === piece.index);
+  // A copy: the piece is the event's.
+  if (known === undefined) choice.toolCalls.push(clone(ToolCallSchema, piece));
+  else known.arguments += piece.arguments;
+}
 
 export class Collector {
   readonly response: GenerateOnceResponse = create(GenerateOnceResponseSchema);
@@ -27,6 +37,7 @@ export class Collector {
       choice.text += kind.value.text;
       choice.tokenIds.push(...kind.value.tokenIds);
       choice.logprobs.push(...kind.value.logprobs);
+      for (const piece of kind.value.toolCalls) addCall(choice, piece);
     }
     if (kind.case === "finished") this.choice(kind.value.choice).finished = kind.value;
     if (kind.case !== "done") return;

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { ServeError } from "@tessera/proto";
 import type { Event } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import type { TraceCarrier } from "../trace/trace.js";
 
 /** Who reads a stream: a call of a front. */
 export interface Reader {
@@ -11,6 +12,8 @@ export interface Reader {
   drained(): Promise<void>;
   /** The call has ended: its client left (ABORTED), or its time is up (DEADLINE). */
   signal: AbortSignal;
+  /** What the call's headers say of the trace that it belongs to. */
+  carrier?: TraceCarrier;
 }
 
 export interface LogLimits {

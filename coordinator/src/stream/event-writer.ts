@@ -9,6 +9,7 @@ import {
   FinishReason,
   StartedSchema,
   TokenLogprobSchema,
+  ToolCallSchema,
   type Event,
   type Finished,
   type TokenLogprob,
@@ -18,6 +19,7 @@ import type { FinishCause, PreparedRequest, SampledToken, Tokenizer } from "../r
 
 const REASONS = {
   stop: FinishReason.STOP,
+  tool_calls: FinishReason.TOOL_CALLS,
   length: FinishReason.LENGTH,
   aborted: FinishReason.ABORTED,
   error: FinishReason.ERROR,
@@ -25,9 +27,10 @@ const REASONS = {
 
 function finished(choice: number, cause: FinishCause): Finished {
   const message = create(FinishedSchema, { choice, reason: REASONS[cause.reason] });
-  if (cause.reason === "stop" && cause.stopText !== undefined)
+  const byItself = cause.reason === "stop" || cause.reason === "tool_calls";
+  if (byItself && cause.stopText !== undefined)
     message.matched = { case: "stopText", value: cause.stopText };
-  else if (cause.reason === "stop" && cause.stopTokenId !== undefined)
+  else if (byItself && cause.stopTokenId !== undefined)
     message.matched = { case: "stopTokenId", value: cause.stopTokenId };
   if (cause.reason === "error") {
     message.errorMessage = cause.message;
@@ -56,7 +59,8 @@ export class EventWriter implements RequestEvents {
     this.tokenizer = of.tokenizer;
   }
 
-  started: RequestEvents["started"] = () => {
+  /** `promptTokens`: from the second on, where their logprobs were asked for. */
+  started = (promptTokens: SampledToken[] = []): void => {
     const { prepared, model, resumeToken } = this.of;
     this.emit({
       case: "started",
@@ -68,6 +72,7 @@ export class EventWriter implements RequestEvents {
         tiles: prepared.tileCount,
         seed: prepared.sampling.seed,
         promptTokenIds: prepared.returnTokenIds ? prepared.promptIds : [],
+        promptLogprobs: promptTokens.map((token) => this.logprob(token)),
         ...(resumeToken === undefined ? {} : { resumeToken }),
       }),
     });
@@ -91,19 +96,20 @@ export class EventWriter implements RequestEvents {
     });
   }
 
-  piece: RequestSink["piece"] = (choice, { text, tokens, finish }) => {
+  piece: RequestSink["piece"] = (choice, { text, toolCalls: calls = [], tokens, finish }) => {
     const { returnTokenIds, topLogprobs } = this.prepared;
     const tokenIds = returnTokenIds ? tokens.map((token) => token.tokenId) : [];
     const logprobs = topLogprobs === undefined ? [] : tokens.map((token) => this.logprob(token));
-    if (text !== "" || tokenIds.length > 0 || logprobs.length > 0)
+    const toolCalls = calls.map((call) => create(ToolCallSchema, call));
+    if (text !== "" || tokenIds.length > 0 || logprobs.length > 0 || toolCalls.length > 0)
       this.emit({
         case: "delta",
-        value: { $typeName: "tessera.v1.Delta", choice, text, tokenIds, logprobs, toolCalls: [] },
+        value: { $typeName: "tessera.v1.Delta", choice, text, tokenIds, logprobs, toolCalls },
       });
     if (finish !== undefined) this.emit({ case: "finished", value: finished(choice, finish) });
   };
 
-  done: RequestSink["done"] = (timings: RequestTimings) => {
+  done = (timings: RequestTimings & { cachedTokens?: number }): void => {
     this.emit({
       case: "done",
       value: create(DoneSchema, {
@@ -112,6 +118,7 @@ export class EventWriter implements RequestEvents {
           completionTokens: timings.completionTokens,
           imageTokens: this.prepared.imageTokenCount,
           tiles: this.prepared.tileCount,
+          cachedTokens: timings.cachedTokens ?? 0,
         },
         timings: {
           queue: millisToDuration(timings.queueMs),

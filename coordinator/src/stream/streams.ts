@@ -10,6 +10,7 @@ import {
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Caller } from "../access/caller.js";
 import type { Serving } from "../engine/serving.js";
+import type { RequestTrace } from "../trace/trace.js";
 import { EventLog, type Reader } from "./event-log.js";
 import { EventWriter } from "./event-writer.js";
 
@@ -47,6 +48,7 @@ interface Kept {
   token: string;
   bodyHash: string;
   abort: AbortController;
+  trace: RequestTrace;
   grace: NodeJS.Timeout | undefined;
 }
 
@@ -93,7 +95,7 @@ export class Streams {
       .digest("hex");
     if (known !== undefined && known.bodyHash !== bodyHash)
       throw exists(id, "is kept to be resumed and had another body");
-    const kept = known ?? this.start(named, caller, bodyHash);
+    const kept = known ?? this.start(named, { caller, bodyHash, reader });
     return this.follow(kept, reader, 0);
   }
 
@@ -110,7 +112,17 @@ export class Streams {
         `no stream of ${JSON.stringify(ask.requestId)} is kept under this token`,
         "REQUEST_NOT_FOUND",
       );
-    return this.follow(kept, reader, Number(ask.fromIndex));
+    this.serving.metrics.resumed.inc();
+    const startMs = performance.now();
+    try {
+      await this.follow(kept, reader, Number(ask.fromIndex));
+    } finally {
+      kept.trace.phase("resume", { startMs, endMs: performance.now() });
+    }
+  }
+
+  private traceOf({ carrier = {} }: Reader): RequestTrace {
+    return this.serving.tracing.request(carrier, performance.now());
   }
 
   private async plain(message: GenerateRequest, caller: Caller, reader: Reader): Promise<void> {
@@ -120,7 +132,7 @@ export class Streams {
     const leave = () => abort.abort(reader.signal.reason);
     if (reader.signal.aborted) leave();
     else reader.signal.addEventListener("abort", leave, { once: true });
-    const run = this.run({ message, caller, log, abort });
+    const run = this.run({ message, caller, log, abort, trace: this.traceOf(reader) });
     try {
       await log.read(reader, 0);
     } finally {
@@ -135,9 +147,10 @@ export class Streams {
     caller: Caller;
     log: EventLog;
     abort: AbortController;
+    trace: RequestTrace;
     resumeToken?: string;
   }): Promise<void> {
-    const { message, caller, log, abort, resumeToken } = of;
+    const { message, caller, log, abort, trace, resumeToken } = of;
     const { servedName, tokenizer } = this.serving.context;
     const take = (event: Event) => {
       log.append(event);
@@ -147,17 +160,23 @@ export class Streams {
         );
     };
     try {
-      await this.serving.run({ message, caller, signal: abort.signal }, (prepared) => {
-        const of = { prepared, model: servedName, tokenizer, resumeToken };
-        return new EventWriter(of, take);
-      });
+      await this.serving.requests.run(
+        { message, caller, signal: abort.signal, trace },
+        (prepared) => {
+          const of = { prepared, model: servedName, tokenizer, resumeToken };
+          return new EventWriter(of, take);
+        },
+      );
       log.close(undefined);
     } catch (error) {
       log.close(ServeError.from(error));
     }
   }
 
-  private start(message: GenerateRequest, caller: Caller, bodyHash: string): Kept {
+  private start(
+    message: GenerateRequest,
+    { caller, bodyHash, reader }: { caller: Caller; bodyHash: string; reader: Reader },
+  ): Kept {
     this.makeRoom();
     const { keptEvents: events, keptBytes: bytes } = this.limits;
     const kept: Kept = {
@@ -166,11 +185,12 @@ export class Streams {
       token: randomBytes(18).toString("base64url"),
       bodyHash,
       abort: new AbortController(),
+      trace: this.traceOf(reader),
       grace: undefined,
     };
     this.kept.set(kept.key, kept);
-    const { log, abort, token: resumeToken } = kept;
-    void this.run({ message, caller, log, abort, resumeToken }).then(() => {
+    const { log, abort, trace, token: resumeToken } = kept;
+    void this.run({ message, caller, log, abort, trace, resumeToken }).then(() => {
       // Refused before its first event: nothing can be resumed, and the id is free.
       if (log.end === 0) this.drop(kept);
       else this.waitGrace(kept);

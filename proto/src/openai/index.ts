@@ -1,2 +1,5 @@
 export * from "./request.js";
 export * from "./response.js";
+export * from "./chunks.js";
+export * from "./completions.js";
+export * from "./fields.js";

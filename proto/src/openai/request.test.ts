@@ -45,6 +45,20 @@ const everything = {
   user: "someone",
   metadata: { a: "b" },
   stream: false,
+  stream_options: null,
+  prompt_logprobs: 3,
+  guided_regex: "a+",
+  parallel_tool_calls: false,
+  echo: true,
+  continue_final_message: true,
+  add_generation_prompt: false,
+  cache_salt: "s",
+  resume: true,
+  request_id: "r-1",
+  store: false,
+  service_tier: "default",
+  modalities: ["text"],
+  best_of: null,
 };
 
 const asRequest = {
@@ -73,6 +87,15 @@ const asRequest = {
   skipSpecialTokens: false,
   includeStopText: true,
   topLogprobs: 2,
+  promptLogprobs: 3,
+  constraint: { kind: { case: "regex", value: "a+" } },
+  parallelToolCalls: false,
+  echo: true,
+  continueFinalMessage: true,
+  cacheSalt: "s",
+  resume: true,
+  requestId: "r-1",
+  metadata: { a: "b" },
   stop: { texts: ["a", "b"], tokenIds: [5], ignoreEos: true },
   sampling: {
     temperature: 0.5,
@@ -109,7 +132,7 @@ test("file: URLs are read by the caller's reader only", async () => {
     asked.push(path);
     return Promise.resolve(Uint8Array.of(1));
   };
-  await toGenerateRequest({ messages: ask("file:a/b.png") }, read);
+  await toGenerateRequest({ messages: ask("file:a/b.png") }, { readFile: read });
   assert.deepEqual(asked, ["a/b.png"]);
   await assert.rejects(toGenerateRequest({ messages: ask("file:a/b.png") }), /must be a data URL/);
 });
@@ -167,8 +190,6 @@ const refused: [string, unknown, string, RegExp][] = [
     /no base64/,
   ],
   ["an unknown key", { messages, tempertaure: 1 }, "tempertaure", /is not known/],
-  ["tools", { messages, tools: [] }, "tools", /not served by this version/],
-  ["response_format", { messages, response_format: {} }, "response_format", /not served/],
   ["a stream", { messages, stream: true }, "stream", /must be false/],
   ["model 7", { messages, model: 7 }, "model", /is 7, must be a text/],
   ["temperature as text", { messages, temperature: "1" }, "temperature", /is "1", must be/],

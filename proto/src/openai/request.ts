@@ -1,12 +1,13 @@
 /** OpenAI's chat completion body → GenerateRequest. */
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { ServeError } from "../errors.js";
-import {
-  ImageDetail,
-  Role,
-  type GenerateRequest,
-  type GenerateRequestSchema,
-} from "../gen/tessera/v1/inference_pb.js";
+import type { GenerateRequest, GenerateRequestSchema } from "../gen/tessera/v1/inference_pb.js";
+import { constraint, CONSTRAINT_KEYS } from "./constraint.js";
+import { asList, asObject, Body, defined, oneOf, quote, type Json } from "./fields.js";
+import { messages, type ReadFile } from "./messages.js";
+import { toolChoice, tools } from "./tools.js";
+
+export type { ReadFile } from "./messages.js";
 
 /** Plain objects of GenerateRequest's fields; all are optional. */
 export type GenerateInput = Exclude<
@@ -14,17 +15,8 @@ export type GenerateInput = Exclude<
   GenerateRequest
 >;
 
-type Json = Record<string, unknown>;
-/** Reads what a `file:` URL names. */
-export type ReadFile = (path: string) => Promise<Uint8Array>;
-
-const ROLES: Record<string, Role> = {
-  system: Role.SYSTEM,
-  developer: Role.SYSTEM,
-  user: Role.USER,
-  assistant: Role.ASSISTANT,
-};
 const KNOWN = new Set([
+  ...CONSTRAINT_KEYS,
   "model",
   "messages",
   "max_tokens",
@@ -43,6 +35,7 @@ const KNOWN = new Set([
   "logit_bias",
   "logprobs",
   "top_logprobs",
+  "prompt_logprobs",
   "return_token_ids",
   "user",
   "metadata",
@@ -50,178 +43,99 @@ const KNOWN = new Set([
   "stop_token_ids",
   "priority",
   "stream",
+  "stream_options",
   "skip_special_tokens",
   "include_stop_str_in_output",
   "bad_words",
   "allowed_token_ids",
+  "tools",
+  "tool_choice",
+  "parallel_tool_calls",
+  "echo",
+  "add_generation_prompt",
+  "continue_final_message",
+  "cache_salt",
+  "resume",
+  "request_id",
+  "store",
+  "service_tier",
+  "modalities",
 ]);
 
-function asObject(value: unknown, field: string): Json {
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    throw ServeError.field(field, "must be an object");
-  return value as Json;
-}
-
-/** @throws ServeError INVALID_ARGUMENT; Buffer.from would pass over what is no base64. */
-function fromBase64(text: string, field: string): Buffer {
-  const data = Buffer.from(text, "base64");
-  const digits = text.replace(/=+$/, "").length;
-  if (!/^[A-Za-z0-9+/]*={0,2}$/.test(text) || data.length !== Math.floor((digits * 3) / 4))
-    throw ServeError.field(field, "is no base64 behind its comma");
-  return data;
-}
-
-async function imagePart(url: unknown, field: string, readFile: ReadFile | undefined) {
-  if (typeof url !== "string") throw ServeError.field(field, "must be a text");
-  const head = /^data:([^;,]*);base64,/.exec(url);
-  if (head !== null)
-    return { data: fromBase64(url.slice(head[0].length), field), mediaType: head[1] ?? "" };
-  if (url.startsWith("file:") && readFile !== undefined) {
-    try {
-      return { data: await readFile(url.slice(5)), mediaType: "" };
-    } catch (cause) {
-      throw ServeError.field(
-        field,
-        `cannot be read: ${cause instanceof Error ? cause.message : String(cause)}`,
-      );
-    }
-  }
-  throw ServeError.field(
-    field,
-    "must be a data URL in base64; pictures are never fetched from the network",
-  );
-}
-
-const DETAILS: Record<string, ImageDetail> = {
-  auto: ImageDetail.AUTO,
-  low: ImageDetail.LOW,
-  high: ImageDetail.HIGH,
+/** Known and not served, whatever their value. */
+const REFUSED: Record<string, string> = {
+  functions: "is deprecated and not served; use tools",
+  function_call: "is deprecated and not served; use tool_choice",
+  audio: "is not served; answers are text",
+  best_of: "is not served; ask for n choices with logprobs and choose",
+  suffix: "is not served; the models do not fill in",
 };
 
-/** `detail` is OpenAI's, `max_tiles` our own. */
-function imageOptions(json: Json, field: string) {
-  const { detail, max_tiles: maxTiles } = json;
-  const known =
-    typeof detail === "string" && Object.hasOwn(DETAILS, detail) ? DETAILS[detail] : undefined;
-  if (detail !== undefined && known === undefined)
+function checkKeys(json: Json): void {
+  for (const key of Object.keys(json)) {
+    if (KNOWN.has(key)) continue;
+    const reason = Object.hasOwn(REFUSED, key) ? REFUSED[key] : undefined;
+    if (reason !== undefined && json[key] === null) continue;
     throw ServeError.field(
-      `${field}.detail`,
-      `is ${JSON.stringify(detail)}, must be auto, low or high`,
-    );
-  if (maxTiles !== undefined && !(Number.isSafeInteger(maxTiles) && Number(maxTiles) >= 0))
-    throw ServeError.field(
-      `${field}.max_tiles`,
-      `is ${JSON.stringify(maxTiles)}, must be a whole number`,
-    );
-  if (known === undefined && maxTiles === undefined) return {};
-  const tiles = maxTiles === undefined ? {} : { maxTiles: Number(maxTiles) };
-  return { options: { ...tiles, ...(known === undefined ? {} : { detail: known }) } };
-}
-
-async function parts(content: unknown, field: string, readFile: ReadFile | undefined) {
-  if (typeof content === "string") return [{ content: { case: "text" as const, value: content } }];
-  if (!Array.isArray(content)) throw ServeError.field(field, "must be a text or a list of parts");
-  return Promise.all(
-    content.map(async (part: unknown, i) => {
-      const at = `${field}[${i}]`;
-      const json = asObject(part, at);
-      if (json["type"] === "text") {
-        const { text } = json;
-        if (typeof text !== "string") throw ServeError.field(`${at}.text`, "must be a string");
-        return { content: { case: "text" as const, value: text } };
-      }
-      if (json["type"] !== "image_url")
-        throw ServeError.field(
-          `${at}.type`,
-          `is ${JSON.stringify(json["type"])}, must be text or image_url`,
-        );
-      const image = asObject(json["image_url"], `${at}.image_url`);
-      const value = {
-        ...(await imagePart(image["url"], `${at}.image_url.url`, readFile)),
-        ...imageOptions(image, `${at}.image_url`),
-      };
-      return { content: { case: "image" as const, value } };
-    }),
-  );
-}
-
-async function messages(value: unknown, readFile: ReadFile | undefined) {
-  if (!Array.isArray(value)) throw ServeError.field("messages", "must be a list");
-  return Promise.all(
-    value.map(async (message: unknown, i) => {
-      const json = asObject(message, `messages[${i}]`);
-      const name = json["role"];
-      const role = typeof name === "string" && Object.hasOwn(ROLES, name) ? ROLES[name] : undefined;
-      if (role === undefined)
-        throw ServeError.field(
-          `messages[${i}].role`,
-          `is ${JSON.stringify(name)}, must be system, user or assistant`,
-        );
-      return { role, parts: await parts(json["content"], `messages[${i}].content`, readFile) };
-    }),
-  );
-}
-
-/** Typed fields of a body; a wrong type is named. */
-class Body {
-  constructor(private readonly json: Json) {}
-  private typed<T>(key: string, type: string, ok: (value: unknown) => boolean): T | undefined {
-    const value = this.json[key];
-    if (value === undefined || value === null) return undefined;
-    if (!ok(value)) throw ServeError.field(key, `is ${JSON.stringify(value)}, must be ${type}`);
-    return value as T;
-  }
-  number(key: string): number | undefined {
-    return this.typed(key, "a number", (value) => typeof value === "number");
-  }
-  whole(key: string): number | undefined {
-    return this.typed(
       key,
-      "a whole number of 0 or more",
-      (v) => Number.isSafeInteger(v) && (v as number) >= 0 && (v as number) < 2 ** 32,
-    );
-  }
-  /** Between −2⁵³ and 2⁵³. */
-  integer(key: string): number | undefined {
-    return this.typed(key, "a whole number", (value) => Number.isSafeInteger(value));
-  }
-  int32(key: string): number | undefined {
-    const fits = (value: unknown) => Number.isInteger(value) && (value as number) >> 0 === value;
-    return this.typed(key, "a whole number of 32 bits", fits);
-  }
-  text(key: string): string | undefined {
-    return this.typed(key, "a text", (value) => typeof value === "string");
-  }
-  flag(key: string): boolean | undefined {
-    return this.typed(key, "true or false", (value) => typeof value === "boolean");
-  }
-  texts(key: string): string[] {
-    const value = this.json[key];
-    if (typeof value === "string") return [value];
-    return (
-      this.typed<string[]>(
-        key,
-        "a text or a list of texts",
-        (v) => Array.isArray(v) && v.every((t) => typeof t === "string"),
-      ) ?? []
-    );
-  }
-  ids(key: string): number[] {
-    return (
-      this.typed<number[]>(
-        key,
-        "a list of token ids",
-        (v) => Array.isArray(v) && v.every((t) => Number.isInteger(t) && t >= 0 && t < 2 ** 32),
-      ) ?? []
+      reason ?? "is not known or not served by this version",
+      "NOT_BUILT",
     );
   }
 }
 
-/** Keys whose value is undefined are left out. */
-function defined<T extends object>(value: T): { [K in keyof T]: Exclude<T[K], undefined> } {
-  return Object.fromEntries(Object.entries(value).filter(([, v]) => v !== undefined)) as {
-    [K in keyof T]: Exclude<T[K], undefined>;
-  };
+/** Fields that are taken with the values that change nothing. */
+function checkUnused(json: Json, body: Body): void {
+  body.text("user");
+  if (body.flag("store") === true)
+    throw ServeError.field("store", "is true, must be false: answers are not kept");
+  const tier = json["service_tier"] ?? "auto";
+  oneOf(tier, ["auto", "default"], "service_tier");
+  const modalities = asList(json["modalities"] ?? ["text"], "modalities");
+  const other = modalities.find((one) => one !== "text");
+  if (other !== undefined || modalities.length === 0)
+    throw ServeError.field("modalities", `have ${quote(other)}, must be ["text"]`);
+}
+
+/** The last one is vLLM's. */
+const STREAM_OPTIONS = ["include_usage", "include_obfuscation", "continuous_usage_stats"];
+
+function checkStream(json: Json, body: Body, canStream: boolean): void {
+  const stream = body.flag("stream") === true;
+  if (stream && !canStream)
+    throw ServeError.field("stream", "is true, must be false where answers come whole");
+  const options = json["stream_options"];
+  if (options === undefined || options === null) return;
+  if (!stream) throw ServeError.field("stream_options", "are given without stream: true");
+  const field = "stream_options";
+  for (const [key, value] of Object.entries(asObject(options, field))) {
+    if (!STREAM_OPTIONS.includes(key))
+      throw ServeError.field(`${field}.${key}`, "is not known or not served by this version");
+    if (typeof value !== "boolean" && value !== null)
+      throw ServeError.field(`${field}.${key}`, `is ${quote(value)}, must be true or false`);
+  }
+}
+
+/** As vLLM: an answer is opened, or the last message is gone on with; one of the two. */
+function continues(body: Body): boolean | undefined {
+  const goesOn = body.flag("continue_final_message");
+  const opened = body.flag("add_generation_prompt");
+  const field = "add_generation_prompt";
+  if (opened === true && goesOn === true)
+    throw ServeError.field(field, "is true beside continue_final_message: true");
+  if (opened === false && goesOn !== true)
+    throw ServeError.field(field, "is false, which needs continue_final_message: true");
+  return goesOn;
+}
+
+function metadata(json: Json): Record<string, string> | undefined {
+  const value = json["metadata"];
+  if (value === undefined || value === null) return undefined;
+  const entries = Object.entries(asObject(value, "metadata"));
+  for (const [key, text] of entries)
+    if (typeof text !== "string")
+      throw ServeError.field("metadata", `${quote(key)} is ${quote(text)}, must be a text`);
+  return value as Record<string, string>;
 }
 
 function logprobs(body: Body): number | undefined {
@@ -243,20 +157,9 @@ function logitBias(json: Json): Record<number, number> {
   return value as Record<number, number>;
 }
 
-/** @throws ServeError INVALID_ARGUMENT naming the field. */
-export async function toGenerateRequest(
-  value: unknown,
-  readFile?: ReadFile,
-): Promise<GenerateInput> {
-  const json = asObject(value, "body");
-  const unknown = Object.keys(json).find((key) => !KNOWN.has(key));
-  if (unknown !== undefined)
-    throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
-  const body = new Body(json);
-  if (body.flag("stream") === true)
-    throw ServeError.field("stream", "is true, must be false where answers come whole");
+function sampling(json: Json, body: Body) {
   const seed = body.integer("seed");
-  const sampling = defined({
+  const numbers = defined({
     temperature: body.number("temperature"),
     topP: body.number("top_p"),
     topK: body.whole("top_k"),
@@ -266,9 +169,35 @@ export async function toGenerateRequest(
     presencePenalty: body.number("presence_penalty"),
     frequencyPenalty: body.number("frequency_penalty"),
   });
+  return {
+    ...numbers,
+    logitBias: logitBias(json),
+    allowedTokenIds: body.ids("allowed_token_ids"),
+    badWords: body.texts("bad_words"),
+  };
+}
+
+export interface RequestOptions {
+  /** Where `file:` URLs are allowed. */
+  readFile?: ReadFile;
+  /** The caller can stream: `stream: true` is taken. */
+  stream?: boolean;
+}
+
+/** @throws ServeError INVALID_ARGUMENT naming the field; NOT_BUILT for one that is not served. */
+export async function toGenerateRequest(
+  value: unknown,
+  options: RequestOptions = {},
+): Promise<GenerateInput> {
+  const json = asObject(value, "body");
+  checkKeys(json);
+  const body = new Body(json);
+  checkUnused(json, body);
+  checkStream(json, body, options.stream === true);
   return defined({
     model: body.text("model") ?? "",
-    messages: await messages(json["messages"], readFile),
+    requestId: body.text("request_id"),
+    messages: await messages(json["messages"], options.readFile),
     maxTokens: body.whole("max_completion_tokens") ?? body.whole("max_tokens"),
     minTokens: body.whole("min_tokens"),
     n: body.whole("n"),
@@ -277,16 +206,21 @@ export async function toGenerateRequest(
     skipSpecialTokens: body.flag("skip_special_tokens"),
     includeStopText: body.flag("include_stop_str_in_output"),
     topLogprobs: logprobs(body),
+    promptLogprobs: body.whole("prompt_logprobs"),
     stop: defined({
       texts: body.texts("stop"),
       tokenIds: body.ids("stop_token_ids"),
       ignoreEos: body.flag("ignore_eos"),
     }),
-    sampling: {
-      ...sampling,
-      logitBias: logitBias(json),
-      allowedTokenIds: body.ids("allowed_token_ids"),
-      badWords: body.texts("bad_words"),
-    },
+    sampling: sampling(json, body),
+    constraint: constraint(json),
+    tools: tools(json["tools"]),
+    toolChoice: toolChoice(json["tool_choice"]),
+    parallelToolCalls: body.flag("parallel_tool_calls"),
+    echo: body.flag("echo"),
+    continueFinalMessage: continues(body),
+    cacheSalt: body.text("cache_salt"),
+    resume: body.flag("resume"),
+    metadata: metadata(json),
   });
 }

@@ -28,7 +28,7 @@ class Peer {
   static async start(): Promise<{ peer: Peer; said: FromPeer }> {
     const peer = new Peer(await TcpEcho.listen());
     const onLost = (epoch: bigint, rank: number) => peer.engine?.endEpoch(epoch, rank);
-    peer.exchange = await Exchange.start("127.0.0.1", { onLost });
+    peer.exchange = await Exchange.start({ host: "127.0.0.1" }, { onLost });
     const { port: exchangePort } = peer.exchange;
     return { peer, said: { kind: "started", exchangePort, tcpPort: peer.echo.port } };
   }

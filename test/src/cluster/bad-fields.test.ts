@@ -1,4 +1,4 @@
-/** Every field's limits, and fields that are declared and not served yet: refused by name, a neighbour undisturbed. */
+/** Every field's limits: refused by name, a neighbour undisturbed. */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
@@ -208,39 +208,53 @@ const contexts: BadRow[] = [
 ];
 
 const tool = { name: "f", description: "" };
-const unbuilt: BadRow[] = [
+const calls = [{ id: "c", name: "f", arguments: "{}" }];
+const tools: BadRow[] = [
   [
-    "a constraint",
-    { ...good, constraint: { kind: { case: "regex", value: "a" } } },
-    "constraint",
-    /is not served by this version/,
+    "an empty constraint",
+    { ...good, constraint: { kind: { case: "regex", value: "" } } },
+    "constraint.regex",
+    /has 0 bytes, must have 1…65536/,
   ],
-  ["tools", { ...good, tools: [tool] }, "tools", /is not served/],
+  ["a tool of no name", { ...good, tools: [{ ...tool, name: "" }] }, "tools[0].name", /is ""/],
+  ["two tools of one name", { ...good, tools: [tool, tool] }, "tools[1].name", /there twice/],
   [
-    "a tool choice",
-    { ...good, toolChoice: { kind: { case: "mode", value: ToolMode.NONE } } },
+    "required calls without tools",
+    { ...good, toolChoice: { kind: { case: "mode", value: ToolMode.REQUIRED } } },
     "tool_choice",
-    /is not served/,
-  ],
-  ["resume", { ...good, resume: true }, "resume", /is not served/],
-  ["prompt logprobs", { ...good, promptLogprobs: 0 }, "prompt_logprobs", /is not served/],
-  [
-    "a tool's message",
-    { messages: [{ role: Role.TOOL, parts: [say("1")] }] },
-    "messages[0].role",
-    /is not served/,
+    /is required, and there are no tools/,
   ],
   [
-    "a tool call id",
+    "a tool that is not there",
+    { ...good, tools: [tool], toolChoice: { kind: { case: "name", value: "g" } } },
+    "tool_choice",
+    /is "g", which is none of the 1 tools/,
+  ],
+  ["prompt logprobs 21", { ...good, promptLogprobs: 21 }, "prompt_logprobs", /is 21, must be 0…20/],
+  ["an empty salt", { ...good, cacheSalt: "" }, "cache_salt", /has 0 characters/],
+  [
+    "a result that answers nothing",
+    { messages: [{ role: Role.TOOL, parts: [say("1")], toolCallId: "c" }] },
+    "messages[0].tool_call_id",
+    /is "c", which no earlier call/,
+  ],
+  [
+    "a tool call id of a user",
     { messages: [{ role: Role.USER, parts: [say("1")], toolCallId: "c" }] },
     "messages[0].tool_call_id",
-    /is not served/,
+    /not of role tool/,
   ],
   [
-    "tool calls",
-    { messages: [{ role: Role.ASSISTANT, toolCalls: [{ id: "c", name: "f", arguments: "{}" }] }] },
+    "calls of a user",
+    { messages: [{ role: Role.USER, toolCalls: calls }] },
     "messages[0].tool_calls",
-    /is not served/,
+    /of role user, must be of assistant/,
+  ],
+  [
+    "a user's message gone on with",
+    { ...good, continueFinalMessage: true },
+    "continue_final_message",
+    /is not the assistant's/,
   ],
 ];
 
@@ -254,10 +268,9 @@ const models: BadRow[] = [
 ];
 
 const sections: [ServeErrorCode, BadRow[]][] = [
-  ["INVALID_ARGUMENT", invalid],
+  ["INVALID_ARGUMENT", [...invalid, ...tools]],
   ["INVALID_IMAGE", pictures],
   ["CONTEXT_TOO_LONG", contexts],
-  ["NOT_BUILT", unbuilt],
   ["MODEL_NOT_FOUND", models],
 ];
 

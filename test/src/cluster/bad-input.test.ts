@@ -124,13 +124,17 @@ const rows: [string, GenerateInput, ServeErrorCode, RegExp][] = [
   ],
   ["a wrong model", { ...good, model: "gpt" }, "MODEL_NOT_FOUND", /"gpt"/],
   [
-    "a constraint",
-    { ...good, constraint: { kind: { case: "regex", value: "a" } } },
-    "NOT_BUILT",
-    /constraint/,
+    "a constraint that is no JSON",
+    { ...good, constraint: { kind: { case: "jsonSchema", value: "{" } } },
+    "INVALID_ARGUMENT",
+    /constraint\.json_schema: is no JSON/,
   ],
-  ["resume", { ...good, resume: true }, "NOT_BUILT", /resume/],
-  ["prompt_logprobs", { ...good, promptLogprobs: 0 }, "NOT_BUILT", /prompt_logprobs/],
+  [
+    "prompt_logprobs 99",
+    { ...good, promptLogprobs: 99 },
+    "INVALID_ARGUMENT",
+    /prompt_logprobs: is 99/,
+  ],
   ["a bad request id", { ...good, requestId: "a b" }, "INVALID_ARGUMENT", /request_id/],
 ];
 

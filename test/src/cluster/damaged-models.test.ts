@@ -125,7 +125,14 @@ async function refused(
   const model = await copyModel(name);
   try {
     await damage(model);
-    const { code, stderr } = await tessera(["up", "--model", model.dir, "--port", "0"]);
+    const { code, stderr } = await tessera([
+      "up",
+      "--model",
+      model.dir,
+      "--port",
+      "0",
+      "--no-http",
+    ]);
     assert.equal(code, 1, stderr);
     assert.match(stderr, message);
   } finally {

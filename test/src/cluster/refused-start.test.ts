@@ -10,6 +10,7 @@ const up = (...args: string[]) => [
   root("models/nvlm-d-tiny"),
   "--port",
   "0",
+  "--no-http",
   ...args,
 ];
 
@@ -29,7 +30,7 @@ const refused: [string, string[], RegExp][] = [
   [
     "a placement that there is not",
     ["--vision", "mirror"],
-    /--vision <placement>.*'mirror' is invalid.*replicate, tensor, auto/,
+    /--vision: "mirror": Allowed choices are replicate, tensor, auto/,
   ],
   [
     "a placement beside vision workers",

@@ -137,7 +137,7 @@ const bad: [string, string | Uint8Array, string | null, string, string | null, R
   ["no body", line("x", {}, { body: undefined }), "x", "invalid_argument", "body", /an object/],
   ["another model", line("x", { model: "gpt" }), "x", "model_not_found", "model", /"gpt".*nvlm/],
   ["max_tokens 0", line("x", { max_tokens: 0 }), "x", "invalid_argument", "max_tokens", /is 0/],
-  ["tools", line("x", { tools: [] }), "x", "not_built", "tools", /not served/],
+  ["suffix", line("x", { suffix: "" }), "x", "not_built", "suffix", /not served/],
   [
     "a picture that is not there",
     line("x", { messages: ask("file:none.png") }),

@@ -3,7 +3,12 @@ import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { TesseraClient, type GenerateInput } from "@tessera/client";
-import { startCluster, type Cluster, type PlacementFlags } from "@tessera/cli";
+import {
+  startCluster,
+  type Cluster,
+  type PlacementFlags,
+  type ServerSecurityFlags,
+} from "@tessera/cli";
 import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Golden } from "./goldens.js";
@@ -67,7 +72,10 @@ export async function serve(
     threads?: number;
     environment?: (rank: number) => Record<string, string>;
     healthPort?: number;
+    /** host:port */
+    http?: string;
     reflection?: boolean;
+    security?: ServerSecurityFlags;
   } = {},
 ): Promise<Served> {
   const { flags, model = "nvlm-d-tiny", ...rest } = options;

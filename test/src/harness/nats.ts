@@ -202,7 +202,7 @@ class Group implements GroupOnNats {
 
   async addWorker({ model = TINY, listen = FREE, advertise }: WorkerChange = {}): Promise<Process> {
     const args = ["worker", "--model", model, "--listen", listen, "--threads", "1"];
-    if (advertise !== undefined) args.push("--advertise", advertise);
+    if (advertise !== undefined) args.push("--advertise", advertise, "--insecure-bind");
     const worker = await Process.start([...args, ...this.shared]);
     this.workers.push(worker);
     return worker;

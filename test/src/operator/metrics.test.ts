@@ -82,6 +82,8 @@ test("every label value is there from the start", async () => {
   };
   assert.deepEqual(valuesOf("code"), Object.keys(GRPC_STATUS).sort());
   assert.deepEqual(valuesOf("finished_reason"), ["aborted", "error", "length", "stop"]);
+  assert.deepEqual(valuesOf("cause"), ["aborted", "deadline", "disconnect", "slow_reader"]);
+  assert.deepEqual(valuesOf("fate"), ["dropped", "exported", "failed"]);
   const perRank = families(text).filter(({ labels }) => labels.includes("rank"));
   for (const { name } of perRank)
     for (const rank of ["0", "1"]) assert.ok(valueOf(text, name, { rank }) >= 0, `${name} ${rank}`);
@@ -121,6 +123,13 @@ test("a request of two choices is counted: tokens, first token, time between tok
   assert.equal(grown("tessera_inter_token_latency_seconds"), 6);
   assert.equal(grown("tessera_request_queue_time_seconds"), 1);
   assert.equal(grown("tessera_request_encode_time_seconds"), 1);
+  for (const part of ["prefill", "decode", "inference"])
+    assert.equal(grown(`tessera_request_${part}_time_seconds`), 1, part);
+  assert.equal(grown("tessera_request_time_per_output_token_seconds"), 1);
+  assert.equal(grown("tessera_request_params_n_sum"), 2);
+  assert.equal(grown("tessera_request_params_max_tokens_sum"), 4);
+  assert.equal(grown("tessera_request_max_num_generation_tokens_sum"), 4);
+  assert.equal(grown("tessera_request_generation_tokens_sum"), 8);
   assert.equal(grown("tessera_image_tiles_total"), answer.usage?.tiles);
   assert.equal(grown("tessera_request_success_total", { finished_reason: "length" }), 2);
   await assert.rejects(client.generateOnce({ ...request, n: 0 }));
@@ -168,8 +177,11 @@ test("per rank: step, compute, collective and wait times and bytes; the worker s
 });
 
 test("preemptions are counted, and go on over a new epoch with failovers and lost requests", async () => {
-  const long = { ...request, maxTokens: 200, minTokens: 200 };
-  await Promise.all([long, long, long, long].map((each) => client.generateOnce(each)));
+  const long = { ...request, maxTokens: 250, minTokens: 250 };
+  const salts = ["a", "b", "c", "d", "e", "f"];
+  await Promise.all(
+    salts.map((cacheSalt) => client.generateOnce({ ...long, cacheSalt }).then(() => undefined)),
+  );
   const preempted = valueOf(await front(), "tessera_num_preemptions_total");
   assert.ok(preempted > 0);
   const stream = client.generate({ ...request, maxTokens: 600, minTokens: 600 });

@@ -32,7 +32,16 @@ interface Up {
 
 /** Runs `tessera up` with two workers until `work` is done and it has ended; resolves to its exit code. */
 async function withUp(work: (up: Up) => Promise<void>): Promise<number | null> {
-  const args = [root("cli/bin/tessera.js"), "up", ...MODEL, "--workers", "2", "--port", "0"];
+  const args = [
+    root("cli/bin/tessera.js"),
+    "up",
+    ...MODEL,
+    "--workers",
+    "2",
+    "--port",
+    "0",
+    "--no-http",
+  ];
   const child = spawn(process.execPath, [...args, "--threads", "1"], {
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -1,0 +1,64 @@
+/** Masks of constrained sequences, made on another thread between two steps. */
+import type { ServeError } from "@tessera/proto";
+import type { FinishCause } from "../request/types.js";
+import type { Sequence } from "./active.js";
+
+/** A step waits so long for masks; they take some 0.1 ms, the first of a grammar a few. */
+const WAIT_MS = 5;
+
+export interface Settled {
+  sequence: Sequence;
+  /** The request's own failure, or the end of the choice. */
+  outcome: ServeError | FinishCause;
+}
+
+function isPending({ parts: { matcher } }: Sequence): boolean {
+  if (matcher === undefined) return false;
+  return matcher.mask === undefined && !matcher.ended && matcher.failure === undefined;
+}
+
+export class Masks {
+  /** Sequences whose mask is waited for beside the steps. */
+  private readonly late = new Set<Sequence>();
+
+  /** `onLate`: a mask came after its step had gone without it. */
+  constructor(private readonly onLate: () => void) {}
+
+  get anyLate(): boolean {
+    return this.late.size > 0;
+  }
+
+  /** Waits for the masks of `sequences`, a little. → those that have no next token */
+  async settle(sequences: Sequence[]): Promise<Settled[]> {
+    const pending = sequences.filter(isPending);
+    if (pending.length > 0) await this.wait(pending);
+    for (const sequence of pending) this.follow(sequence);
+    return sequences.flatMap((sequence): Settled[] => {
+      const { matcher } = sequence.parts;
+      if (matcher?.failure !== undefined) return [{ sequence, outcome: matcher.failure }];
+      return matcher?.ended === true ? [{ sequence, outcome: { reason: "stop" } }] : [];
+    });
+  }
+
+  private async wait(pending: Sequence[]): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, WAIT_MS)));
+    const all = Promise.all(pending.map(({ parts }) => parts.matcher?.ready));
+    await Promise.race([all, late]);
+    clearTimeout(timer);
+  }
+
+  /** If it has no mask yet, `onLate` is told when it has. */
+  follow(sequence: Sequence): void {
+    if (this.late.has(sequence) || !isPending(sequence)) return;
+    this.late.add(sequence);
+    void sequence.parts.matcher?.ready.then(() => {
+      if (this.late.delete(sequence)) this.onLate();
+    });
+  }
+
+  /** A sequence has ended. */
+  forget(sequence: Sequence): void {
+    this.late.delete(sequence);
+  }
+}

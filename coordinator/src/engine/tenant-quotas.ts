@@ -1,0 +1,83 @@
+/** What each tenant has under way, and what it may. Pure. */
+import type { TenantPolicy } from "../access/caller.js";
+
+/** Tokens that a tenant may use at once are those of so many seconds. */
+const BURST_SECONDS = 2;
+
+interface Usage {
+  requests: number;
+  images: number;
+  /** Tokens left to use; below 0 after more were used than one could know. */
+  level: number;
+  atMs: number;
+}
+
+export interface QuotaRefusal {
+  quota: string;
+  message: string;
+  /** When it is known. */
+  retryDelayMs: number | undefined;
+}
+
+export class TenantQuotas {
+  private readonly usage = new Map<string, Usage>();
+
+  private of(tenant: string, { limits }: TenantPolicy, nowMs: number): Usage {
+    const rate = limits.tokensPerSecond;
+    const known = this.usage.get(tenant);
+    const full = (rate ?? 0) * BURST_SECONDS;
+    const usage = known ?? { requests: 0, images: 0, level: full, atMs: nowMs };
+    if (rate !== undefined)
+      usage.level = Math.min(full, usage.level + (rate * (nowMs - usage.atMs)) / 1e3);
+    usage.atMs = nowMs;
+    if (known === undefined) this.usage.set(tenant, usage);
+    return usage;
+  }
+
+  /** Why a request of so many images cannot be taken now. */
+  refusal(
+    tenant: string,
+    policy: TenantPolicy,
+    asked: { images: number; nowMs: number },
+  ): QuotaRefusal | undefined {
+    const { limits } = policy;
+    const usage = this.of(tenant, policy, asked.nowMs);
+    if (limits.requests !== undefined && usage.requests >= limits.requests)
+      return {
+        quota: "tenant requests",
+        message: `${usage.requests} requests of ${tenant} run or wait, its limit is ${limits.requests}`,
+        retryDelayMs: undefined,
+      };
+    if (limits.images !== undefined && usage.images + asked.images > limits.images)
+      return {
+        quota: "tenant images",
+        message: `${asked.images} images beside ${usage.images} of ${tenant}, its limit is ${limits.images}`,
+        retryDelayMs: undefined,
+      };
+    const rate = limits.tokensPerSecond;
+    if (rate !== undefined && usage.level <= 0)
+      return {
+        quota: "tenant tokens",
+        message: `${tenant} has used ${rate} tokens a second, its limit`,
+        retryDelayMs: Math.ceil(((1 - usage.level) / rate) * 1e3),
+      };
+    return undefined;
+  }
+
+  enter(tenant: string, policy: TenantPolicy, of: { images: number; nowMs: number }): void {
+    const usage = this.of(tenant, policy, of.nowMs);
+    usage.requests++;
+    usage.images += of.images;
+  }
+  leave(tenant: string, policy: TenantPolicy, of: { images: number; nowMs: number }): void {
+    const usage = this.of(tenant, policy, of.nowMs);
+    usage.requests--;
+    usage.images -= of.images;
+    const full = (policy.limits.tokensPerSecond ?? 0) * BURST_SECONDS;
+    if (usage.requests === 0 && usage.level >= full) this.usage.delete(tenant);
+  }
+  /** Tokens of a prompt that is begun, or that were made. */
+  use(tenant: string, policy: TenantPolicy, of: { tokens: number; nowMs: number }): void {
+    this.of(tenant, policy, of.nowMs).level -= of.tokens;
+  }
+}

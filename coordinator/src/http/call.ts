@@ -1,0 +1,57 @@
+/** An HTTP call: who makes it, under which id, until when. */
+import { randomUUID } from "node:crypto";
+import type { IncomingMessage } from "node:http";
+import type { FastifyReply, FastifyRequest } from "fastify";
+import { ServeError } from "@tessera/proto";
+import type { Caller } from "../access/caller.js";
+
+/** From the request's head to the last byte of its answer. */
+export const CALL_DEADLINE_MS = 30 * 60_000;
+const REQUEST_ID = /^[A-Za-z0-9._-]{1,64}$/;
+
+export const CALLER = "caller";
+
+/** Of a route that asks for a key. */
+export function callerOf(request: FastifyRequest): Caller {
+  return request.getDecorator<Caller>(CALLER);
+}
+
+/** The client's own where it fits, else a new one. */
+export function requestIdOf({ headers }: Pick<IncomingMessage, "headers">): string {
+  const given = headers["x-request-id"];
+  if (typeof given === "string" && REQUEST_ID.test(given)) return given;
+  return `req-${randomUUID()}`;
+}
+
+/** Aborts with ABORTED when the connection is cut before the answer's end, DEADLINE when its time is up. */
+export function signalOf({ raw }: Pick<FastifyReply, "raw">): AbortSignal {
+  const abort = new AbortController();
+  const timer = setTimeout(
+    () => abort.abort(new ServeError("DEADLINE", `no end within ${CALL_DEADLINE_MS} ms`)),
+    CALL_DEADLINE_MS,
+  );
+  timer.unref();
+  const closed = () => {
+    clearTimeout(timer);
+    if (!raw.writableFinished)
+      abort.abort(new ServeError("ABORTED", "the client closed the connection"));
+  };
+  if (raw.destroyed) closed();
+  else raw.once("close", closed);
+  return abort.signal;
+}
+
+/** What a route knows of its call. */
+export interface Call {
+  caller: Caller;
+  signal: AbortSignal;
+  /** Where the body names none. */
+  requestId: string;
+}
+
+export function nowSeconds(): number {
+  return Math.floor(Date.now() / 1e3);
+}
+
+/** `config` of a route that asks for no key. */
+export const OPEN_ROUTE = { open: true };

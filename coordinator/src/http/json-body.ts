@@ -1,0 +1,57 @@
+/** A JSON body: its bytes are UTF-8, its nesting is bounded, and no key can change an object's prototype. */
+import type { FastifyInstance, FastifyRequest } from "fastify";
+import { ServeError } from "@tessera/proto";
+
+/** Objects and lists inside one another. */
+export const MAX_JSON_DEPTH = 128;
+
+function wrong(description: string): ServeError {
+  return ServeError.field("body", description);
+}
+
+function isNested(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}
+
+/** In rounds, not by recursion: what is parsed may be deeper than the stack. */
+function checkDepth(value: unknown): void {
+  let level = [value].filter(isNested);
+  for (let depth = 1; level.length > 0; depth++) {
+    if (depth > MAX_JSON_DEPTH) throw wrong(`is nested deeper than ${MAX_JSON_DEPTH}`);
+    level = level.flatMap((one) => Object.values(one).filter(isNested));
+  }
+}
+
+function decode(bytes: Uint8Array): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw wrong("is no UTF-8");
+  }
+}
+
+/** The only kind of body that this front reads; another one is refused as a wrong content-type. */
+export function addJsonBody(app: FastifyInstance): void {
+  const parse = app.getDefaultJsonParser("error", "error");
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser(
+    "application/json",
+    { parseAs: "buffer" },
+    (request: FastifyRequest, bytes: Buffer, done) => {
+      try {
+        if (bytes.length === 0) throw wrong("is empty, must be a JSON object");
+        void parse(request, decode(bytes), (error: Error | null, body?: unknown) => {
+          try {
+            if (error !== null) throw wrong(`is no JSON: ${error.message}`);
+            checkDepth(body);
+            done(null, body);
+          } catch (thrown) {
+            done(ServeError.from(thrown));
+          }
+        });
+      } catch (thrown) {
+        done(ServeError.from(thrown));
+      }
+    },
+  );
+}

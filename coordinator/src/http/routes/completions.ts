@@ -1,0 +1,125 @@
+/** POST /v1/completions */
+import { create } from "@bufbuild/protobuf";
+import type { FastifyInstance, FastifyReply } from "fastify";
+import { ServeError } from "@tessera/proto";
+import {
+  TextChunks,
+  toCompletion,
+  toTextCompletion,
+  usageWanted,
+  UsageOfChunks,
+  wantedOf,
+  type Completion,
+  type TextFormat,
+} from "@tessera/proto/openai";
+import {
+  GenerateRequestSchema,
+  type GenerateRequest,
+} from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import type { Front } from "../../stream/front.js";
+import { callerOf, nowSeconds, signalOf, type Call } from "../call.js";
+import { answerStream, generateOnce } from "../generate.js";
+import { encodeText } from "../prompt-text.js";
+import { placedEvents, type PlacedFormat } from "../resume-place.js";
+import { completionSchema } from "../schemas/completions.js";
+
+export interface AskedCompletion {
+  /** Of the answer; of the request as well where there is one. */
+  id: string;
+  /** One a prompt. */
+  messages: GenerateRequest[];
+  format: TextFormat & PlacedFormat;
+}
+
+function checkResume({ prompts, request }: Completion): void {
+  if (request.resume === true && prompts.length > 1)
+    throw ServeError.field("resume", `is true beside ${prompts.length} prompts, needs one`);
+}
+
+/** `requestId`: where the body names none. @throws ServeError */
+export async function readCompletion(
+  { serving }: Front,
+  body: unknown,
+  requestId: string,
+): Promise<AskedCompletion> {
+  const asked = await toCompletion(body, { stream: true });
+  checkResume(asked);
+  const { prompts, request } = asked;
+  const usage = usageWanted(body as object);
+  const id = request.requestId ?? requestId;
+  const echoed = request.echo === true && request.topLogprobs !== undefined;
+  // Tokens are counted, and an echo's are named, by their ids.
+  const returnTokenIds = request.returnTokenIds === true || usage === "always" || echoed;
+  const messages = prompts.map((prompt, p) =>
+    create(GenerateRequestSchema, {
+      ...request,
+      requestId: prompts.length === 1 ? id : `${id}-${p}`,
+      tokenIds: "text" in prompt ? encodeText(serving, prompt.text, "prompt") : prompt.tokenIds,
+      returnTokenIds,
+    }),
+  );
+  const format = {
+    ...wantedOf(request),
+    // An echo's are in the legacy shape.
+    promptLogprobs: wantedOf(request).promptLogprobs && !echoed,
+    kind: "text" as const,
+    createdSeconds: nowSeconds(),
+    n: request.n ?? 1,
+    usage,
+    echo: request.echo === true,
+    tokenBytes: (token: number) => serving.context.tokenizer.tokenBytes(token),
+  };
+  return { id, messages, format };
+}
+
+/** The whole answer to a body. @throws ServeError */
+export async function completionOnce(front: Front, body: unknown, call: Call): Promise<object> {
+  return answerCompletion(front, await readCompletion(front, body, call.requestId), call);
+}
+
+/** One failure ends all prompts of the body. */
+async function answerCompletion(
+  front: Front,
+  { id, messages, format }: AskedCompletion,
+  { caller, signal }: Omit<Call, "requestId">,
+): Promise<object> {
+  const failed = new AbortController();
+  const call = { caller, signal: AbortSignal.any([signal, failed.signal]) };
+  try {
+    const answers = await Promise.all(messages.map((one) => generateOnce(front, one, call)));
+    return toTextCompletion(id, answers, format);
+  } catch (error) {
+    failed.abort(error);
+    throw error;
+  }
+}
+
+function streamCompletion(
+  front: Front,
+  reply: FastifyReply,
+  { id, messages, format }: AskedCompletion,
+  { caller, signal }: Omit<Call, "requestId">,
+): Promise<FastifyReply> {
+  const name = { id, model: front.serving.context.servedName };
+  const usage = new UsageOfChunks(format.usage, messages.length);
+  return answerStream(front, reply, signal, async (readerFor) => {
+    await Promise.all(
+      messages.map((message, p) => {
+        const chunks = new TextChunks(name, format, usage, p * format.n);
+        const reader = readerFor({ chunks, idOf: placedEvents(format) });
+        return front.streams.generate(message, caller, reader);
+      }),
+    );
+  });
+}
+
+export function completionRoutes(app: FastifyInstance, front: Front): void {
+  app.post("/v1/completions", { schema: completionSchema }, async (request, reply) => {
+    const call = { caller: callerOf(request), signal: signalOf(reply) };
+    const asked = await readCompletion(front, request.body, request.id);
+    reply.header("x-request-id", asked.id);
+    const { stream } = request.body as { stream?: boolean | null };
+    if (stream === true) return streamCompletion(front, reply, asked, call);
+    return answerCompletion(front, asked, call);
+  });
+}
