@@ -5,6 +5,7 @@ import {
   TesseraClient,
   TesseraError,
   type GenerateInput,
+  type TlsOptions,
 } from "@tessera/client";
 import type { StreamTimer, Usage } from "./stream-timer.js";
 import { TargetFailure, type ServerInfo, type Target } from "./target.js";
@@ -19,8 +20,8 @@ export interface GrpcOptions {
   /** Undefined: the one that is served. */
   model: string | undefined;
   temperature: number;
-  /** PEM; undefined: plain text. */
-  ca: Buffer | undefined;
+  /** Undefined: plain text. */
+  tls: TlsOptions | undefined;
   /** Of a request, its whole answer included. */
   requestDeadlineMs: number;
 }
@@ -58,13 +59,13 @@ export class GrpcTarget implements Target {
 
   /** One attempt a call: what the server refuses is counted, not asked again. */
   constructor(private readonly options: GrpcOptions) {
-    const { address, apiKey, ca, requestDeadlineMs } = options;
+    const { address, apiKey, tls, requestDeadlineMs } = options;
     this.client = new TesseraClient({
       addresses: [address],
       deadlineMs: requestDeadlineMs,
       maxAttempts: 1,
       ...(apiKey === undefined ? {} : { apiKey }),
-      ...(ca === undefined ? {} : { tls: { ca } }),
+      ...(tls === undefined ? {} : { tls }),
     });
   }
 

@@ -55,7 +55,7 @@ function targetOf(baseUrl: URL, options: Partial<HttpOptions> = {}): HttpTarget 
     kind: "auto",
     extraBody: {},
     temperature: 0,
-    ca: undefined,
+    tls: undefined,
     requestDeadlineMs: 20_000,
     ...options,
   });

@@ -1,4 +1,5 @@
 /** A load's requests to an OpenAI-compatible server. */
+import type { TlsOptions } from "@tessera/client";
 import { createParser } from "eventsource-parser";
 import { Pool, type Dispatcher } from "undici";
 import { failureOf, readPiece, readUsage } from "./http-wire.js";
@@ -25,8 +26,7 @@ export interface HttpOptions {
   /** Fields laid over every body; null takes a field away. */
   extraBody: Record<string, unknown>;
   temperature: number;
-  /** PEM. */
-  ca: Buffer | undefined;
+  tls: TlsOptions | undefined;
   /** Of a request, its whole answer included. */
   requestDeadlineMs: number;
 }
@@ -112,13 +112,15 @@ export class HttpTarget implements Target {
   private model = "";
 
   constructor(private readonly options: HttpOptions) {
-    const { baseUrl, ca, requestDeadlineMs } = options;
+    const { baseUrl, tls, requestDeadlineMs } = options;
+    const { serverName, ...files } = tls ?? {};
+    const name = serverName === undefined ? {} : { servername: serverName };
     this.prefix = baseUrl.pathname.replace(/\/+$/, "");
     this.pool = new Pool(baseUrl.origin, {
       connections: MAX_IN_FLIGHT,
       headersTimeout: requestDeadlineMs,
       bodyTimeout: requestDeadlineMs,
-      connect: { timeout: CONNECT_DEADLINE_MS, ...(ca === undefined ? {} : { ca }) },
+      connect: { timeout: CONNECT_DEADLINE_MS, ...files, ...name },
     });
   }
 

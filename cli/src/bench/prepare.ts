@@ -1,5 +1,5 @@
 /** What a load needs before it begins: the server reached, its tokens counted, prompts and pictures ready. */
-import { readFile } from "node:fs/promises";
+import { clientSecurity } from "../commands/security-flags.js";
 import { readDataset, type Dataset } from "./dataset.js";
 import { GrpcTarget } from "./grpc-target.js";
 import { HttpTarget } from "./http-target.js";
@@ -20,12 +20,13 @@ export interface Prepared {
 /** Words of the two texts whose tokens the server counts. */
 const CALIBRATION = { short: 16, long: 112 };
 
-async function targetOf(flags: BenchFlags, settings: BenchSettings): Promise<Target> {
-  const { apiKey, model, tlsCa, temperature, endpoint, serverKind } = flags;
-  const ca = tlsCa === undefined ? undefined : await readFile(tlsCa);
-  const requestDeadlineMs = flags.requestTimeout * 1e3;
-  const common = { apiKey, model, temperature, ca, requestDeadlineMs };
+/** @throws TesseraError CONFIGURATION for files of TLS that are none. */
+function targetOf(flags: BenchFlags, settings: BenchSettings): Target {
+  const { model, temperature, endpoint, serverKind } = flags;
   const { address, extraBody } = settings;
+  const { apiKey, tls } = clientSecurity({ ...flags, server: flags.server ?? "" });
+  const requestDeadlineMs = flags.requestTimeout * 1e3;
+  const common = { apiKey, model, temperature, tls, requestDeadlineMs };
   if (address.kind === "grpc") return new GrpcTarget({ ...common, address: address.server });
   const { baseUrl } = address;
   return new HttpTarget({ ...common, baseUrl, endpoint, kind: serverKind, extraBody });
@@ -46,7 +47,7 @@ async function calibrate(target: Target, seed: number): Promise<TokenFit> {
 /** @throws Error when the server is not there, before anything is made. */
 export async function prepare(flags: BenchFlags, settings: BenchSettings): Promise<Prepared> {
   const { dataset: file, seed, imageShare, imageCount: count } = flags;
-  const target = await targetOf(flags, settings);
+  const target = targetOf(flags, settings);
   try {
     const server = await target.check();
     const dataset = file === undefined ? undefined : await readDataset(file);

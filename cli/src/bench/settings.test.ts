@@ -99,6 +99,7 @@ for (const [change, message] of [
   [{ baseUrl: "127.0.0.1:8000" }, /--base-url 127.0.0.1:8000: must be a URL/],
   [{ baseUrl: "ftp://a/v1" }, /must be a URL/],
   [{ baseUrl: "http://user:pass@a/v1" }, /must have no user, password or query/],
+  [{ baseUrl: "http://a/v1", tlsCa: "ca.pem" }, /--base-url is plain http:/],
   [{ baseUrl: "http://a/v1", extraBody: "[]" }, /--extra-body \[\]: must be a JSON object/],
   [
     { baseUrl: "http://a/v1", endpoint: "completions", imageShare: 1 },

@@ -1,4 +1,5 @@
 /** Flags of `tessera bench serve` → settings that cannot be wrong. All that is wrong is said at once. */
+import type { ClientSecurityFlags } from "../commands/security-flags.js";
 import { parseObjective, type Objective } from "./goodput.js";
 import { MAX_LENGTH } from "./limits.js";
 import type { LoadMode } from "./load.js";
@@ -8,11 +9,9 @@ import type { ServerKind } from "./target.js";
 import type { Length, WorkloadSettings } from "./workload.js";
 
 /** As commander gives them. */
-export interface BenchFlags {
+export interface BenchFlags extends ClientSecurityFlags {
   baseUrl?: string;
   server?: string;
-  apiKey?: string;
-  tlsCa?: string;
   model?: string;
   endpoint: "chat" | "completions";
   serverKind: ServerKind | "auto";
@@ -139,6 +138,9 @@ function parseAddress(flags: BenchFlags): BenchSettings["address"] {
     throw new Error(`--base-url ${baseUrl}: must be a URL as http://127.0.0.1:8000/v1`);
   if (url.username !== "" || url.password !== "" || url.search !== "")
     throw new Error("--base-url: must have no user, password or query; the key goes to --api-key");
+  const { tls, tlsCa, tlsCert, tlsKey, tlsServerName } = flags;
+  if (url.protocol === "http:" && (tls ?? tlsCa ?? tlsCert ?? tlsKey ?? tlsServerName))
+    throw new Error("--tls…: --base-url is plain http:, TLS is of https:");
   return { kind: "http", baseUrl: url };
 }
 

@@ -2,6 +2,7 @@
 import { InvalidArgumentError, Option, type Command } from "commander";
 import { MAX_CONCURRENCY, MAX_LENGTH, MAX_PICTURES, MAX_REQUESTS } from "../bench/limits.js";
 import type { BenchFlags } from "../bench/settings.js";
+import { addClientSecurity } from "./security-flags.js";
 import { above0, from1, whole } from "./options.js";
 
 /** Of a process that Ctrl-C ended. */
@@ -38,14 +39,10 @@ function temperature(text: string): number {
 }
 
 function addTarget(command: Command): Command {
-  return command
+  command
     .option("--base-url <url>", "an OpenAI-compatible server, as http://127.0.0.1:8000/v1")
-    .option("--server <host:port>", "a Tessera cluster over gRPC instead")
-    .option("--api-key <key>", "default: TESSERA_API_KEY; with --base-url also OPENAI_API_KEY")
-    .option(
-      "--tls-ca <file>",
-      "PEM: who signed the server's certificate; --server without it is plain text",
-    )
+    .option("--server <host:port>", "a Tessera cluster over gRPC instead");
+  addClientSecurity(command)
     .option("--model <name>", "default: the one that is served, or the first")
     .addOption(
       new Option("--endpoint <name>", "of --base-url: /chat/completions or /completions")
@@ -58,6 +55,10 @@ function addTarget(command: Command): Command {
         .default("auto"),
     )
     .option("--extra-body <json>", "fields laid over each body; null takes one away");
+  const key = command.options.find(({ long }) => long === "--api-key");
+  if (key !== undefined)
+    key.description = "with --base-url else OPENAI_API_KEY; others see what is on a command line";
+  return command;
 }
 
 function addLoad(command: Command): Command {
@@ -125,10 +126,8 @@ const EXAMPLES = [
 async function serve(flags: BenchFlags): Promise<void> {
   const { readSettings } = await import("../bench/settings.js");
   const { runBench } = await import("../bench/run.js");
-  const { TESSERA_API_KEY, OPENAI_API_KEY } = process.env;
-  const fromEnvironment =
-    TESSERA_API_KEY ?? (flags.server === undefined ? OPENAI_API_KEY : undefined);
-  const apiKey = flags.apiKey ?? fromEnvironment;
+  const { OPENAI_API_KEY } = process.env;
+  const apiKey = flags.apiKey ?? (flags.server === undefined ? OPENAI_API_KEY : undefined);
   const all = apiKey === undefined ? flags : { ...flags, apiKey };
   const settings = readSettings(all);
   const interrupt = new AbortController();

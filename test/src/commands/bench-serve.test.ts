@@ -1,6 +1,7 @@
 /** `tessera bench serve` against a real cluster, and against an OpenAI-shaped server that misbehaves as asked. */
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { createServer, type ServerResponse } from "node:http";
@@ -14,6 +15,7 @@ import { tessera } from "../harness/command.js";
 import { eventually } from "../harness/eventually.js";
 import { serveInProcess } from "../harness/in-process.js";
 import { root } from "../harness/paths.js";
+import { certificates } from "../security/certificates.js";
 
 const folder = await mkdtemp(join(tmpdir(), "tessera-bench-"));
 after(() => rm(folder, { recursive: true }));
@@ -137,6 +139,37 @@ test("a full cluster: what it refuses is counted once, not asked again, with the
   );
   assert.deepEqual(report.retryAfterMs?.count, report.refused);
   assert.match(stdout, /^ {2}of these refused for want of room: +\d+$/m);
+});
+
+test("a cluster with keys and TLS, by gRPC and by HTTP: the same load, the same tokens", async () => {
+  const tls = await certificates();
+  const [key, keys, ca] = ["sesame-of-acme", at("keys.yaml"), at("ca.pem")];
+  const sha256 = createHash("sha256").update(key).digest("hex");
+  await writeFile(keys, `keys:\n  - { sha256: "${sha256}", tenant: acme }\n`);
+  await writeFile(ca, tls.ca);
+  const security = { keys, tlsCert: tls.server.cert, tlsKey: tls.server.key, tlsCa: tls.server.ca };
+  const served = await serve(1, { http: "127.0.0.1:0", security });
+  after(served.stop);
+  const targets = {
+    grpc: ["--server", served.cluster.address],
+    http: ["--base-url", `https://${served.cluster.http ?? assert.fail("no HTTP")}/v1`],
+  };
+  const load = [...SMALL, "--concurrency", "2", "--num-prompts", "6", "--tls-ca", ca, "--details"];
+  const seen: unknown[] = [];
+  for (const [name, target] of Object.entries(targets)) {
+    const args = [...target, ...load, "--json", at(`${name}-tls.json`)];
+    const { code, stderr } = await bench(args, { TESSERA_API_KEY: key });
+    assert.equal(code, 0, stderr);
+    const { server, points } = await jsonOf(`${name}-tls.json`);
+    assert.equal(server.kind, "tessera");
+    const requests = points[0]?.requests ?? [];
+    seen.push(requests.map(({ inputTokens, outputTokens }) => [inputTokens, outputTokens]));
+    const wrong = await bench(args, { TESSERA_API_KEY: "guess" });
+    assert.equal(wrong.code, 1);
+    assert.match(wrong.stderr, /no answer to start with: .*the key is not known/);
+  }
+  assert.deepEqual(seen[0], seen[1]);
+  assert.equal((seen[0] as unknown[]).length, 6);
 });
 
 const EVENT = 'data: {"choices":[{"delta":{"content":"a"}}]}\n\n';
