@@ -29,9 +29,9 @@ export interface JsonFacts {
   points: readonly JsonPoint[];
 }
 
-/** Flags as they were taken; the key stays out. */
-function settingsOf(flags: BenchFlags): Omit<BenchFlags, "apiKey"> {
-  const { apiKey: _secret, ...rest } = flags;
+/** Flags as they were taken; the keys stay out. */
+function settingsOf(flags: BenchFlags): Omit<BenchFlags, "apiKey" | "openaiApiKey"> {
+  const { apiKey: _key, openaiApiKey: _other, ...rest } = flags;
   return rest;
 }
 

@@ -12,6 +12,8 @@ import type { Length, WorkloadSettings } from "./workload.js";
 export interface BenchFlags extends ClientSecurityFlags {
   baseUrl?: string;
   server?: string;
+  /** Of --base-url alone, where there is no `apiKey`. */
+  openaiApiKey?: string;
   model?: string;
   endpoint: "chat" | "completions";
   serverKind: ServerKind | "auto";

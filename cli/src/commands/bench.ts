@@ -55,9 +55,14 @@ function addTarget(command: Command): Command {
         .default("auto"),
     )
     .option("--extra-body <json>", "fields laid over each body; null takes one away");
+  command.addOption(
+    new Option(
+      "--openai-api-key <key>",
+      "of --base-url, where --api-key is not given; never sent to --server",
+    ).env("OPENAI_API_KEY"),
+  );
   const key = command.options.find(({ long }) => long === "--api-key");
-  if (key !== undefined)
-    key.description = "with --base-url else OPENAI_API_KEY; others see what is on a command line";
+  if (key !== undefined) key.description = "others of this machine see what is on a command line";
   return command;
 }
 
@@ -126,8 +131,8 @@ const EXAMPLES = [
 async function serve(flags: BenchFlags): Promise<void> {
   const { readSettings } = await import("../bench/settings.js");
   const { runBench } = await import("../bench/run.js");
-  const { OPENAI_API_KEY } = process.env;
-  const apiKey = flags.apiKey ?? (flags.server === undefined ? OPENAI_API_KEY : undefined);
+  const { server, openaiApiKey } = flags;
+  const apiKey = flags.apiKey ?? (server === undefined ? openaiApiKey : undefined);
   const all = apiKey === undefined ? flags : { ...flags, apiKey };
   const settings = readSettings(all);
   const interrupt = new AbortController();

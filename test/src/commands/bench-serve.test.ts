@@ -187,6 +187,7 @@ interface Other {
   most: number;
   /** Of each stream. */
   texts: unknown[];
+  keys: unknown[];
 }
 
 interface Body {
@@ -196,7 +197,7 @@ interface Body {
 
 /** `answer` gets each stream that is asked for, counted from 0. */
 async function serveOther(answer: (response: ServerResponse, n: number) => void): Promise<Other> {
-  const other: Other = { url: "", asked: 0, most: 0, texts: [] };
+  const other: Other = { url: "", asked: 0, most: 0, texts: [], keys: [] };
   let now = 0;
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
@@ -205,6 +206,7 @@ async function serveOther(answer: (response: ServerResponse, n: number) => void)
       if (request.url === "/v1/models") return response.end('{"data":[{"id":"other"}]}');
       const { stream, messages } = JSON.parse(Buffer.concat(chunks).toString()) as Body;
       if (stream !== true) return response.end('{"choices":[],"usage":{"prompt_tokens":9}}');
+      other.keys.push(request.headers.authorization);
       other.texts.push(messages?.[0]?.content);
       other.most = Math.max(other.most, ++now);
       response.on("close", () => now--);
@@ -235,6 +237,8 @@ test("another server by HTTP: answers, 429s with Retry-After and broken connecti
     { OPENAI_API_KEY: "other-sesame" },
   );
   assert.equal(code, 0, stderr);
+  assert.deepEqual(new Set(other.keys), new Set(["Bearer other-sesame"]));
+  assert.equal((await readFile(at("http.json"), "utf8")).includes("other-sesame"), false);
   const report = await reportOf("http.json");
   const { completed, failed, refused, outputTokens, retryAfterMs } = report;
   assert.deepEqual([completed, failed, refused, outputTokens], [10, 10, 5, 40]);
