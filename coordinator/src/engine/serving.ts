@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { openModel, type ModelFolder, type PlacementPlan } from "@tessera/model";
 import { GRPC_STATUS, Progress, ServeError, type ServeErrorCode } from "@tessera/proto";
 import type { Logger } from "pino";
-import { Group, type GroupSettings, type WorkerFacts } from "../cluster/group.js";
+import { Group, type GroupSettings, type LoopPlan, type WorkerFacts } from "../cluster/group.js";
 import type { Membership } from "../cluster/membership.js";
 import { openMembership } from "../cluster/open-membership.js";
 import { CoordinatorMetrics } from "../metrics.js";
@@ -298,7 +298,19 @@ export class Serving {
     const { plan: limits } = this;
     const fixed = { maxBatchedTokens, maxSequences };
     const nowMs = () => performance.now();
-    const pace = await warmUp({ group, limits, fixed, nowMs }).catch((error: unknown) => {
+    const { ranks } = this.metrics;
+    // Counted as steps are, so that both sides tell the same.
+    const counted = {
+      get lastStepId() {
+        return group.lastStepId;
+      },
+      step: (plan: LoopPlan) =>
+        group.step(plan).then((answers) => {
+          answers.forEach(({ times }, rank) => times && ranks.observe(rank, times));
+          return answers;
+        }),
+    };
+    const pace = await warmUp({ group: counted, limits, fixed, nowMs }).catch((error: unknown) => {
       group.close();
       throw error;
     });
