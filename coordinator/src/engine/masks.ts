@@ -43,7 +43,7 @@ export class Masks {
   private async wait(pending: Sequence[]): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<void>((resolve) => (timer = setTimeout(resolve, WAIT_MS)));
-    const all = Promise.all(pending.map(({ parts }) => parts.matcher?.ready));
+    const all = Promise.all(pending.map(({ parts }) => parts.matcher?.ready ?? Promise.resolve()));
     await Promise.race([all, late]);
     clearTimeout(timer);
   }

@@ -60,12 +60,12 @@ export class Requests {
 
   /** The id is free again when the sink is done or failed. @throws ServeError instead of events that are missing */
   async run(asked: Asked, eventsOf: (prepared: PreparedRequest) => RequestEvents): Promise<void> {
-    const { metrics, log, context, checkOpen } = this.options;
+    const { metrics, log, context } = this.options;
     const { message, signal, trace } = asked;
     const record = new RequestRecord({ metrics, log, trace }, signal, message.requestId);
     let place: Admitted | undefined;
     try {
-      checkOpen();
+      this.options.checkOpen();
       const checked = checkRequest(message, context);
       place = this.admit(checked, asked);
       record.admitted(place.id);

@@ -1,8 +1,9 @@
 /**
  * Who of the tenants that wait comes next: deficit round robin over tokens of prompts and answers. Pure.
  *
- * A tenant's credit rises by QUANTUM × weight a round and falls by a request's prompt when it is begun and by each token
- * made; a tenant is next when its credit covers what its first request costs. Who has nothing waiting and nothing running starts anew.
+ * A tenant's credit rises by QUANTUM × weight a round and falls by a request's prompt when it is begun and by each
+ * token made; a tenant is next when its credit covers what its first request costs. Who has nothing waiting and nothing
+ * running starts anew.
  */
 import assert from "node:assert/strict";
 
@@ -96,7 +97,10 @@ function serve<T extends Claim>(claims: readonly T[], state: Credits): T[] {
   return served;
 }
 
-/** Moves the turn on to a tenant whose credit covers its first claim (or to `wanted`); rounds that lead nowhere are leapt over. */
+/**
+ * Moves the turn on to a tenant whose credit covers its first claim, or to `wanted`. Rounds that lead nowhere are leapt
+ * over.
+ */
 function advance<T extends Claim>(queues: Queues<T>, state: Credits, wanted?: string): string {
   const { credit } = state;
   const short = (tenant: string) => {

@@ -1,7 +1,7 @@
 /**
  * Continuous batching under a token budget: decode first, then prefill in chunks, by priority and arrival. Blocks that
- * are known by their key are not computed again. When blocks run out, the youngest sequence of the lowest priority gives
- * its blocks back and is computed again later. Pure.
+ * are known by their key are not computed again. When blocks run out, the youngest sequence of the lowest priority
+ * gives its blocks back and is computed again later. Pure.
  */
 import assert from "node:assert/strict";
 import { BLOCK_TOKENS } from "@tessera/model";

@@ -1,6 +1,6 @@
 /**
- * Requests of every kind at random times on a cluster with hardly any cache: each answer is equal to the bit to the same
- * request alone on an idle server whose prefix cache is off.
+ * Requests of every kind at random times on a cluster with hardly any cache: each answer is equal to the bit to the
+ * same request alone on an idle server whose prefix cache is off.
  */
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
