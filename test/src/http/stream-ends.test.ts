@@ -54,7 +54,8 @@ test("a client that does not read is cut off, and nothing of its request is left
   const socket = connect(Number(port), hostname);
   socket.on("error", () => undefined);
   socket.write(
-    "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n" +
+    "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" +
+      "content-type: application/json\r\n" +
       `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
   );
   await once(socket, "readable");
