@@ -48,6 +48,8 @@ export interface PlacementFlags {
   chatTemplate: "nvlm" | "qwen" | "raw";
   maxBatchedTokens?: number;
   maxSequences?: number;
+  /** Default true. */
+  prefixCache?: boolean;
   stepDeadlineMs: number;
   otlpEndpoint?: string;
   logLevel: string;
@@ -103,6 +105,7 @@ export function addPlacement(command: Command): Command {
     )
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
+    .option("--no-prefix-cache", "full blocks of a prompt are not kept for later requests")
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
     .option(
       "--otlp-endpoint <url>",
@@ -127,6 +130,7 @@ const CLUSTER_FLAGS = [
   "chatTemplate",
   "maxBatchedTokens",
   "maxSequences",
+  "prefixCache",
   "stepDeadlineMs",
   "otlpEndpoint",
 ];
@@ -164,5 +168,6 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--otlp-endpoint", flags.otlpEndpoint],
     ["--log-level", flags.logLevel],
   ];
-  return pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
+  const args = pairs.flatMap(([name, value]) => (value === undefined ? [] : [name, String(value)]));
+  return flags.prefixCache === false ? [...args, "--no-prefix-cache"] : args;
 }

@@ -198,6 +198,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         chatTemplate: flags.chatTemplate,
         maxBatchedTokens: flags.maxBatchedTokens,
         maxSequences: flags.maxSequences,
+        prefixCache: flags.prefixCache,
         maxRequests: flags.maxRequests,
         stepDeadlineMs: flags.stepDeadlineMs,
         otlpEndpoint: flags.otlpEndpoint,
