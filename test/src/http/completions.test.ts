@@ -137,8 +137,7 @@ test("completions: suffix and best_of are refused by name", async () => {
   for (const more of [{ suffix: "x" }, { best_of: 2 }])
     await assert.rejects(
       openai.completions.create({ model, prompt, ...more }),
-      (error: unknown) =>
-        error instanceof BadRequestError && error.param === Object.keys(more)[0],
+      (error: unknown) => error instanceof BadRequestError && error.param === Object.keys(more)[0],
     );
 });
 
