@@ -265,7 +265,8 @@ function addUp(program: Command): void {
       const cluster = await startCluster({ ...flags, http, flags, security: flags });
       drainOnSignal(cluster);
       process.stdout.write(`serving on ${cluster.address}\n`);
-      if (cluster.http !== undefined) process.stdout.write(`HTTP on http://${cluster.http}\n`);
+      const scheme = flags.tlsCert === undefined ? "http" : "https";
+      if (cluster.http !== undefined) process.stdout.write(`HTTP on ${scheme}://${cluster.http}\n`);
     });
 }
 
