@@ -122,6 +122,25 @@ test("completions: an echo begins with the prompt", async () => {
   assert.equal(text.join(""), echoed.choices[0].text);
 });
 
+test("completions: an echo with logprobs shows the prompt's tokens too, streamed the same", async () => {
+  const body = { model, prompt, echo: true, logprobs: 1, max_tokens: 4, ignore_eos: true };
+  const { tokens } = await tokensOf({ prompt, return_token_strs: true });
+  const { choices } = await openai.completions.create(body);
+  const { text, logprobs } = choices[0] ?? assert.fail();
+  const shown = logprobs?.tokens ?? [];
+  assert.equal(shown.length, tokens.length + 4);
+  assert.equal(shown.slice(0, tokens.length).join(""), prompt);
+  const own: (number | null)[] = logprobs?.token_logprobs ?? [];
+  assert.deepEqual([own[0], own.filter((one) => one === null).length], [null, 1]);
+  const offset = logprobs?.text_offset?.[tokens.length];
+  assert.equal(text.slice(0, offset), prompt);
+  const parts = of(await collect(body), 0).flatMap((choice) => choice.logprobs ?? []);
+  assert.deepEqual(
+    parts.flatMap((part) => part.tokens ?? []),
+    shown,
+  );
+});
+
 test("completions: ids of prompt and answer come where they are asked for", async () => {
   const { tokens } = await tokensOf({ prompt });
   const { json } = await call("POST", "/v1/completions", {
