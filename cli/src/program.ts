@@ -1,6 +1,7 @@
 /** The `tessera` command line. Each command loads what it needs when it runs. */
 import { Command } from "commander";
 import { addBatch } from "./commands/batch.js";
+import { addBench } from "./commands/bench.js";
 import { addCerts } from "./commands/certs.js";
 import { addChat } from "./commands/chat.js";
 import { addConfig, CONFIGURABLE } from "./commands/config.js";
@@ -19,6 +20,7 @@ export function createProgram(): Command {
   addServe(program);
   addChat(program);
   addBatch(program);
+  addBench(program);
   addTokenize(program);
   addTiles(program);
   addPlan(program);

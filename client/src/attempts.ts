@@ -10,6 +10,8 @@ export interface AttemptOptions {
   /** Of the first attempt, in 0 … addressCount − 1; each further one goes to the next. */
   firstAddress: number;
   addressCount: number;
+  /** Undefined: MAX_ATTEMPTS, or one for each address when there are more. */
+  maxAttempts?: number | undefined;
   /** By Date.now(). */
   deadlineMs: number;
   signal?: AbortSignal | undefined;
@@ -32,12 +34,12 @@ export class Attempts {
    * ABORTED.
    */
   async afterFailure(error: unknown): Promise<void> {
-    const { signal, addressCount, deadlineMs } = this.options;
+    const { signal, addressCount, maxAttempts, deadlineMs } = this.options;
     if (signal?.aborted === true) throw TesseraError.aborted(signal);
     const failure = TesseraError.from(error);
-    const left = this.made < addressCount;
+    const most = maxAttempts ?? Math.max(MAX_ATTEMPTS, addressCount);
+    const left = this.made < Math.min(addressCount, most);
     if (left && failure.movable) return;
-    const most = Math.max(MAX_ATTEMPTS, addressCount);
     if (left || !failure.retryable || this.made >= most) throw failure;
     const delayMs = failure.retryDelayMs ?? FIRST_BACKOFF_MS * 2 ** (this.made - addressCount);
     if (Date.now() + delayMs >= deadlineMs) throw failure;

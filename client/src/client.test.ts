@@ -7,6 +7,7 @@ import {
   ServerCredentials,
   status,
   type sendUnaryData,
+  type ServerUnaryCall,
   type ServerWritableStream,
 } from "@grpc/grpc-js";
 import { ServeError, serviceDefinition } from "@tessera/proto";
@@ -23,25 +24,33 @@ import { TesseraError } from "./error.js";
 type Count = (reply: sendUnaryData<CountTokensResponse>) => void;
 type Stream = (call: ServerWritableStream<unknown, GenerateResponse>) => void;
 
+type Called = ServerUnaryCall<unknown, CountTokensResponse>;
+
 interface Scripted {
   address: string;
   /** Calls taken. */
   calls: number;
+  /** What each call sent as `authorization`. */
+  keys: unknown[];
 }
 
 /** A server whose k-th call is answered by the k-th script, further ones by the last. */
 async function serve(scripts: { count?: Count[]; generate?: Stream[] }): Promise<Scripted> {
   const { count = [], generate = [] } = scripts;
-  const scripted: Scripted = { address: "", calls: 0 };
+  const scripted: Scripted = { address: "", calls: 0, keys: [] };
   const server = new Server();
   const { countTokens, generate: stream } = serviceDefinition(Inference);
   server.addService(
     { countTokens, generate: stream },
     {
-      countTokens: (_: unknown, reply: sendUnaryData<CountTokensResponse>) =>
-        (count[scripted.calls++] ?? count.at(-1))?.(reply),
-      generate: (call: ServerWritableStream<unknown, GenerateResponse>) =>
-        (generate[scripted.calls++] ?? generate.at(-1))?.(call),
+      countTokens: ({ metadata }: Called, reply: sendUnaryData<CountTokensResponse>) => {
+        scripted.keys.push(...metadata.get("authorization"));
+        (count[scripted.calls++] ?? count.at(-1))?.(reply);
+      },
+      generate: (call: ServerWritableStream<unknown, GenerateResponse>) => {
+        scripted.keys.push(...call.metadata.get("authorization"));
+        (generate[scripted.calls++] ?? generate.at(-1))?.(call);
+      },
     },
   );
   const port = await new Promise<number>((resolve, reject) =>
@@ -87,6 +96,37 @@ test("retries: what may help is tried again, 5 times in all, then its own error 
   const never = await serve({ count: [failing(notReady)] });
   await assert.rejects(clientOf([never.address]).countTokens({}), fails("NOT_READY", /no group/));
   assert.equal(never.calls, 5);
+});
+
+test("maxAttempts: so many in all, over all addresses", async () => {
+  const servers = await Promise.all([0, 1, 2].map(() => serve({ count: [failing(notReady)] })));
+  const addresses = servers.map(({ address }) => address);
+  for (const [maxAttempts, calls] of [
+    [1, [1, 0, 0]],
+    [2, [2, 1, 0]],
+    [4, [4, 2, 1]],
+  ] as const) {
+    const client = clientOf(addresses, { maxAttempts });
+    await assert.rejects(client.countTokens({}), fails("NOT_READY"));
+    assert.deepEqual(
+      servers.map((server) => server.calls),
+      calls,
+    );
+  }
+});
+
+test("apiKey: goes with every call and attempt; without one nothing is sent", async () => {
+  const stream: Stream = (call) => {
+    call.write(event(0));
+    call.end();
+  };
+  const server = await serve({ count: [failing(notReady), good], generate: [stream] });
+  const client = clientOf([server.address], { apiKey: "secret" });
+  await client.countTokens({});
+  for await (const { index } of client.generate({})) assert.equal(index, 0n);
+  await clientOf([server.address]).countTokens({});
+  assert.deepEqual(server.keys, Array(3).fill("Bearer secret"));
+  assert.equal(server.calls, 4);
 });
 
 test("retries: a refusal is not tried again, and names its field", async () => {
@@ -207,6 +247,7 @@ const wrong: [string, ClientOptions, RegExp][] = [
   ["no address", { addresses: [] }, /addresses: at least one/],
   ["a deadline of 0", { addresses: [NOBODY], deadlineMs: 0 }, /deadlineMs: 0/],
   ["a deadline of NaN", { addresses: [NOBODY], deadlineMs: NaN }, /deadlineMs: NaN/],
+  ["half an attempt", { addresses: [NOBODY], maxAttempts: 0.5 }, /maxAttempts: 0.5/],
   ["a key alone", { addresses: [NOBODY], tls: { key: Buffer.from("") } }, /cert and key/],
 ];
 for (const [name, options, message] of wrong)

@@ -59,6 +59,8 @@ export interface ClientOptions {
   tls?: TlsOptions;
   /** Goes with every call as `authorization: Bearer …`. */
   apiKey?: string;
+  /** Of a call; 1: what fails is told at once. Default: MAX_ATTEMPTS, or one for each address when there are more. */
+  maxAttempts?: number;
 }
 
 export interface CallSettings {
@@ -126,11 +128,14 @@ export class TesseraClient {
   private readonly clients: Client[];
   private next = 0;
 
-  /** @throws RangeError for no address, a deadline or a key that is none, or half a pair of `cert` and `key`. */
+  /** @throws RangeError for no address, a deadline, key or attempts that are none, or half of `cert` and `key`. */
   constructor(private readonly options: ClientOptions) {
     const { addresses, deadlineMs = DEFAULT_DEADLINE_MS } = options;
     if (addresses.length === 0) throw new RangeError("addresses: at least one is needed");
     checkDeadline(deadlineMs);
+    const { maxAttempts } = options;
+    if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts > 0))
+      throw new RangeError(`maxAttempts: ${maxAttempts}, must be a whole number above 0`);
     const security = securityOf(options.tls);
     const { serverName } = options.tls ?? {};
     const interceptors = options.apiKey === undefined ? [] : [bearerOf(options.apiKey)];
@@ -152,6 +157,7 @@ export class TesseraClient {
     const attempts = new Attempts({
       firstAddress: this.next++ % this.clients.length,
       addressCount: this.clients.length,
+      maxAttempts: this.options.maxAttempts,
       deadlineMs: deadline,
       signal: settings.signal,
     });

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { openModel, type ModelFolder, type PlacementPlan } from "@tessera/model";
 import { GRPC_STATUS, Progress, ServeError, type ServeErrorCode } from "@tessera/proto";
 import type { Logger } from "pino";
-import { Group, type GroupSettings, type WorkerFacts } from "../cluster/group.js";
+import { Group, type GroupSettings, type LoopPlan, type WorkerFacts } from "../cluster/group.js";
 import type { Membership } from "../cluster/membership.js";
 import { openMembership } from "../cluster/open-membership.js";
 import { CoordinatorMetrics } from "../metrics.js";
@@ -31,6 +31,7 @@ import {
 } from "./parts.js";
 import { rootKey } from "./prefix.js";
 import { Requests } from "./requests.js";
+import { warmUp } from "./warm-up.js";
 
 export { BUILD };
 const RETRY_MS = 250;
@@ -78,6 +79,7 @@ export class Serving {
   private chosen: Chosen;
   onState: (state: ServingState) => void = () => undefined;
   private closing = false;
+  private tuned = false;
   private epoch = 0n;
 
   private constructor(
@@ -274,6 +276,7 @@ export class Serving {
         if (member !== undefined) membership.unreachable(rank, member, gone);
       },
     });
+    await this.tuneOnce(group);
     if (this.closing) return group.close();
     if (this.epoch > 0n) this.metrics.failovers.inc();
     this.group = group;
@@ -286,6 +289,34 @@ export class Serving {
     const { vision } = this.plan;
     this.log.info({ epoch: String(group.epoch), vision }, "group formed");
     this.setState("ready");
+  }
+
+  /** Budgets of the steps, from the first group's speed; bits do not depend on them. */
+  private async tuneOnce(group: Group): Promise<void> {
+    if (this.tuned) return;
+    const { maxBatchedTokens, maxSequences } = this.options;
+    const { plan: limits } = this;
+    const fixed = { maxBatchedTokens, maxSequences };
+    const nowMs = () => performance.now();
+    const { ranks } = this.metrics;
+    // Counted as steps are, so that both sides tell the same.
+    const counted = {
+      get lastStepId() {
+        return group.lastStepId;
+      },
+      step: (plan: LoopPlan) =>
+        group.step(plan).then((answers) => {
+          answers.forEach(({ times }, rank) => times && ranks.observe(rank, times));
+          return answers;
+        }),
+    };
+    const pace = await warmUp({ group: counted, limits, fixed, nowMs }).catch((error: unknown) => {
+      group.close();
+      throw error;
+    });
+    this.tuned = true;
+    this.loop.tune(pace);
+    this.log.info(pace, "budgets of a step");
   }
 
   private lost(error: ServeError): void {
