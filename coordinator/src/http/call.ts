@@ -1,8 +1,10 @@
 /** An HTTP call: who makes it, under which id, until when. */
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { ServeError } from "@tessera/proto";
+import { MAX_PROMPTS } from "@tessera/proto/openai";
 import type { Caller } from "../access/caller.js";
 import type { TraceCarrier } from "../trace/trace.js";
 
@@ -40,6 +42,16 @@ export function signalOf({ raw }: Pick<FastifyReply, "raw">): AbortSignal {
   if (raw.destroyed) closed();
   else raw.once("close", closed);
   return abort.signal;
+}
+
+/** Of one signal: each request of an answer listens a few times. */
+const MAX_LISTENERS = 4 * MAX_PROMPTS;
+
+/** Aborts with the first of both. */
+export function eitherOf(one: AbortSignal, other: AbortSignal): AbortSignal {
+  const signal = AbortSignal.any([one, other]);
+  setMaxListeners(MAX_LISTENERS, signal);
+  return signal;
 }
 
 /** What W3C's trace context says in the call's headers. */

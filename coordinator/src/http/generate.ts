@@ -14,7 +14,7 @@ import { collecting, Collector } from "../stream/collector.js";
 import { refused, type Front } from "../stream/front.js";
 import type { Reader } from "../stream/streams.js";
 import type { TraceCarrier } from "../trace/trace.js";
-import type { Call } from "./call.js";
+import { eitherOf, type Call } from "./call.js";
 import { EventStream } from "./event-stream.js";
 
 /** Of a choice that failed; there is no chunk for it. */
@@ -80,7 +80,7 @@ export async function answerStream(
   const failed = new AbortController();
   const stream = new EventStream(reply, signal);
   const abort = {
-    signal: AbortSignal.any([signal, failed.signal]),
+    signal: eitherOf(signal, failed.signal),
     carrier,
     fail: (error: ServeError) => failed.abort(error),
   };

@@ -86,6 +86,26 @@ test("completions: several prompts and choices come in order, and their usage is
   assert.equal(chunks.filter((chunk) => chunk.choices.length === 0).length, 1);
 });
 
+test("completions: as many prompts as there may be, whole and streamed, without a warning", async () => {
+  const warnings: string[] = [];
+  const hear = ({ message }: Error) => void warnings.push(message);
+  process.on("warning", hear);
+  const body = { model, prompt: Array<string>(64).fill(prompt), max_tokens: 2, ignore_eos: true };
+  const { choices } = await openai.completions.create(body);
+  assert.equal(choices.length, 64);
+  assert.equal(new Set(choices.map(({ text }) => text)).size, 1);
+  const chunks = await collect(body);
+  for (const { index, text } of choices)
+    assert.equal(
+      of(chunks, index)
+        .map((choice) => choice.text)
+        .join(""),
+      text,
+    );
+  process.off("warning", hear);
+  assert.deepEqual(warnings, []);
+});
+
 test("completions: logprobs have a token, its offset and the best beside it; streamed they are the same", async () => {
   const body = { model, prompt, logprobs: 2, max_tokens: 10, temperature: 1, seed: 5 };
   const { choices } = await openai.completions.create(body);

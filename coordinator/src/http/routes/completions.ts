@@ -17,7 +17,7 @@ import {
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Front } from "../../stream/front.js";
-import { callOf, nowSeconds, type Call } from "../call.js";
+import { callOf, eitherOf, nowSeconds, type Call } from "../call.js";
 import { answerStream, generateOnce } from "../generate.js";
 import { encodeText } from "../prompt-text.js";
 import { placedEvents, type PlacedFormat } from "../resume-place.js";
@@ -84,7 +84,7 @@ async function answerCompletion(
   of: Omit<Call, "requestId">,
 ): Promise<object> {
   const failed = new AbortController();
-  const call = { ...of, signal: AbortSignal.any([of.signal, failed.signal]) };
+  const call = { ...of, signal: eitherOf(of.signal, failed.signal) };
   try {
     const answers = await Promise.all(messages.map((one) => generateOnce(front, one, call)));
     return toTextCompletion(id, answers, format);
