@@ -1,9 +1,8 @@
 /** tessera up, worker, coordinator. */
-import { once } from "node:events";
-import { createServer } from "node:net";
 import { cpus } from "node:os";
 import type { Command } from "commander";
 import { checkCluster } from "./check-cluster.js";
+import { addHttp, checkHttp, DEFAULT_HTTP, httpOptions, type HttpFlags } from "./http-flags.js";
 import { followParent, say } from "./parent.js";
 import { addPeerTls, addServerSecurity, securityOptions } from "./security-flags.js";
 import type { ServerSecurityFlags, TlsFlags } from "./security-flags.js";
@@ -34,22 +33,7 @@ function announce(running: Running, withStdin: boolean): void {
 }
 
 const MEMBERSHIP_PAGE = "docs/membership.md";
-const HTTP_PAGE = "docs/http.md";
-const DEFAULT_HTTP = "127.0.0.1:8000";
 
-interface HttpFlags {
-  httpBodyLimit?: number;
-  corsOrigin?: string;
-}
-
-function addHttp(command: Command): Command {
-  return command
-    .option("--http-body-limit <bytes>", "of an HTTP request (default: 64 MiB)", whole)
-    .option(
-      "--cors-origin <origins>",
-      "whose pages may read HTTP answers, as https://host:port,… or * (default: none)",
-    );
-}
 const SECURITY_PAGE = "docs/security.md";
 
 function addNats(command: Command): Command {
@@ -134,7 +118,6 @@ interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlag
   tensorParallel?: number;
   heartbeatMs?: number;
   healthListen?: string;
-  http?: string;
   maxRequests: number;
   reflection?: boolean;
   endWithStdin?: boolean;
@@ -151,7 +134,6 @@ function addCoordinator(program: Command): void {
     )
     .option("--tensor-parallel <size>", "ranks that hold the decoder; with --nats", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
-    .option("--http <host:port>", `OpenAI's HTTP routes, ${HTTP_PAGE} (default: none)`)
     .option("--max-requests <count>", "accepted and not ended", whole, 1024)
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
@@ -177,9 +159,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         modelDir: flags.model,
         listen: flags.listen,
         healthListen: flags.healthListen,
-        httpListen: flags.http,
-        httpBodyLimit: flags.httpBodyLimit,
-        corsOrigins: flags.corsOrigin?.split(","),
+        ...httpOptions(flags),
         workers: flags.workers?.split(","),
         nats: flags.nats,
         group: flags.group,
@@ -220,44 +200,21 @@ interface UpFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags {
   threads?: number;
   port: number;
   healthPort?: number;
-  /** False: said not to be. */
-  http: string | false;
   reflection?: boolean;
 }
 
-/** Before anything is loaded. @throws Error when the address cannot be had */
-async function checkHttp(http: string): Promise<void> {
-  const at = http.lastIndexOf(":");
-  const [host, port] = [http.slice(0, at), Number(http.slice(at + 1))];
-  if (at < 1 || !Number.isInteger(port) || port < 0 || port > 65535)
-    throw new Error(`--http ${http}: is no host:port`);
-  const server = createServer();
-  try {
-    await once(server.listen({ host, port }), "listening");
-  } catch (cause) {
-    const { code, message } = cause as NodeJS.ErrnoException;
-    const why = code === "EADDRINUSE" ? "is taken by another process" : message;
-    const what = http === DEFAULT_HTTP ? `${http}, the default of --http,` : `--http ${http}`;
-    throw new Error(`${what} ${why}: give another --http host:port, or --no-http`, { cause });
-  } finally {
-    server.close();
-  }
-}
-
 function addUp(program: Command): void {
-  addServerSecurity(addHttp(addPlacement(program.command("up"))))
+  addServerSecurity(addHttp(addPlacement(program.command("up")), DEFAULT_HTTP))
     .description("coordinator and workers on this machine")
     .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
     .option("--threads <count>", "of each worker", whole)
     .option("--port <port>", "for clients", whole, 4000)
     .option("--health-port <port>", "/metrics and the probes", whole)
-    .option("--http <host:port>", `OpenAI's HTTP routes, ${HTTP_PAGE}`, DEFAULT_HTTP)
-    .option("--no-http", "without them")
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
     .action(async (flags: UpFlags) => {
-      const http = flags.http === false ? undefined : flags.http;
+      const { httpListen: http } = httpOptions(flags);
       await checkCluster(flags.model, flags.workers, flags);
       if (http !== undefined) await checkHttp(http);
       const { startCluster } = await import("../supervisor.js");
@@ -265,7 +222,8 @@ function addUp(program: Command): void {
       const cluster = await startCluster({ ...flags, http, flags, security: flags });
       drainOnSignal(cluster);
       process.stdout.write(`serving on ${cluster.address}\n`);
-      if (cluster.http !== undefined) process.stdout.write(`HTTP on http://${cluster.http}\n`);
+      const scheme = flags.tlsCert === undefined ? "http" : "https";
+      if (cluster.http !== undefined) process.stdout.write(`HTTP on ${scheme}://${cluster.http}\n`);
     });
 }
 

@@ -25,6 +25,7 @@ function isServiceLink(name: string, text: string): boolean {
 const SWITCHES: Readonly<Record<string, boolean>> = { true: true, 1: true, false: false, 0: false };
 
 function valueOf(setting: Setting, text: string): Found["value"] | undefined {
+  if (setting.mayBeOff && text.toLowerCase() === "false") return false;
   if (setting.takesValue) return [text];
   return SWITCHES[text.toLowerCase()];
 }

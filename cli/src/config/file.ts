@@ -29,6 +29,7 @@ function valueOf(node: unknown, { setting, source }: Place, problems: Problems) 
     if (isScalar(node) && typeof node.value === "boolean") return node.value;
     return refuse("must be true or false");
   }
+  if (setting.mayBeOff && isScalar(node) && node.value === false) return false;
   const list = isSeq(node) && setting.repeats ? node.items : [node];
   const texts = listOf(list);
   if (texts !== undefined) return texts;

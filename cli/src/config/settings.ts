@@ -9,6 +9,8 @@ export interface Setting {
   variable: string;
   /** False: on or off. */
   takesValue: boolean;
+  /** Besides its value it takes false, as `--no-x`. */
+  mayBeOff: boolean;
   /** May be given several times. */
   repeats: boolean;
   mandatory: boolean;
@@ -40,6 +42,7 @@ function settingOf(option: Option, mandatory: ReadonlySet<string>): Setting {
     attribute: option.attributeName(),
     variable: variableOf(name),
     takesValue: option.required || option.optional,
+    mayBeOff: false,
     repeats: repeats(option),
     mandatory: mandatory.has(name),
     parse(text, before) {
@@ -56,7 +59,9 @@ export function settingsOf(command: Command, mandatory: ReadonlySet<string>): Se
     const setting = settingOf(option, mandatory);
     if (FLAGS_ALONE.includes(setting.name)) continue;
     const known = byName.get(setting.name);
-    if (known === undefined || setting.takesValue) byName.set(setting.name, setting);
+    const chosen = known === undefined || setting.takesValue ? setting : known;
+    const mayBeOff = known !== undefined && known.takesValue !== setting.takesValue;
+    byName.set(setting.name, { ...chosen, mayBeOff });
   }
   return [...byName.values()];
 }

@@ -146,6 +146,32 @@ for (const [text, problems] of BAD)
     assert.deepEqual(filed(text).problems, problems);
   });
 
+test("a setting with a value and a --no-x takes false besides, from file and environment", () => {
+  const web = new Command("web")
+    .option("--http <address>", "…", "127.0.0.1:8000")
+    .option("--no-http", "…")
+    .option("--model <dir>", "…");
+  const both = settingsOf(web, new Set());
+  assert.deepEqual(
+    both.map(({ name, takesValue, mayBeOff }) => [name, takesValue, mayBeOff]),
+    [
+      ["http", true, true],
+      ["model", true, false],
+    ],
+  );
+  const problems = new Problems();
+  const file = (text: string) => fromFile(text, "t.yaml", { settings: both, problems });
+  const variables = (environment: Environment) =>
+    fromEnvironment(environment, both, { problems, elsewhere });
+  assert.equal(file("http: false").get("http")?.value, false);
+  assert.deepEqual(file("http: a:1").get("http")?.value, ["a:1"]);
+  assert.equal(variables({ TESSERA_HTTP: "false" }).get("http")?.value, false);
+  assert.deepEqual(variables({ TESSERA_HTTP: "a:1" }).get("http")?.value, ["a:1"]);
+  assert.deepEqual(problems.list, []);
+  file("http: true\nmodel: false");
+  assert.equal(problems.list.length, 2);
+});
+
 test("a child's environment has what its flags do not say, and of ours the kernels' kind alone", () => {
   const own = { PATH: "/bin", TESSERA_CPU: "avx2", TESSERA_PORT: "1", OTEL_SERVICE_NAME: "x" };
   assert.deepEqual(childEnvironment(own, { TESSERA_CPU: "scalar" }), {

@@ -1,9 +1,12 @@
 /** An HTTP call: who makes it, under which id, until when. */
 import { randomUUID } from "node:crypto";
+import { setMaxListeners } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
 import { ServeError } from "@tessera/proto";
+import { MAX_PROMPTS } from "@tessera/proto/openai";
 import type { Caller } from "../access/caller.js";
+import type { TraceCarrier } from "../trace/trace.js";
 
 /** From the request's head to the last byte of its answer. */
 export const CALL_DEADLINE_MS = 30 * 60_000;
@@ -41,12 +44,39 @@ export function signalOf({ raw }: Pick<FastifyReply, "raw">): AbortSignal {
   return abort.signal;
 }
 
+/** Of one signal: each request of an answer listens a few times. */
+const MAX_LISTENERS = 4 * MAX_PROMPTS;
+
+/** Aborts with the first of both. */
+export function eitherOf(one: AbortSignal, other: AbortSignal): AbortSignal {
+  const signal = AbortSignal.any([one, other]);
+  setMaxListeners(MAX_LISTENERS, signal);
+  return signal;
+}
+
+/** What W3C's trace context says in the call's headers. */
+function carrierOf({ headers }: FastifyRequest): TraceCarrier {
+  const of = (name: string) => headers[name]?.toString();
+  return { traceparent: of("traceparent"), tracestate: of("tracestate") };
+}
+
 /** What a route knows of its call. */
 export interface Call {
   caller: Caller;
   signal: AbortSignal;
+  carrier?: TraceCarrier;
   /** Where the body names none. */
   requestId: string;
+}
+
+/** Of a route that asks for a key. */
+export function callOf(request: FastifyRequest, reply: FastifyReply): Required<Call> {
+  return {
+    caller: callerOf(request),
+    signal: signalOf(reply),
+    carrier: carrierOf(request),
+    requestId: request.id,
+  };
 }
 
 export function nowSeconds(): number {

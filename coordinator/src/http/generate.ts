@@ -10,10 +10,11 @@ import {
   type GenerateOnceResponse,
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import type { Caller } from "../access/caller.js";
 import { collecting, Collector } from "../stream/collector.js";
 import { refused, type Front } from "../stream/front.js";
 import type { Reader } from "../stream/streams.js";
+import type { TraceCarrier } from "../trace/trace.js";
+import { eitherOf, type Call } from "./call.js";
 import { EventStream } from "./event-stream.js";
 
 /** Of a choice that failed; there is no chunk for it. */
@@ -28,10 +29,10 @@ function failureOf({ reason, errorCode, errorMessage }: Finished): ServeError | 
 export async function generateOnce(
   { streams }: Front,
   message: GenerateRequest,
-  { caller, signal }: { caller: Caller; signal: AbortSignal },
+  { caller, signal, carrier = {} }: Omit<Call, "requestId">,
 ): Promise<GenerateOnceResponse> {
   const collector = new Collector();
-  await streams.generate(message, caller, collecting(collector, signal));
+  await streams.generate(message, caller, { ...collecting(collector, signal), carrier });
   for (const { finished } of collector.response.choices) {
     const failure = finished === undefined ? undefined : failureOf(finished);
     if (failure !== undefined) throw failure;
@@ -52,7 +53,7 @@ export interface Mapping {
 export function readerOf(
   stream: EventStream,
   { chunks, idOf, fromIndex = 0 }: Mapping,
-  abort: { signal: AbortSignal; fail(error: ServeError): void },
+  abort: { signal: AbortSignal; carrier: TraceCarrier; fail(error: ServeError): void },
 ): Reader {
   const take = (event: Event) => {
     const chunk = chunks.take(event);
@@ -65,20 +66,22 @@ export function readerOf(
     if (abort.signal.aborted || chunk === undefined) return true;
     return stream.send(chunk, id);
   };
-  return { take, drained: () => stream.drained(), signal: abort.signal };
+  const { signal, carrier } = abort;
+  return { take, drained: () => stream.drained(), signal, carrier };
 }
 
 /** Answers with the events that `run` gives its readers; settles at the answer's end. @throws before the first event */
 export async function answerStream(
   front: Front,
   reply: FastifyReply,
-  signal: AbortSignal,
+  { signal, carrier = {} }: Omit<Call, "requestId">,
   run: (readerFor: (mapping: Mapping) => Reader) => Promise<void>,
 ): Promise<FastifyReply> {
   const failed = new AbortController();
   const stream = new EventStream(reply, signal);
   const abort = {
-    signal: AbortSignal.any([signal, failed.signal]),
+    signal: eitherOf(signal, failed.signal),
+    carrier,
     fail: (error: ServeError) => failed.abort(error),
   };
   try {

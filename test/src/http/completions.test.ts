@@ -86,6 +86,26 @@ test("completions: several prompts and choices come in order, and their usage is
   assert.equal(chunks.filter((chunk) => chunk.choices.length === 0).length, 1);
 });
 
+test("completions: as many prompts as there may be, whole and streamed, without a warning", async () => {
+  const warnings: string[] = [];
+  const hear = ({ message }: Error) => void warnings.push(message);
+  process.on("warning", hear);
+  const body = { model, prompt: Array<string>(64).fill(prompt), max_tokens: 2, ignore_eos: true };
+  const { choices } = await openai.completions.create(body);
+  assert.equal(choices.length, 64);
+  assert.equal(new Set(choices.map(({ text }) => text)).size, 1);
+  const chunks = await collect(body);
+  for (const { index, text } of choices)
+    assert.equal(
+      of(chunks, index)
+        .map((choice) => choice.text)
+        .join(""),
+      text,
+    );
+  process.off("warning", hear);
+  assert.deepEqual(warnings, []);
+});
+
 test("completions: logprobs have a token, its offset and the best beside it; streamed they are the same", async () => {
   const body = { model, prompt, logprobs: 2, max_tokens: 10, temperature: 1, seed: 5 };
   const { choices } = await openai.completions.create(body);
@@ -122,6 +142,25 @@ test("completions: an echo begins with the prompt", async () => {
   assert.equal(text.join(""), echoed.choices[0].text);
 });
 
+test("completions: an echo with logprobs shows the prompt's tokens too, streamed the same", async () => {
+  const body = { model, prompt, echo: true, logprobs: 1, max_tokens: 4, ignore_eos: true };
+  const { tokens } = await tokensOf({ prompt, return_token_strs: true });
+  const { choices } = await openai.completions.create(body);
+  const { text, logprobs } = choices[0] ?? assert.fail();
+  const shown = logprobs?.tokens ?? [];
+  assert.equal(shown.length, tokens.length + 4);
+  assert.equal(shown.slice(0, tokens.length).join(""), prompt);
+  const own: (number | null)[] = logprobs?.token_logprobs ?? [];
+  assert.deepEqual([own[0], own.filter((one) => one === null).length], [null, 1]);
+  const offset = logprobs?.text_offset?.[tokens.length];
+  assert.equal(text.slice(0, offset), prompt);
+  const parts = of(await collect(body), 0).flatMap((choice) => choice.logprobs ?? []);
+  assert.deepEqual(
+    parts.flatMap((part) => part.tokens ?? []),
+    shown,
+  );
+});
+
 test("completions: ids of prompt and answer come where they are asked for", async () => {
   const { tokens } = await tokensOf({ prompt });
   const { json } = await call("POST", "/v1/completions", {
@@ -137,8 +176,7 @@ test("completions: suffix and best_of are refused by name", async () => {
   for (const more of [{ suffix: "x" }, { best_of: 2 }])
     await assert.rejects(
       openai.completions.create({ model, prompt, ...more }),
-      (error: unknown) =>
-        error instanceof BadRequestError && error.param === Object.keys(more)[0],
+      (error: unknown) => error instanceof BadRequestError && error.param === Object.keys(more)[0],
     );
 });
 

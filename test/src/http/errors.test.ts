@@ -53,9 +53,7 @@ test("errors: another model is a NotFoundError of code model_not_found", async (
 });
 
 test("errors: a picture's web address is refused with the reason", async () => {
-  const content = [
-    { type: "image_url" as const, image_url: { url: "https://example.org/a.png" } },
-  ];
+  const content = [{ type: "image_url" as const, image_url: { url: "https://example.org/a.png" } }];
   const asked = openai.chat.completions.create({ model, messages: [{ role: "user", content }] });
   await assert.rejects(asked, (error: unknown) => {
     assert.ok(error instanceof BadRequestError, String(error));
@@ -103,15 +101,12 @@ test("errors: one request too many is a RateLimitError with a time to wait", asy
   const streams = await Promise.all(
     Array.from({ length: MAX_REQUESTS }, () => openai.chat.completions.create(long)),
   );
-  await assert.rejects(
-    openai.chat.completions.create({ model, messages }),
-    (error: unknown) => {
-      assert.ok(error instanceof RateLimitError, String(error));
-      assert.equal(error.code, "rate_limit_exceeded");
-      assert.match(error.headers.get("retry-after") ?? "", /^[1-9]\d*$/);
-      return true;
-    },
-  );
+  await assert.rejects(openai.chat.completions.create({ model, messages }), (error: unknown) => {
+    assert.ok(error instanceof RateLimitError, String(error));
+    assert.equal(error.code, "rate_limit_exceeded");
+    assert.match(error.headers.get("retry-after") ?? "", /^[1-9]\d*$/);
+    return true;
+  });
   for (const stream of streams) stream.controller.abort();
   await idle();
 });

@@ -36,7 +36,14 @@ function lastId(events: ServerEvent[]): string {
 }
 
 const options = { include_usage: true };
-const sampled = { temperature: 1, seed: 11, max_tokens: 10, ignore_eos: true, stream: true, resume: true };
+const sampled = {
+  temperature: 1,
+  seed: 11,
+  max_tokens: 10,
+  ignore_eos: true,
+  stream: true,
+  resume: true,
+};
 const bodies: [string, string, object][] = [
   ["a conversation", "/v1/chat/completions", { messages, ...sampled }],
   [
@@ -105,7 +112,10 @@ test("resume: the same body under the same id is the same stream, another body i
   const texts = (events: ServerEvent[]) =>
     events.map(({ data }) => data.replace(/"created":\d+/, ""));
   assert.deepEqual(texts(second), texts(first));
-  for (const other of [{ ...body, seed: 1 }, { ...body, resume: false }]) {
+  for (const other of [
+    { ...body, seed: 1 },
+    { ...body, resume: false },
+  ]) {
     const refused = await call("POST", "/v1/chat/completions", { body: other });
     assert.equal(refused.status, 409);
     assert.match(refused.text, /"code":"request_exists"/);

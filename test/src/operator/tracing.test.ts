@@ -22,7 +22,7 @@ const collector = await collect();
 after(() => collector.close());
 
 const healthPort = await freePort();
-const flags = ["--workers", "1", "--threads", "1", "--port", "0"];
+const flags = ["--workers", "1", "--threads", "1", "--port", "0", "--no-http"];
 const child = spawn(
   process.execPath,
   [

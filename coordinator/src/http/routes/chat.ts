@@ -13,7 +13,7 @@ import {
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Front } from "../../stream/front.js";
-import { callerOf, nowSeconds, signalOf, type Call } from "../call.js";
+import { callOf, nowSeconds, type Call } from "../call.js";
 import { answerStream, generateOnce } from "../generate.js";
 import { placedEvents, type PlacedFormat } from "../resume-place.js";
 import { chatSchema } from "../schemas/chat.js";
@@ -62,18 +62,17 @@ async function answerChat(
 
 export function chatRoutes(app: FastifyInstance, front: Front): void {
   app.post("/v1/chat/completions", { schema: chatSchema }, async (request, reply) => {
-    const caller = callerOf(request);
-    const signal = signalOf(reply);
-    const asked = await readChat(request.body, request.id);
+    const call = callOf(request, reply);
+    const asked = await readChat(request.body, call.requestId);
     const { message, format } = asked;
-    const id = message.requestId ?? request.id;
+    const id = message.requestId ?? call.requestId;
     reply.header("x-request-id", id);
     const { stream } = request.body as { stream?: boolean | null };
-    if (stream !== true) return answerChat(front, asked, { caller, signal });
-    return answerStream(front, reply, signal, (readerFor) => {
+    if (stream !== true) return answerChat(front, asked, call);
+    return answerStream(front, reply, call, (readerFor) => {
       const chunks = new ChatChunks({ id, model: front.serving.context.servedName }, format);
       const reader = readerFor({ chunks, idOf: placedEvents(format) });
-      return front.streams.generate(message, caller, reader);
+      return front.streams.generate(message, call.caller, reader);
     });
   });
 }

@@ -17,7 +17,7 @@ import {
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Front } from "../../stream/front.js";
-import { callerOf, nowSeconds, signalOf, type Call } from "../call.js";
+import { callOf, eitherOf, nowSeconds, type Call } from "../call.js";
 import { answerStream, generateOnce } from "../generate.js";
 import { encodeText } from "../prompt-text.js";
 import { placedEvents, type PlacedFormat } from "../resume-place.js";
@@ -81,10 +81,10 @@ export async function completionOnce(front: Front, body: unknown, call: Call): P
 async function answerCompletion(
   front: Front,
   { id, messages, format }: AskedCompletion,
-  { caller, signal }: Omit<Call, "requestId">,
+  of: Omit<Call, "requestId">,
 ): Promise<object> {
   const failed = new AbortController();
-  const call = { caller, signal: AbortSignal.any([signal, failed.signal]) };
+  const call = { ...of, signal: eitherOf(of.signal, failed.signal) };
   try {
     const answers = await Promise.all(messages.map((one) => generateOnce(front, one, call)));
     return toTextCompletion(id, answers, format);
@@ -98,16 +98,16 @@ function streamCompletion(
   front: Front,
   reply: FastifyReply,
   { id, messages, format }: AskedCompletion,
-  { caller, signal }: Omit<Call, "requestId">,
+  call: Omit<Call, "requestId">,
 ): Promise<FastifyReply> {
   const name = { id, model: front.serving.context.servedName };
   const usage = new UsageOfChunks(format.usage, messages.length);
-  return answerStream(front, reply, signal, async (readerFor) => {
+  return answerStream(front, reply, call, async (readerFor) => {
     await Promise.all(
       messages.map((message, p) => {
         const chunks = new TextChunks(name, format, usage, p * format.n);
         const reader = readerFor({ chunks, idOf: placedEvents(format) });
-        return front.streams.generate(message, caller, reader);
+        return front.streams.generate(message, call.caller, reader);
       }),
     );
   });
@@ -115,8 +115,8 @@ function streamCompletion(
 
 export function completionRoutes(app: FastifyInstance, front: Front): void {
   app.post("/v1/completions", { schema: completionSchema }, async (request, reply) => {
-    const call = { caller: callerOf(request), signal: signalOf(reply) };
-    const asked = await readCompletion(front, request.body, request.id);
+    const call = callOf(request, reply);
+    const asked = await readCompletion(front, request.body, call.requestId);
     reply.header("x-request-id", asked.id);
     const { stream } = request.body as { stream?: boolean | null };
     if (stream === true) return streamCompletion(front, reply, asked, call);

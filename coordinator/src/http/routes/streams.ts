@@ -2,7 +2,7 @@
 import type { FastifyInstance } from "fastify";
 import { ChatChunks, TextChunks, type Chunks } from "@tessera/proto/openai";
 import type { Front } from "../../stream/front.js";
-import { callerOf, signalOf } from "../call.js";
+import { callerOf, callOf } from "../call.js";
 import { answerStream } from "../generate.js";
 import { placePrefix, readPlace, type Place } from "../resume-place.js";
 import { deleteStreamSchema, resumeStreamSchema } from "../schemas/streams.js";
@@ -21,13 +21,12 @@ function chunksOf({ serving }: Front, id: string, { format }: Place): Chunks {
 export function streamRoutes(app: FastifyInstance, front: Front): void {
   app.get<OfStream>("/v1/streams/:id", { schema: resumeStreamSchema }, async (request, reply) => {
     const { id } = request.params;
-    const caller = callerOf(request);
-    const signal = signalOf(reply);
+    const call = callOf(request, reply);
     const given = request.headers["last-event-id"];
     const place = readPlace(typeof given === "string" ? given : undefined);
     const { resumeToken, format, index } = place;
     reply.header("x-request-id", id);
-    return answerStream(front, reply, signal, (readerFor) => {
+    return answerStream(front, reply, call, (readerFor) => {
       const chunks = chunksOf(front, id, place);
       const prefix = placePrefix(resumeToken, format);
       const reader = readerFor({
@@ -36,7 +35,7 @@ export function streamRoutes(app: FastifyInstance, front: Front): void {
         fromIndex: index + 1,
       });
       const fromIndex = BigInt(chunks.remembers ? 0 : index + 1);
-      return front.streams.resume({ requestId: id, resumeToken, fromIndex }, caller, reader);
+      return front.streams.resume({ requestId: id, resumeToken, fromIndex }, call.caller, reader);
     });
   });
   app.delete<OfStream>("/v1/streams/:id", { schema: deleteStreamSchema }, (request, reply) => {

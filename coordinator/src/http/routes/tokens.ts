@@ -5,7 +5,7 @@ import { ServeError } from "@tessera/proto";
 import { toGenerateRequest } from "@tessera/proto/openai";
 import { GenerateRequestSchema } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Front } from "../../stream/front.js";
-import { callerOf, signalOf, type Call } from "../call.js";
+import { callOf, type Call } from "../call.js";
 import { encodeText } from "../prompt-text.js";
 import { readDetokenize, readTokenize } from "../token-bodies.js";
 import { detokenizeSchema, tokenizeSchema } from "../schemas/tokens.js";
@@ -47,7 +47,7 @@ function detokenize(front: Front, body: unknown): string {
 export function tokenRoutes(app: FastifyInstance, front: Front): void {
   const { context } = front.serving;
   app.post("/tokenize", { schema: tokenizeSchema }, async (request, reply) => {
-    const call = { caller: callerOf(request), signal: signalOf(reply) };
+    const call = callOf(request, reply);
     const { asked, tokens } = await tokenize(front, request.body, call);
     const strings = tokens.map((id) => context.tokenizer.token(id) ?? "");
     return {
