@@ -49,6 +49,7 @@ export interface PlacementFlags {
   maxBatchedTokens?: number;
   maxSequences?: number;
   stepDeadlineMs: number;
+  resumeGraceMs?: number;
   otlpEndpoint?: string;
   logLevel: string;
 }
@@ -105,6 +106,11 @@ export function addPlacement(command: Command): Command {
     .option("--max-sequences <count>", "sequences that run together at most", whole)
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
     .option(
+      "--resume-grace-ms <ms>",
+      "what a resumable stream without a reader has left (default: 30000)",
+      whole,
+    )
+    .option(
       "--otlp-endpoint <url>",
       "of an OpenTelemetry collector, as http://127.0.0.1:4318 (default: nothing is traced)",
     )
@@ -128,6 +134,7 @@ const CLUSTER_FLAGS = [
   "maxBatchedTokens",
   "maxSequences",
   "stepDeadlineMs",
+  "resumeGraceMs",
   "otlpEndpoint",
 ];
 
@@ -161,6 +168,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
     ["--step-deadline-ms", flags.stepDeadlineMs],
+    ["--resume-grace-ms", flags.resumeGraceMs],
     ["--otlp-endpoint", flags.otlpEndpoint],
     ["--log-level", flags.logLevel],
   ];

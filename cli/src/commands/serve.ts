@@ -200,6 +200,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         maxSequences: flags.maxSequences,
         maxRequests: flags.maxRequests,
         stepDeadlineMs: flags.stepDeadlineMs,
+        resumeGraceMs: flags.resumeGraceMs,
         otlpEndpoint: flags.otlpEndpoint,
         reflection: flags.reflection === true,
         logLevel: flags.logLevel,
