@@ -61,6 +61,13 @@ function sameText(a: string, b: string): boolean {
   return timingSafeEqual(hash(a), hash(b));
 }
 
+/** Of a body, in whatever order its metadata came. Nothing else in it has an order that says nothing. */
+function hashOf(message: GenerateRequest): string {
+  const metadata = Object.fromEntries(Object.entries(message.metadata).sort());
+  const bytes = toBinary(GenerateRequestSchema, { ...message, metadata });
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
 function exists(requestId: string, why: string): ServeError {
   return ServeError.field("request_id", `${JSON.stringify(requestId)} ${why}`, "REQUEST_EXISTS");
 }
@@ -90,9 +97,7 @@ export class Streams {
     }
     const id = requestId ?? `req-${randomUUID()}`;
     const named = { ...message, requestId: id };
-    const bodyHash = createHash("sha256")
-      .update(toBinary(GenerateRequestSchema, named))
-      .digest("hex");
+    const bodyHash = hashOf(named);
     if (known !== undefined && known.bodyHash !== bodyHash)
       throw exists(id, "is kept to be resumed and had another body");
     const kept = known ?? this.start(named, { caller, bodyHash, reader });
