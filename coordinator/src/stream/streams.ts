@@ -9,9 +9,11 @@ import {
   type ResumeRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Caller } from "../access/caller.js";
-import type { Serving } from "../engine/serving.js";
-import type { RequestTrace } from "../trace/trace.js";
-import { EventLog, type Reader } from "./event-log.js";
+import type { Requests } from "../engine/requests.js";
+import type { CoordinatorMetrics } from "../metrics.js";
+import type { PrepareContext } from "../request/index.js";
+import type { RequestTrace, Tracing } from "../trace/trace.js";
+import { EventLog, type ByteAccount, type Reader } from "./event-log.js";
 import { EventWriter } from "./event-writer.js";
 
 export type { Reader } from "./event-log.js";
@@ -40,6 +42,17 @@ export const STREAM_LIMITS: StreamLimits = {
   readers: 8,
   graceMs: 30_000,
 };
+
+/** What runs the requests. */
+export interface StreamSource {
+  requests: Pick<Requests, "run">;
+  context: Pick<PrepareContext, "servedName" | "tokenizer">;
+  tracing: Pick<Tracing, "request">;
+  metrics: Pick<CoordinatorMetrics, "resumed">;
+}
+
+/** Of `allKeptBytes`, what is left when events were dropped to pass it no more. */
+const SHRUNK_SHARE = 7 / 8;
 
 /** A stream that can be resumed. */
 interface Kept {
@@ -74,15 +87,20 @@ function exists(requestId: string, why: string): ServeError {
 
 export class Streams {
   private readonly kept = new Map<string, Kept>();
+  private readonly account: ByteAccount = { bytes: 0 };
 
   constructor(
-    private readonly serving: Serving,
+    private readonly serving: StreamSource,
     private readonly limits: StreamLimits = STREAM_LIMITS,
   ) {}
 
   /** Streams that can be resumed now. */
   get keptCount(): number {
     return this.kept.size;
+  }
+  /** What they hold, estimated. */
+  get keptBytes(): number {
+    return this.account.bytes;
   }
 
   /** Runs a request; resolves after its last event. @throws ServeError instead of events that are missing */
@@ -132,7 +150,7 @@ export class Streams {
 
   private async plain(message: GenerateRequest, caller: Caller, reader: Reader): Promise<void> {
     const { unreadEvents: events, keptBytes: bytes } = this.limits;
-    const log = new EventLog({ events, bytes }, false);
+    const log = new EventLog({ events, bytes }, undefined);
     const abort = new AbortController();
     const leave = () => abort.abort(reader.signal.reason);
     if (reader.signal.aborted) leave();
@@ -159,10 +177,8 @@ export class Streams {
     const { servedName, tokenizer } = this.serving.context;
     const take = (event: Event) => {
       log.append(event);
-      if (log.overfull && !abort.signal.aborted)
-        abort.abort(
-          new ServeError("SLOW_READER", `${log.end - log.begin} events are unread, the limit`),
-        );
+      if (resumeToken !== undefined) this.keepBytes(log);
+      if (log.closed?.error !== undefined) abort.abort(log.closed.error);
     };
     try {
       await this.serving.requests.run(
@@ -186,7 +202,7 @@ export class Streams {
     const { keptEvents: events, keptBytes: bytes } = this.limits;
     const kept: Kept = {
       key: keyOf(message.requestId ?? "", caller.tenant),
-      log: new EventLog({ events, bytes }, true),
+      log: new EventLog({ events, bytes }, this.account),
       token: randomBytes(18).toString("base64url"),
       bodyHash,
       abort: new AbortController(),
@@ -203,21 +219,40 @@ export class Streams {
     return kept;
   }
 
-  /** Ended streams that nobody reads go first. @throws ServeError OVERLOADED */
-  private makeRoom(): void {
-    const { keptStreams, allKeptBytes, graceMs } = this.limits;
-    const full = () =>
-      this.kept.size >= keptStreams ||
-      [...this.kept.values()].reduce((sum, { log }) => sum + log.bytes, 0) >= allKeptBytes;
+  /** Drops ended streams that nobody reads, the oldest first, until `enough`. */
+  private dropEnded(enough: () => boolean): void {
     for (const kept of this.kept.values()) {
-      if (!full()) return;
+      if (enough()) return;
       if (kept.log.closed !== undefined && kept.log.readerCount === 0) this.drop(kept);
     }
-    if (full())
+  }
+
+  /** For one stream more. @throws ServeError OVERLOADED */
+  private makeRoom(): void {
+    const { keptStreams, allKeptBytes, graceMs } = this.limits;
+    const room = () => this.kept.size < keptStreams && this.account.bytes < allKeptBytes;
+    this.dropEnded(room);
+    if (!room())
       throw new ServeError("OVERLOADED", `${this.kept.size} streams are kept to be resumed`, {
         quota: "resumable streams",
         retryDelayMs: graceMs,
       });
+  }
+
+  /** After an event: ended streams go first, then what readers have taken; unread events end the stream that adds to them. */
+  private keepBytes(log: EventLog): void {
+    const { allKeptBytes } = this.limits;
+    if (this.account.bytes <= allKeptBytes) return;
+    const target = allKeptBytes * SHRUNK_SHARE;
+    this.dropEnded(() => this.account.bytes <= target);
+    for (const kept of this.kept.values()) kept.log.shrink(this.account.bytes - target);
+    if (this.account.bytes <= allKeptBytes) return;
+    log.close(
+      new ServeError(
+        "SLOW_READER",
+        `${this.account.bytes} bytes are unread, limit ${allKeptBytes}`,
+      ),
+    );
   }
 
   private async follow(kept: Kept, reader: Reader, from: number): Promise<void> {
@@ -241,7 +276,8 @@ export class Streams {
 
   /** Without a reader a stream has the grace time left. */
   private waitGrace(kept: Kept): void {
-    if (kept.log.readerCount > 0 || this.kept.get(kept.key) !== kept) return;
+    if (kept.log.readerCount > 0) return;
+    if (this.kept.get(kept.key) !== kept) return kept.log.release();
     clearTimeout(kept.grace);
     kept.grace = setTimeout(() => this.drop(kept), this.limits.graceMs).unref();
   }
@@ -250,6 +286,7 @@ export class Streams {
     clearTimeout(kept.grace);
     if (this.kept.get(kept.key) === kept) this.kept.delete(kept.key);
     kept.abort.abort(new ServeError("ABORTED", "nobody came back for the stream"));
+    if (kept.log.readerCount === 0) kept.log.release();
   }
 
   /** Nothing is kept any more; what still runs is aborted. */
