@@ -164,11 +164,14 @@ export class TesseraClient {
 
   /**
    * The events of a request, in order. Leaving the loop, or the signal, ends it on the server. With `resume` a cut
-   * connection is made again and the stream goes on where it was; without, a call is tried again only while no event has
-   * come. @throws TesseraError
+   * connection is made again and the stream goes on where it was; without, a call is tried again only while no event
+   * has come. @throws TesseraError
    */
   async *generate(request: GenerateInput, settings: CallSettings = {}): AsyncGenerator<Event> {
-    if (request.resume === true) return yield* this.resumable(request, settings);
+    if (request.resume === true) {
+      yield* this.resumable(request, settings);
+      return;
+    }
     const message = create(GenerateRequestSchema, request);
     const attempts = new Attempts(this.attemptOptions(settings));
     const { deadlineMs: deadline, signal } = attempts.options;

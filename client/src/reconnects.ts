@@ -3,10 +3,17 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { AttemptOptions } from "./attempts.js";
 import { TesseraError } from "./error.js";
 
-/** Calls in succession that bring no event; with the times between them about 15 s. */
+/** Calls in succession that bring no event; with the times between them about 13 s. */
 export const MAX_FRUITLESS_CALLS = 12;
 const FIRST_BACKOFF_MS = 100;
 const MAX_BACKOFF_MS = 2000;
+
+export interface StreamState {
+  /** An event has come. */
+  started: boolean;
+  /** Nothing has come, or a token to ask for the rest with. */
+  resumable: boolean;
+}
 
 export class Reconnects {
   /** Calls since the last event that failed. */
@@ -36,22 +43,27 @@ export class Reconnects {
     this.strangers.clear();
   }
 
-  /**
-   * Returns when the stream may be asked for again: after the first failure at once at the same address, which has the
-   * stream; later at the next one, after a doubling time. @throws TesseraError the failure itself when asking again does
-   * not help or has no time left; ABORTED
-   */
-  async afterFailure(
-    error: unknown,
-    { started, resumable }: { started: boolean; resumable: boolean },
-  ): Promise<void> {
+  /** Returns when the stream may be asked for again. @throws TesseraError as `decide`; ABORTED */
+  async afterFailure(error: unknown, state: StreamState): Promise<void> {
     this.checkSignal();
     const failure = TesseraError.from(error);
+    await this.wait(this.decide(failure, state), failure);
+  }
+
+  /**
+   * Milliseconds to wait: none after the first failure, then doubling ones, or what the server said. The first call
+   * again goes to the same address, which has the stream; later ones to the next. @throws TesseraError the failure
+   * itself when asking again does not help
+   */
+  decide(failure: TesseraError, { started, resumable }: StreamState): number {
     if (!resumable || !this.maySucceed(failure, started)) throw failure;
     if (++this.fruitless >= MAX_FRUITLESS_CALLS) throw failure;
     if (this.fruitless > 1 || !failure.cut)
       this.index = (this.index + 1) % this.options.addressCount;
-    await this.wait(this.delayMs(failure), failure);
+    const { retryDelayMs = 0 } = failure;
+    if (this.fruitless === 1) return retryDelayMs;
+    const backoffMs = FIRST_BACKOFF_MS * 2 ** (this.fruitless - 2);
+    return Math.max(retryDelayMs, Math.min(MAX_BACKOFF_MS, backoffMs));
   }
 
   private maySucceed(failure: TesseraError, started: boolean): boolean {
@@ -61,14 +73,6 @@ export class Reconnects {
     if (failure.code !== "REQUEST_NOT_FOUND") return false;
     this.strangers.add(this.index);
     return this.strangers.size < this.options.addressCount;
-  }
-
-  private delayMs({ retryDelayMs = 0 }: TesseraError): number {
-    if (this.fruitless === 1) return retryDelayMs;
-    return Math.max(
-      retryDelayMs,
-      Math.min(MAX_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** (this.fruitless - 2)),
-    );
   }
 
   private async wait(delayMs: number, failure: TesseraError): Promise<void> {

@@ -24,7 +24,7 @@ import {
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { TesseraClient } from "./client.js";
 import { TesseraError } from "./error.js";
-import { MAX_FRUITLESS_CALLS } from "./reconnects.js";
+import { MAX_FRUITLESS_CALLS, Reconnects } from "./reconnects.js";
 
 type Call = ServerWritableStream<unknown, unknown>;
 /** Answers one call. */
@@ -215,14 +215,35 @@ test("resume: REQUEST_NOT_FOUND at every address is the end", async () => {
   assert.deepEqual([server.asked.length, strange.asked.length], [2, 1]);
 });
 
-test("resume: a server that stays away is asked so often and no more, within the deadline", async () => {
+test("resume: a server that stays away is asked again while there is time, then its failure is told", async () => {
   const server = await serve([says([0], cut), says([], cut)]);
-  const short = await read([server.address], 1500);
-  assert.deepEqual([short.indices, short.failure?.message], [[0], "gone"]);
-  assert.ok(server.asked.length < MAX_FRUITLESS_CALLS);
-  const patient = await serve([says([0], cut), says([], cut)]);
-  assert.equal((await read([patient.address], 60_000)).failure?.code, "TRANSPORT");
-  assert.equal(patient.asked.length, MAX_FRUITLESS_CALLS);
+  const startMs = Date.now();
+  const { indices, failure } = await read([server.address], 1500);
+  assert.deepEqual([indices, failure?.message], [[0], "gone"]);
+  assert.ok(Date.now() - startMs <= 1500);
+  assert.ok(server.asked.length > 3);
+});
+
+test("resume: calls that bring nothing have a bound and wait ever longer; an event makes them new", () => {
+  const options = { firstAddress: 1, addressCount: 3, deadlineMs: Infinity };
+  const reconnects = new Reconnects(options);
+  const gone = TesseraError.from(Object.assign(new Error("gone"), cut));
+  assert.ok(gone.cut);
+  const state = { started: true, resumable: true };
+  const waits: number[] = [];
+  const addresses: number[] = [];
+  const tryAll = () => {
+    for (;;) {
+      waits.push(reconnects.decide(gone, state));
+      addresses.push(reconnects.address);
+    }
+  };
+  assert.throws(tryAll, gone);
+  assert.deepEqual(waits, [0, 100, 200, 400, 800, 1600, 2000, 2000, 2000, 2000, 2000]);
+  assert.equal(waits.length, MAX_FRUITLESS_CALLS - 1);
+  assert.deepEqual(addresses.slice(0, 5), [1, 2, 0, 1, 2]);
+  reconnects.progressed();
+  assert.equal(reconnects.decide(gone, state), 0);
 });
 
 test("resume: an id is made where there is none, and goes with the Abort of a reader that leaves", async () => {

@@ -27,13 +27,13 @@ const MAX_LENGTH = 300;
 /** Between 0 and 1: which of several, or where between the first and the last. */
 const share = fc.double({ min: 0, max: 0.999, noNaN: true });
 const room = fc.oneof(fc.nat(4), fc.constant(Infinity));
-const step: fc.Arbitrary<Step> = fc.oneof(
+const step = fc.oneof(
   { weight: 6, arbitrary: fc.record({ do: fc.constant("append"), length: fc.nat(MAX_LENGTH) }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("join"), at: share, room }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constant("drain"), which: share, room }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("leave"), which: share }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("shrink"), by: fc.nat(3000) }) },
-) as fc.Arbitrary<Step>;
+);
 const limits: fc.Arbitrary<LogLimits> = fc.record({
   events: fc.integer({ min: 1, max: 12 }),
   bytes: fc.integer({ min: 900, max: 8000 }),
@@ -135,7 +135,7 @@ test("log: every reader gets the events from its index on in order, or SLOW_READ
   const property = fc.asyncProperty(
     limits,
     fc.boolean(),
-    fc.array(step, { minLength: 10, maxLength: 80 }),
+    fc.array<Step>(step, { minLength: 10, maxLength: 80 }),
     fc.boolean(),
     async (limits, keep, steps, fails) => {
       const world = new World(limits, keep);
@@ -167,7 +167,7 @@ test("log: a reader that takes all is never SLOW_READER, however slow others are
   let stopped = 0;
   const property = fc.asyncProperty(
     limits,
-    fc.array(step, { minLength: 20, maxLength: 80 }),
+    fc.array<Step>(step, { minLength: 20, maxLength: 80 }),
     async (limits, steps) => {
       const world = new World(limits, true);
       const quick = new TestReader(Infinity);

@@ -6,6 +6,8 @@ import type { Reader } from "./event-log.js";
 export class TestReader implements Reader {
   /** Indices of what was taken. */
   readonly got: number[] = [];
+  /** Of the stream, from its first event. */
+  token = "";
   readonly abort = new AbortController();
   /** How the reading ended. */
   outcome: { error: unknown } | undefined;
@@ -26,6 +28,7 @@ export class TestReader implements Reader {
     assert.ok(!this.full, "a full reader is given an event");
     assert.equal(this.outcome, undefined);
     this.got.push(Number(event.index));
+    if (event.kind.case === "started") this.token = event.kind.value.resumeToken;
     this.room--;
     return !this.full;
   };

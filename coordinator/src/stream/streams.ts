@@ -10,7 +10,6 @@ import {
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Caller } from "../access/caller.js";
 import type { Requests } from "../engine/requests.js";
-import type { CoordinatorMetrics } from "../metrics.js";
 import type { PrepareContext } from "../request/index.js";
 import type { RequestTrace, Tracing } from "../trace/trace.js";
 import { EventLog, type ByteAccount, type Reader } from "./event-log.js";
@@ -48,7 +47,7 @@ export interface StreamSource {
   requests: Pick<Requests, "run">;
   context: Pick<PrepareContext, "servedName" | "tokenizer">;
   tracing: Pick<Tracing, "request">;
-  metrics: Pick<CoordinatorMetrics, "resumed">;
+  metrics: { resumed: { inc(): void } };
 }
 
 /** Of `allKeptBytes`, what is left when events were dropped to pass it no more. */
@@ -239,7 +238,7 @@ export class Streams {
       });
   }
 
-  /** After an event: ended streams go first, then what readers have taken; unread events end the stream that adds to them. */
+  /** After an event: ended streams go, then what readers have taken. Unread events end the stream that adds to them. */
   private keepBytes(log: EventLog): void {
     const { allKeptBytes } = this.limits;
     if (this.account.bytes <= allKeptBytes) return;
