@@ -39,9 +39,9 @@ class Running {
   constructor(
     readonly asked: Asked,
     private readonly events: RequestEvents,
-    private readonly settle: (error?: unknown) => void,
+    private readonly settle: (error?: ServeError) => void,
   ) {
-    asked.signal.addEventListener("abort", () => this.fail(asked.signal.reason));
+    asked.signal.addEventListener("abort", () => this.fail(ServeError.from(asked.signal.reason)));
   }
 
   start(): void {
@@ -59,10 +59,10 @@ class Running {
     this.events.done(timings);
     this.end();
   }
-  fail(error: unknown): void {
+  fail(error: ServeError): void {
     if (!this.ended) this.end(error);
   }
-  private end(error?: unknown): void {
+  private end(error?: ServeError): void {
     this.ended = true;
     this.settle(error);
   }
@@ -96,7 +96,7 @@ class World {
       returnTokenIds: false,
     });
     await new Promise<void>((resolve, reject) => {
-      const settle = (error: unknown) => (error === undefined ? resolve() : reject(error));
+      const settle = (error?: ServeError) => (error === undefined ? resolve() : reject(error));
       const running = new Running(asked, eventsOf(prepared), settle);
       this.running.push(running);
       running.start();
