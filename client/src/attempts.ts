@@ -19,7 +19,7 @@ export interface AttemptOptions {
 
 export class Attempts {
   private made = 0;
-  constructor(private readonly options: AttemptOptions) {}
+  constructor(readonly options: AttemptOptions) {}
 
   /** Index of the address to try now. @throws TesseraError ABORTED */
   next(): number {

@@ -1,12 +1,7 @@
 /** The SDK: a typed gRPC client of a Tessera cluster. */
+import { randomUUID } from "node:crypto";
 import { create } from "@bufbuild/protobuf";
-import {
-  Client,
-  credentials,
-  InterceptingCall,
-  type ChannelCredentials,
-  type Interceptor,
-} from "@grpc/grpc-js";
+import type { Client } from "@grpc/grpc-js";
 import { serviceDefinition } from "@tessera/proto";
 import type { GenerateInput } from "@tessera/proto/openai";
 import {
@@ -24,31 +19,24 @@ import {
   GenerateOnceRequestSchema,
   GenerateRequestSchema,
   Inference,
+  ResumeRequestSchema,
   type AbortResponse,
   type CountTokensResponse,
   type Event,
   type GenerateOnceResponse,
-  type GenerateResponse,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { Attempts } from "./attempts.js";
+import { Attempts, type AttemptOptions } from "./attempts.js";
+import { openChannels, type TlsOptions } from "./channels.js";
 import { TesseraError } from "./error.js";
+import { Reconnects } from "./reconnects.js";
+import { inOrder, resumable, type StreamCalls } from "./resumable.js";
 
 const INFERENCE = serviceDefinition(Inference);
 const CLUSTER = serviceDefinition(Cluster);
 /** Of a call that names no deadline. */
 export const DEFAULT_DEADLINE_MS = 10 * 60_000;
-const MAX_MESSAGE_BYTES = 64 << 20;
-
-/** PEM files. */
-export interface TlsOptions {
-  /** Who signed the server's certificate; absent: the system's authorities. */
-  ca?: Buffer;
-  /** The client's own certificate and key, where the server asks for one. */
-  cert?: Buffer;
-  key?: Buffer;
-  /** The name in the server's certificate, where it is not the address's host. */
-  serverName?: string;
-}
+/** For the server to hear that nobody wants the rest of a resumable stream. */
+const LEAVE_MS = 2000;
 
 export interface ClientOptions {
   /** host:port; calls are dealt over them, and a call that fails before it has started tries the next. */
@@ -69,7 +57,8 @@ export interface CallSettings {
   deadlineMs?: number;
 }
 
-interface UnaryMethod<I, O> {
+/** Of a unary call or of one that streams its answers. */
+interface Method<I, O> {
   path: string;
   requestSerialize: (message: I) => Buffer;
   responseDeserialize: (bytes: Buffer) => O;
@@ -80,29 +69,9 @@ function checkDeadline(deadlineMs: number): void {
   throw new RangeError(`deadlineMs: ${deadlineMs}, must be above 0`);
 }
 
-function securityOf(tls: TlsOptions | undefined): ChannelCredentials {
-  if (tls === undefined) return credentials.createInsecure();
-  if ((tls.cert === undefined) !== (tls.key === undefined))
-    throw new RangeError("tls: cert and key come together");
-  return credentials.createSsl(tls.ca ?? null, tls.key ?? null, tls.cert ?? null);
-}
-
-/** Puts the key on every call of a channel. @throws RangeError, which does not say the key */
-function bearerOf(apiKey: string): Interceptor {
-  if (!/^[\x21-\x7e]+$/.test(apiKey))
-    throw new RangeError("apiKey: must be printable ASCII without spaces");
-  return (options, next) =>
-    new InterceptingCall(next(options), {
-      start(metadata, listener, start) {
-        metadata.set("authorization", `Bearer ${apiKey}`);
-        start(metadata, listener);
-      },
-    });
-}
-
 function callOnce<I, O>(
   client: Client,
-  method: UnaryMethod<I, O>,
+  method: Method<I, O>,
   request: I,
   { deadline, signal }: { deadline: number; signal: AbortSignal | undefined },
 ): Promise<O> {
@@ -136,32 +105,20 @@ export class TesseraClient {
     const { maxAttempts } = options;
     if (maxAttempts !== undefined && !(Number.isSafeInteger(maxAttempts) && maxAttempts > 0))
       throw new RangeError(`maxAttempts: ${maxAttempts}, must be a whole number above 0`);
-    const security = securityOf(options.tls);
-    const { serverName } = options.tls ?? {};
-    const interceptors = options.apiKey === undefined ? [] : [bearerOf(options.apiKey)];
-    const channel = {
-      "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
-      "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
-      ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName }),
-    };
-    this.clients = addresses.map(
-      (address) => new Client(address, security, { ...channel, interceptors }),
-    );
+    this.clients = openChannels(options);
   }
 
-  /** The attempts of a call, its deadline over all of them. */
-  private begin(settings: CallSettings): { attempts: Attempts; deadline: number } {
+  /** Of a call that begins now, its deadline over all attempts. `firstAddress`: the next in turn when absent. */
+  private attemptOptions(settings: CallSettings, firstAddress?: number): AttemptOptions {
     const limitMs = settings.deadlineMs ?? this.options.deadlineMs ?? DEFAULT_DEADLINE_MS;
     checkDeadline(limitMs);
-    const deadline = Date.now() + limitMs;
-    const attempts = new Attempts({
-      firstAddress: this.next++ % this.clients.length,
+    return {
+      firstAddress: firstAddress ?? this.next++ % this.clients.length,
       addressCount: this.clients.length,
       maxAttempts: this.options.maxAttempts,
-      deadlineMs: deadline,
+      deadlineMs: Date.now() + limitMs,
       signal: settings.signal,
-    });
-    return { attempts, deadline };
+    };
   }
   private at(index: number): Client {
     const client = this.clients[index];
@@ -170,56 +127,99 @@ export class TesseraClient {
   }
 
   private async unary<I, O>(
-    method: UnaryMethod<I, O>,
+    method: Method<I, O>,
     request: I,
     settings: CallSettings,
+    firstAddress?: number,
   ): Promise<O> {
-    const { attempts, deadline } = this.begin(settings);
+    const attempts = new Attempts(this.attemptOptions(settings, firstAddress));
+    const { deadlineMs: deadline, signal } = attempts.options;
     for (;;) {
       const client = this.at(attempts.next());
       try {
-        return await callOnce(client, method, request, { deadline, signal: settings.signal });
+        return await callOnce(client, method, request, { deadline, signal });
       } catch (error) {
         await attempts.afterFailure(error);
       }
     }
   }
 
+  /** The events of one call. Leaving the loop, or the signal, cancels it. */
+  private async *stream<I, O extends { event?: Event | undefined }>(
+    address: number,
+    { path, requestSerialize, responseDeserialize }: Method<I, O>,
+    request: I,
+    { deadline, signal }: { deadline: number; signal: AbortSignal | undefined },
+  ): AsyncGenerator<Event> {
+    const call = this.at(address).makeServerStreamRequest(
+      path,
+      requestSerialize,
+      responseDeserialize,
+      request,
+      { deadline },
+    );
+    const cancel = () => call.cancel();
+    signal?.addEventListener("abort", cancel, { once: true });
+    try {
+      for await (const { event } of call as AsyncIterable<O>) if (event !== undefined) yield event;
+    } finally {
+      signal?.removeEventListener("abort", cancel);
+      call.cancel();
+    }
+  }
+
   /**
-   * The events of a request, in order. Leaving the loop, or the signal, cancels it. Tried again only while no event has
-   * come. @throws TesseraError
+   * The events of a request, in order. Leaving the loop, or the signal, ends it on the server. With `resume` a cut
+   * connection is made again and the stream goes on where it was; without, a call is tried again only while no event
+   * has come. @throws TesseraError
    */
   async *generate(request: GenerateInput, settings: CallSettings = {}): AsyncGenerator<Event> {
+    if (request.resume === true) {
+      yield* this.resumable(request, settings);
+      return;
+    }
     const message = create(GenerateRequestSchema, request);
-    const { attempts, deadline } = this.begin(settings);
-    const { signal } = settings;
+    const attempts = new Attempts(this.attemptOptions(settings));
+    const { deadlineMs: deadline, signal } = attempts.options;
     for (;;) {
-      const { path, requestSerialize, responseDeserialize } = INFERENCE.generate;
-      const call = this.at(attempts.next()).makeServerStreamRequest(
-        path,
-        requestSerialize,
-        responseDeserialize,
-        message,
-        { deadline },
-      );
-      const cancel = () => call.cancel();
-      signal?.addEventListener("abort", cancel, { once: true });
       let started = false;
+      const call = { deadline, signal };
       try {
-        for await (const { event } of call as AsyncIterable<GenerateResponse>) {
+        const events = this.stream(attempts.next(), INFERENCE.generate, message, call);
+        for await (const event of inOrder(events, 0n)) {
           started = true;
-          if (event !== undefined) yield event;
+          yield event;
         }
         return;
       } catch (error) {
         if (signal?.aborted === true) throw TesseraError.aborted(signal);
         if (started) throw TesseraError.from(error);
         await attempts.afterFailure(error);
-      } finally {
-        signal?.removeEventListener("abort", cancel);
-        call.cancel();
       }
     }
+  }
+
+  private resumable(request: GenerateInput, settings: CallSettings): AsyncGenerator<Event> {
+    const options = this.attemptOptions(settings);
+    const { deadlineMs: deadline, signal } = options;
+    const requestId = request.requestId ?? `sdk-${randomUUID()}`;
+    const message = create(GenerateRequestSchema, { ...request, requestId });
+    const call = { deadline, signal };
+    const calls: StreamCalls = {
+      generate: (address) => this.stream(address, INFERENCE.generate, message, call),
+      resume: (address, place) =>
+        this.stream(
+          address,
+          INFERENCE.resume,
+          create(ResumeRequestSchema, { requestId, ...place }),
+          call,
+        ),
+      abort: (address) => {
+        const request = create(AbortRequestSchema, { requestId });
+        return this.unary(INFERENCE.abort, request, { deadlineMs: LEAVE_MS }, address);
+      },
+    };
+    return resumable(calls, new Reconnects(options), signal);
   }
 
   /** The whole answer. A call that fails on the way may be computed again. @throws TesseraError */

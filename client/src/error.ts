@@ -2,8 +2,11 @@
 import { status, type ServiceError } from "@grpc/grpc-js";
 import { ServeError, type FieldViolation, type ServeErrorCode } from "@tessera/proto";
 
-/** The server's code; ABORTED and DEADLINE also when the call ended here; TRANSPORT when the server said none. */
-export type TesseraErrorCode = ServeErrorCode | "TRANSPORT";
+/**
+ * The server's code; ABORTED and DEADLINE also when the call ended here; TRANSPORT when the server said none;
+ * OUT_OF_ORDER when an event came twice or is missing.
+ */
+export type TesseraErrorCode = ServeErrorCode | "TRANSPORT" | "OUT_OF_ORDER";
 
 /** Codes of the statuses that gRPC makes by itself. */
 const OWN_CODES: Partial<Record<status, TesseraErrorCode>> = {
@@ -14,11 +17,18 @@ const OWN_CODES: Partial<Record<status, TesseraErrorCode>> = {
 /** What grpc-js puts behind a connection's failure when name resolution had nothing to say. */
 const EMPTY_NOTE = /\.? Resolution note: $/;
 
+/** What gRPC calls a connection that goes while a call is under way: a reset stream is INTERNAL or CANCELLED. */
+function isCut(grpcStatus: status, details: string): boolean {
+  if (grpcStatus === status.INTERNAL) return details.includes("RST_STREAM");
+  return grpcStatus === status.UNAVAILABLE || grpcStatus === status.CANCELLED;
+}
+
 interface Facts {
   code: TesseraErrorCode;
   grpcStatus: status;
   violations?: readonly FieldViolation[];
   retryDelayMs?: number | undefined;
+  cut?: boolean;
   cause: unknown;
 }
 
@@ -29,6 +39,8 @@ export class TesseraError extends Error {
   readonly violations: readonly FieldViolation[];
   /** When trying again may help. */
   readonly retryDelayMs: number | undefined;
+  /** The connection went, or was not there; the server said nothing of the call. */
+  readonly cut: boolean;
 
   private constructor(message: string, facts: Facts) {
     super(message, { cause: facts.cause });
@@ -37,6 +49,7 @@ export class TesseraError extends Error {
     this.grpcStatus = facts.grpcStatus;
     this.violations = facts.violations ?? [];
     this.retryDelayMs = facts.retryDelayMs;
+    this.cut = facts.cut ?? false;
   }
 
   static from(error: unknown): TesseraError {
@@ -52,7 +65,26 @@ export class TesseraError extends Error {
       grpcStatus,
       violations: said?.violations ?? [],
       retryDelayMs: said?.retryDelayMs,
+      cut: said === undefined && service !== undefined && isCut(grpcStatus, text),
       cause: error,
+    });
+  }
+
+  /** An event of a stream is not the one that was due. */
+  static outOfOrder(index: bigint, due: bigint): TesseraError {
+    return new TesseraError(`event ${index} of the stream came where ${due} was due`, {
+      code: "OUT_OF_ORDER",
+      grpcStatus: status.DATA_LOSS,
+      cause: undefined,
+    });
+  }
+
+  /** A stream ended, without an error, before its last event. */
+  static cutShort(due: bigint): TesseraError {
+    return new TesseraError(`the stream ended where event ${due} was due`, {
+      code: "OUT_OF_ORDER",
+      grpcStatus: status.DATA_LOSS,
+      cause: undefined,
     });
   }
 

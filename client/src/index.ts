@@ -1,3 +1,4 @@
+export type { TlsOptions } from "./channels.js";
 export * from "./error.js";
 export * from "./client.js";
 export * from "./tls-files.js";

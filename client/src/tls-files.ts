@@ -1,6 +1,6 @@
 /** TLS of a client from PEM files. */
 import { readTls, ServeError, type TlsFiles } from "@tessera/proto";
-import type { TlsOptions } from "./client.js";
+import type { TlsOptions } from "./channels.js";
 import { TesseraError } from "./error.js";
 
 export type { TlsFiles } from "@tessera/proto";

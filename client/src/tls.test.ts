@@ -13,7 +13,8 @@ import {
   Inference,
   type CountTokensResponse,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
-import { TesseraClient, type TlsOptions } from "./client.js";
+import type { TlsOptions } from "./channels.js";
+import { TesseraClient } from "./client.js";
 import { TesseraError } from "./error.js";
 
 const folder = mkdtempSync(join(tmpdir(), "tessera-tls-"));

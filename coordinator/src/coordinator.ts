@@ -21,7 +21,7 @@ import { inferenceService } from "./grpc/inference-service.js";
 import { startHttp, type RunningHttp } from "./http/server.js";
 import { PROMETHEUS_TEXT, prometheusText } from "./metrics/exposition.js";
 import type { Front } from "./stream/front.js";
-import { Streams } from "./stream/streams.js";
+import { STREAM_LIMITS, Streams } from "./stream/streams.js";
 
 const MAX_MESSAGE_BYTES = 64 << 20;
 const FLUSH_MS = 2000;
@@ -99,7 +99,8 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   const { security } = checked;
   const log = pino({ level: options.logLevel, name: "coordinator" }, pino.destination(2));
   const serving = await Serving.open(checked, log);
-  const streams = new Streams(serving);
+  const { resumeGraceMs: graceMs = STREAM_LIMITS.graceMs } = options;
+  const streams = new Streams(serving, { ...STREAM_LIMITS, graceMs });
   const front = { serving, streams, access: security.access };
   const server = new Server({ "grpc.max_receive_message_length": MAX_MESSAGE_BYTES });
   const health = new HealthImplementation({

@@ -51,6 +51,7 @@ export interface PlacementFlags {
   /** Default true. */
   prefixCache?: boolean;
   stepDeadlineMs: number;
+  resumeGraceMs?: number;
   otlpEndpoint?: string;
   logLevel: string;
 }
@@ -108,6 +109,11 @@ export function addPlacement(command: Command): Command {
     .option("--no-prefix-cache", "full blocks of a prompt are not kept for later requests")
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
     .option(
+      "--resume-grace-ms <ms>",
+      "what a resumable stream without a reader has left (default: 30000)",
+      whole,
+    )
+    .option(
       "--otlp-endpoint <url>",
       "of an OpenTelemetry collector, as http://127.0.0.1:4318 (default: nothing is traced)",
     )
@@ -132,6 +138,7 @@ const CLUSTER_FLAGS = [
   "maxSequences",
   "prefixCache",
   "stepDeadlineMs",
+  "resumeGraceMs",
   "otlpEndpoint",
 ];
 
@@ -165,6 +172,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
     ["--step-deadline-ms", flags.stepDeadlineMs],
+    ["--resume-grace-ms", flags.resumeGraceMs],
     ["--otlp-endpoint", flags.otlpEndpoint],
     ["--log-level", flags.logLevel],
   ];

@@ -123,6 +123,29 @@ interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlag
   endWithStdin?: boolean;
 }
 
+/** As the coordinator names them. */
+function placementOptions(flags: PlacementFlags) {
+  return {
+    vision: flags.vision,
+    visionWorkers: flags.visionWorkers,
+    maxModelLen: flags.maxModelLen,
+    cacheMemoryBytes: flags.cacheMemory,
+    crossCacheMemoryBytes: flags.crossCacheMemory,
+    embeddingMemoryBytes: flags.embeddingMemory,
+    encodeBudgetMs: flags.encodeBudgetMs,
+    kvType: flags.kv,
+    wireType: flags.wire,
+    servedModelName: flags.servedModelName,
+    chatTemplate: flags.chatTemplate,
+    maxBatchedTokens: flags.maxBatchedTokens,
+    maxSequences: flags.maxSequences,
+    prefixCache: flags.prefixCache,
+    stepDeadlineMs: flags.stepDeadlineMs,
+    resumeGraceMs: flags.resumeGraceMs,
+    otlpEndpoint: flags.otlpEndpoint,
+  };
+}
+
 function addCoordinator(program: Command): void {
   addServerSecurity(addNats(addHttp(addPlacement(program.command("coordinator")))))
     .description("the front: takes requests, schedules, streams answers")
@@ -165,23 +188,8 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         group: flags.group,
         tensorParallel: flags.tensorParallel,
         heartbeatMs: flags.heartbeatMs,
-        vision: flags.vision,
-        visionWorkers: flags.visionWorkers,
-        maxModelLen: flags.maxModelLen,
-        cacheMemoryBytes: flags.cacheMemory,
-        crossCacheMemoryBytes: flags.crossCacheMemory,
-        embeddingMemoryBytes: flags.embeddingMemory,
-        encodeBudgetMs: flags.encodeBudgetMs,
-        kvType: flags.kv,
-        wireType: flags.wire,
-        servedModelName: flags.servedModelName,
-        chatTemplate: flags.chatTemplate,
-        maxBatchedTokens: flags.maxBatchedTokens,
-        maxSequences: flags.maxSequences,
-        prefixCache: flags.prefixCache,
+        ...placementOptions(flags),
         maxRequests: flags.maxRequests,
-        stepDeadlineMs: flags.stepDeadlineMs,
-        otlpEndpoint: flags.otlpEndpoint,
         reflection: flags.reflection === true,
         logLevel: flags.logLevel,
         ...securityOptions(flags),

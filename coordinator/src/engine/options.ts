@@ -51,6 +51,8 @@ export interface CoordinatorOptions extends SecurityOptions {
   /** Full blocks are kept and found again; default true. */
   prefixCache?: boolean | undefined;
   stepDeadlineMs: number;
+  /** What a resumable stream without a reader has left, and how long an ended one is kept; default 30 s. */
+  resumeGraceMs?: number | undefined;
   /** http(s)://host:port of an OpenTelemetry collector; without it nothing is traced. */
   otlpEndpoint?: string | undefined;
   /** grpc.reflection beside the services. */
@@ -153,6 +155,7 @@ export function checkOptions(options: CoordinatorOptions): CheckedOptions {
     maxRequests: options.maxRequests,
     maxQueuedTokens: options.maxQueuedTokens,
     stepDeadlineMs: options.stepDeadlineMs,
+    "resume-grace-ms": options.resumeGraceMs,
   };
   for (const [name, value] of Object.entries(whole))
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))

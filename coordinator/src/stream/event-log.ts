@@ -55,10 +55,7 @@ class Cursor {
   pump(): void {
     while (!this.full && this.settle !== undefined && this.next < this.log.end) {
       const event = this.log.at(this.next);
-      if (event === undefined)
-        return this.stop(
-          new ServeError("SLOW_READER", `event ${this.next} was not taken before it was dropped`),
-        );
+      assert(event !== undefined, `event ${this.next} is dropped before it is taken`);
       this.next++;
       if (!this.reader.take(event)) this.wait();
     }
@@ -79,22 +76,31 @@ class Cursor {
   stop(error: unknown): void {
     const { settle } = this;
     this.settle = undefined;
+    this.log.left(this);
     if (error === undefined) settle?.resolve();
     else settle?.reject(error);
   }
+}
+
+/** Bytes of all logs that share it. */
+export interface ByteAccount {
+  bytes: number;
 }
 
 export class EventLog {
   private events: Event[] = [];
   private first = 0;
   private held = 0;
+  /** Up to here some reader that has left took all. */
+  private reached = 0;
+  private released = false;
   private readonly cursors = new Set<Cursor>();
   closed: { error: ServeError | undefined } | undefined;
 
-  /** `keep`: events stay when all readers have taken them, as far as the limits allow. */
+  /** `keep`: events stay when all readers have taken them, as far as the limits allow; their bytes are on its account. */
   constructor(
     private readonly limits: LogLimits,
-    private readonly keep: boolean,
+    private readonly keep: ByteAccount | undefined,
   ) {}
 
   get begin(): number {
@@ -109,42 +115,101 @@ export class EventLog {
   get readerCount(): number {
     return this.cursors.size;
   }
+  /** Of a reader that has ended. */
+  left(cursor: Cursor): void {
+    if (!this.cursors.delete(cursor)) return;
+    this.reached = Math.max(this.reached, cursor.next);
+    this.trim();
+  }
   at(index: number): Event | undefined {
     return this.events[index - this.first];
   }
 
-  append(event: Event): void {
-    assert(this.closed === undefined, "an event after the end");
-    this.events.push(event);
-    this.held += eventBytes(event);
-    for (const cursor of this.cursors) cursor.pump();
-    this.trim();
+  private hold(bytes: number): void {
+    this.held += bytes;
+    if (this.keep !== undefined) this.keep.bytes += bytes;
   }
 
-  /** Events that someone still has to take are too many. */
-  get overfull(): boolean {
-    return this.events.length > this.limits.events || this.held > this.limits.bytes;
+  /** Nothing more is taken after readers were too slow, which closes the log, or after its release. */
+  append(event: Event): void {
+    if (this.released || this.closed?.error?.code === "SLOW_READER") return;
+    assert(this.closed === undefined, "an event after the end");
+    this.events.push(event);
+    this.hold(eventBytes(event));
+    for (const cursor of [...this.cursors]) cursor.pump();
+    this.trim();
+    if (this.overfull()) this.dropSlow();
+    if (this.overfull()) this.close(this.slow());
+  }
+
+  private overfull(dropped = 0, bytes = 0): boolean {
+    const { limits, events, held } = this;
+    return events.length - dropped > limits.events || held - bytes > limits.bytes;
+  }
+
+  private slow(): ServeError {
+    const { limits, events, held } = this;
+    return new ServeError(
+      "SLOW_READER",
+      `${events.length} events of ${held} bytes are unread, limits are ${limits.events} and ${limits.bytes}`,
+    );
+  }
+
+  /** Readers that are behind others do not end the stream for them. */
+  private dropSlow(): void {
+    const most = Math.max(...[...this.cursors].map(({ next }) => next));
+    const behind = [...this.cursors].filter(({ next }) => next < most);
+    behind.sort((a, b) => a.next - b.next);
+    for (const cursor of behind) {
+      if (!this.overfull()) return;
+      cursor.stop(this.slow());
+    }
+  }
+
+  /** Up to here every reader has taken all; without one, the reader that came farthest. */
+  private get taken(): number {
+    if (this.cursors.size === 0) return this.reached;
+    return Math.min(...[...this.cursors].map(({ next }) => next));
   }
 
   /** Drops what every reader has taken: all of it, or what passes the limits. */
   trim(): void {
-    if (this.cursors.size === 0) return;
-    const taken = Math.min(...[...this.cursors].map(({ next }) => next));
+    this.drop((count, bytes) => this.keep === undefined || this.overfull(count, bytes));
+  }
+
+  /** Drops so many bytes of what every reader has taken, or as many as there are. */
+  shrink(by: number): void {
+    this.drop((_count, bytes) => bytes < by);
+  }
+
+  /** From the first event on, while `more` says so of what is dropped. */
+  private drop(more: (count: number, bytes: number) => boolean): void {
+    const most = this.taken - this.first;
     let count = 0;
-    let { held } = this;
-    const over = (length: number) => length > this.limits.events || held > this.limits.bytes;
-    while (this.first + count < taken && (!this.keep || over(this.events.length - count))) {
+    let bytes = 0;
+    while (count < most && more(count, bytes)) {
       const event = this.events[count++];
-      if (event !== undefined) held -= eventBytes(event);
+      if (event !== undefined) bytes += eventBytes(event);
     }
+    if (count === 0) return;
     this.events.splice(0, count);
     this.first += count;
-    this.held = held;
+    this.hold(-bytes);
+  }
+
+  /** Without a reader: what is held is given back, and nothing is taken or read any more. */
+  release(): void {
+    assert(this.cursors.size === 0, "a log is released while it is read");
+    this.closed = { error: new ServeError("ABORTED", "nobody came back for the stream") };
+    this.released = true;
+    this.first = this.end;
+    this.events = [];
+    this.hold(-this.held);
   }
 
   close(error: ServeError | undefined): void {
     this.closed ??= { error };
-    for (const cursor of this.cursors)
+    for (const cursor of [...this.cursors])
       // Who does not read would never come to the end.
       if (error?.code === "SLOW_READER") cursor.stop(error);
       else cursor.pump();
@@ -164,9 +229,9 @@ export class EventLog {
     this.cursors.add(cursor);
     try {
       cursor.pump();
+      this.trim();
       await cursor.ended;
     } finally {
-      this.cursors.delete(cursor);
       reader.signal.removeEventListener("abort", leave);
     }
   }

@@ -9,9 +9,10 @@ import {
   type ResumeRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Caller } from "../access/caller.js";
-import type { Serving } from "../engine/serving.js";
-import type { RequestTrace } from "../trace/trace.js";
-import { EventLog, type Reader } from "./event-log.js";
+import type { Requests } from "../engine/requests.js";
+import type { PrepareContext } from "../request/index.js";
+import type { RequestTrace, Tracing } from "../trace/trace.js";
+import { EventLog, type ByteAccount, type Reader } from "./event-log.js";
 import { EventWriter } from "./event-writer.js";
 
 export type { Reader } from "./event-log.js";
@@ -41,6 +42,17 @@ export const STREAM_LIMITS: StreamLimits = {
   graceMs: 30_000,
 };
 
+/** What runs the requests. */
+export interface StreamSource {
+  requests: Pick<Requests, "run">;
+  context: Pick<PrepareContext, "servedName" | "tokenizer">;
+  tracing: Pick<Tracing, "request">;
+  metrics: { resumed: { inc(): void } };
+}
+
+/** Of `allKeptBytes`, what is left when events were dropped to pass it no more. */
+const SHRUNK_SHARE = 7 / 8;
+
 /** A stream that can be resumed. */
 interface Kept {
   key: string;
@@ -61,21 +73,33 @@ function sameText(a: string, b: string): boolean {
   return timingSafeEqual(hash(a), hash(b));
 }
 
+/** Of a body, in whatever order its metadata came. Nothing else in it has an order that says nothing. */
+function hashOf(message: GenerateRequest): string {
+  const metadata = Object.fromEntries(Object.entries(message.metadata).sort());
+  const bytes = toBinary(GenerateRequestSchema, { ...message, metadata });
+  return createHash("sha256").update(bytes).digest("hex");
+}
+
 function exists(requestId: string, why: string): ServeError {
   return ServeError.field("request_id", `${JSON.stringify(requestId)} ${why}`, "REQUEST_EXISTS");
 }
 
 export class Streams {
   private readonly kept = new Map<string, Kept>();
+  private readonly account: ByteAccount = { bytes: 0 };
 
   constructor(
-    private readonly serving: Serving,
+    private readonly serving: StreamSource,
     private readonly limits: StreamLimits = STREAM_LIMITS,
   ) {}
 
   /** Streams that can be resumed now. */
   get keptCount(): number {
     return this.kept.size;
+  }
+  /** What they hold, estimated. */
+  get keptBytes(): number {
+    return this.account.bytes;
   }
 
   /** Runs a request; resolves after its last event. @throws ServeError instead of events that are missing */
@@ -90,9 +114,7 @@ export class Streams {
     }
     const id = requestId ?? `req-${randomUUID()}`;
     const named = { ...message, requestId: id };
-    const bodyHash = createHash("sha256")
-      .update(toBinary(GenerateRequestSchema, named))
-      .digest("hex");
+    const bodyHash = hashOf(named);
     if (known !== undefined && known.bodyHash !== bodyHash)
       throw exists(id, "is kept to be resumed and had another body");
     const kept = known ?? this.start(named, { caller, bodyHash, reader });
@@ -127,7 +149,7 @@ export class Streams {
 
   private async plain(message: GenerateRequest, caller: Caller, reader: Reader): Promise<void> {
     const { unreadEvents: events, keptBytes: bytes } = this.limits;
-    const log = new EventLog({ events, bytes }, false);
+    const log = new EventLog({ events, bytes }, undefined);
     const abort = new AbortController();
     const leave = () => abort.abort(reader.signal.reason);
     if (reader.signal.aborted) leave();
@@ -154,10 +176,8 @@ export class Streams {
     const { servedName, tokenizer } = this.serving.context;
     const take = (event: Event) => {
       log.append(event);
-      if (log.overfull && !abort.signal.aborted)
-        abort.abort(
-          new ServeError("SLOW_READER", `${log.end - log.begin} events are unread, the limit`),
-        );
+      if (resumeToken !== undefined) this.keepBytes(log);
+      if (log.closed?.error !== undefined) abort.abort(log.closed.error);
     };
     try {
       await this.serving.requests.run(
@@ -181,7 +201,7 @@ export class Streams {
     const { keptEvents: events, keptBytes: bytes } = this.limits;
     const kept: Kept = {
       key: keyOf(message.requestId ?? "", caller.tenant),
-      log: new EventLog({ events, bytes }, true),
+      log: new EventLog({ events, bytes }, this.account),
       token: randomBytes(18).toString("base64url"),
       bodyHash,
       abort: new AbortController(),
@@ -198,21 +218,40 @@ export class Streams {
     return kept;
   }
 
-  /** Ended streams that nobody reads go first. @throws ServeError OVERLOADED */
-  private makeRoom(): void {
-    const { keptStreams, allKeptBytes, graceMs } = this.limits;
-    const full = () =>
-      this.kept.size >= keptStreams ||
-      [...this.kept.values()].reduce((sum, { log }) => sum + log.bytes, 0) >= allKeptBytes;
+  /** Drops ended streams that nobody reads, the oldest first, until `enough`. */
+  private dropEnded(enough: () => boolean): void {
     for (const kept of this.kept.values()) {
-      if (!full()) return;
+      if (enough()) return;
       if (kept.log.closed !== undefined && kept.log.readerCount === 0) this.drop(kept);
     }
-    if (full())
+  }
+
+  /** For one stream more. @throws ServeError OVERLOADED */
+  private makeRoom(): void {
+    const { keptStreams, allKeptBytes, graceMs } = this.limits;
+    const room = () => this.kept.size < keptStreams && this.account.bytes < allKeptBytes;
+    this.dropEnded(room);
+    if (!room())
       throw new ServeError("OVERLOADED", `${this.kept.size} streams are kept to be resumed`, {
         quota: "resumable streams",
         retryDelayMs: graceMs,
       });
+  }
+
+  /** After an event: ended streams go, then what readers have taken. Unread events end the stream that adds to them. */
+  private keepBytes(log: EventLog): void {
+    const { allKeptBytes } = this.limits;
+    if (this.account.bytes <= allKeptBytes) return;
+    const target = allKeptBytes * SHRUNK_SHARE;
+    this.dropEnded(() => this.account.bytes <= target);
+    for (const kept of this.kept.values()) kept.log.shrink(this.account.bytes - target);
+    if (this.account.bytes <= allKeptBytes) return;
+    log.close(
+      new ServeError(
+        "SLOW_READER",
+        `${this.account.bytes} bytes are unread, limit ${allKeptBytes}`,
+      ),
+    );
   }
 
   private async follow(kept: Kept, reader: Reader, from: number): Promise<void> {
@@ -236,7 +275,8 @@ export class Streams {
 
   /** Without a reader a stream has the grace time left. */
   private waitGrace(kept: Kept): void {
-    if (kept.log.readerCount > 0 || this.kept.get(kept.key) !== kept) return;
+    if (kept.log.readerCount > 0) return;
+    if (this.kept.get(kept.key) !== kept) return kept.log.release();
     clearTimeout(kept.grace);
     kept.grace = setTimeout(() => this.drop(kept), this.limits.graceMs).unref();
   }
@@ -245,6 +285,7 @@ export class Streams {
     clearTimeout(kept.grace);
     if (this.kept.get(kept.key) === kept) this.kept.delete(kept.key);
     kept.abort.abort(new ServeError("ABORTED", "nobody came back for the stream"));
+    if (kept.log.readerCount === 0) kept.log.release();
   }
 
   /** Nothing is kept any more; what still runs is aborted. */

@@ -32,6 +32,7 @@ const expected: Record<string, string[]> = {
     "nvlm-d-tiny",
   ],
   "generate-once.mjs": ["74.48 STOP 6", "true", "3 choices with seed 7"],
+  "resume.mjs": ["the same text", "REQUEST_EXISTS"],
   "generate.mjs": ["N prompt tokens", "DAY 03-18", "SUM 74.48", "BUY map", "N tokens made"],
 };
 
