@@ -34,6 +34,9 @@ export function logLevel(fallback: string): Option {
     .default(fallback);
 }
 
+/** Accepted and not ended, by default. */
+export const MAX_REQUESTS = 1024;
+
 export interface PlacementFlags {
   vision?: "replicate" | "tensor" | "auto";
   visionWorkers?: number;
@@ -48,6 +51,8 @@ export interface PlacementFlags {
   chatTemplate: "nvlm" | "qwen" | "raw";
   maxBatchedTokens?: number;
   maxSequences?: number;
+  maxRequests?: number;
+  maxQueuedTokens?: number;
   stepDeadlineMs: number;
   otlpEndpoint?: string;
   logLevel: string;
@@ -103,6 +108,12 @@ export function addPlacement(command: Command): Command {
     )
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
+    .option("--max-requests <count>", `accepted and not ended (default: ${MAX_REQUESTS})`, whole)
+    .option(
+      "--max-queued-tokens <tokens>",
+      "of prompts that wait, at most (default: 64 times --max-model-len)",
+      whole,
+    )
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
     .option(
       "--otlp-endpoint <url>",
@@ -127,6 +138,8 @@ const CLUSTER_FLAGS = [
   "chatTemplate",
   "maxBatchedTokens",
   "maxSequences",
+  "maxRequests",
+  "maxQueuedTokens",
   "stepDeadlineMs",
   "otlpEndpoint",
 ];
@@ -160,6 +173,8 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--chat-template", flags.chatTemplate],
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
+    ["--max-requests", flags.maxRequests],
+    ["--max-queued-tokens", flags.maxQueuedTokens],
     ["--step-deadline-ms", flags.stepDeadlineMs],
     ["--otlp-endpoint", flags.otlpEndpoint],
     ["--log-level", flags.logLevel],

@@ -7,7 +7,7 @@ import { checkCluster } from "./check-cluster.js";
 import { followParent, say } from "./parent.js";
 import { addPeerTls, addServerSecurity, securityOptions } from "./security-flags.js";
 import type { ServerSecurityFlags, TlsFlags } from "./security-flags.js";
-import { addPlacement, logLevel, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, logLevel, MAX_REQUESTS, whole, type PlacementFlags } from "./options.js";
 
 interface Running {
   address: string;
@@ -135,7 +135,6 @@ interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlag
   heartbeatMs?: number;
   healthListen?: string;
   http?: string;
-  maxRequests: number;
   reflection?: boolean;
   endWithStdin?: boolean;
 }
@@ -152,7 +151,6 @@ function addCoordinator(program: Command): void {
     .option("--tensor-parallel <size>", "ranks that hold the decoder; with --nats", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
     .option("--http <host:port>", `OpenAI's HTTP routes, ${HTTP_PAGE} (default: none)`)
-    .option("--max-requests <count>", "accepted and not ended", whole, 1024)
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
@@ -198,7 +196,8 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         chatTemplate: flags.chatTemplate,
         maxBatchedTokens: flags.maxBatchedTokens,
         maxSequences: flags.maxSequences,
-        maxRequests: flags.maxRequests,
+        maxRequests: flags.maxRequests ?? MAX_REQUESTS,
+        maxQueuedTokens: flags.maxQueuedTokens,
         stepDeadlineMs: flags.stepDeadlineMs,
         otlpEndpoint: flags.otlpEndpoint,
         reflection: flags.reflection === true,

@@ -102,9 +102,14 @@ export class Requests {
   }
 
   private async prepare(checked: CheckedRequest, place: Admitted): Promise<PreparedRequest> {
-    const identity = { requestId: place.id, tenant: place.tenant };
+    const { context, metrics } = this.options;
+    const of = {
+      requestId: place.id,
+      tenant: place.tenant,
+      onDecode: () => metrics.imagesDecoded.inc(),
+    };
     const prepared = await this.admission.prepare(place, () =>
-      prepareRequest(checked, identity, this.options.context, place.signal),
+      prepareRequest(checked, of, context, place.signal),
     );
     place.signal.throwIfAborted();
     const tileBytes = prepared.tiles.length * this.tileBytes;
