@@ -57,6 +57,10 @@ export class Requests {
   get queuedTokens(): number {
     return this.admission.queuedTokens;
   }
+  /** @throws AssertionError when something is held for nobody. */
+  audit(): void {
+    this.admission.audit();
+  }
 
   /** The id is free again when the sink is done or failed. @throws ServeError instead of events that are missing */
   async run(asked: Asked, eventsOf: (prepared: PreparedRequest) => RequestEvents): Promise<void> {

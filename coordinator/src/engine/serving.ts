@@ -115,6 +115,7 @@ export class Serving {
   private audit(): void {
     try {
       this.loop.audit();
+      this.requests.audit();
       assert(this.loop.requestCount <= this.requests.size, "requests run that have no place");
     } catch (error) {
       endProcess(this.log, error);
