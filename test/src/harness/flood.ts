@@ -126,13 +126,13 @@ const isAnswered = ({ outcome }: Sent) => outcome.usedTokens !== undefined;
 /** Refused with a reason and a time, answered as on an idle server, or out of its little time: nothing else. */
 function checkOutcomes(all: Sent[]): void {
   for (const { asked, short, outcome } of all) {
-    const { error, answer, usedTokens, status: code } = outcome;
+    const { error, answer, usedTokens, details, status: code } = outcome;
     if (usedTokens !== undefined) assert.deepEqual(answer, asked.alone);
     else if (error?.code === "OVERLOADED") {
       assert.ok(["requests", "queued tokens"].includes(error.quota ?? ""), error.quota);
       assert.ok((error.retryDelayMs ?? 0) > 0, `${error.retryDelayMs}`);
       assert.deepEqual(answer.tokenIds, []);
-    } else assert.deepEqual([short, code], [true, status.DEADLINE_EXCEEDED], error?.message);
+    } else assert.deepEqual([short, code], [true, status.DEADLINE_EXCEEDED], details);
   }
 }
 

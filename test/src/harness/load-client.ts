@@ -23,8 +23,9 @@ export interface Outcome {
   answer: Answer;
   /** Of prompt and answer, from the last event; undefined without it. */
   usedTokens: number | undefined;
-  /** Of gRPC. */
+  /** Of gRPC, and its text. */
   status: number;
+  details: string;
   /** Where the server named its code. */
   error: ServeError | undefined;
 }
@@ -86,6 +87,7 @@ export class LoadClient {
           answer,
           usedTokens,
           status: error?.code ?? status.OK,
+          details: error?.details ?? "",
           error: error === undefined ? undefined : ServeError.fromStatus(error),
         });
       stream.on("error", (error: ServiceError) => end(error));
@@ -96,9 +98,8 @@ export class LoadClient {
 
   /** @throws Error when it is not answered to the end */
   async ask(body: Buffer): Promise<Answer> {
-    const { answer, error, usedTokens, status: code } = await this.send(body).outcome;
-    if (usedTokens === undefined)
-      throw new Error(`no answer: ${error?.code} ${error?.message} (${code})`);
+    const { answer, usedTokens, details, status: code } = await this.send(body).outcome;
+    if (usedTokens === undefined) throw new Error(`no answer: ${code} ${details}`);
     return answer;
   }
   close(): void {
