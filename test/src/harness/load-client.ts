@@ -1,4 +1,5 @@
 /** Calls of Generate, each sent once and its outcome noted: what a load is made of. */
+import assert from "node:assert/strict";
 import { create, toBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import { Client, credentials, Metadata, status, type ServiceError } from "@grpc/grpc-js";
 import { ServeError, serviceDefinition } from "@tessera/proto";
@@ -44,16 +45,28 @@ export interface SendOptions {
 
 const DEADLINE_MS = 120_000;
 
+/**
+ * HTTP/2 of Node 20 ends a connection, and all calls on it, that resets more than 1000 streams at once and 33 a second
+ * from then on (docs/pitfalls.md): who cancels more has several.
+ */
+const CONNECTIONS = 8;
+
 export class LoadClient {
-  private readonly client: Client;
+  private readonly clients: Client[];
   private readonly metadata = new Metadata();
+  private next = 0;
 
   constructor(address: string, apiKey?: string) {
-    // A connection of its own, as another program has.
-    this.client = new Client(address, credentials.createInsecure(), {
-      "grpc.use_local_subchannel_pool": 1,
-    });
+    this.clients = Array.from(
+      { length: CONNECTIONS },
+      () =>
+        new Client(address, credentials.createInsecure(), { "grpc.use_local_subchannel_pool": 1 }),
+    );
     if (apiKey !== undefined) this.metadata.set("authorization", `Bearer ${apiKey}`);
+  }
+
+  private get client(): Client {
+    return this.clients[this.next++ % CONNECTIONS] ?? assert.fail();
   }
 
   send(body: Buffer, options: SendOptions = {}): { outcome: Promise<Outcome>; cancel(): void } {
@@ -103,7 +116,7 @@ export class LoadClient {
     return answer;
   }
   close(): void {
-    this.client.close();
+    for (const client of this.clients) client.close();
   }
 }
 
