@@ -173,8 +173,8 @@ class World {
       this.all.leave(place);
       this.gone.push(place);
     }
-    // Once more changes nothing.
-    const old = this.gone.at(-1);
+    // Once more changes nothing, whoever has its id by now.
+    const old = this.gone[Math.floor(this.gone.length / 2)];
     if (old !== undefined) this.all.leave(old);
   }
 

@@ -48,13 +48,19 @@ export class Admitted {
   /** Its prompt is among those that wait. */
   waits = true;
   private readonly own = new AbortController();
-  readonly signal: AbortSignal;
+  /**
+   * Its call's, and that of `abort`. Not of AbortSignal.any: Node keeps such a signal, and all that its listeners hold,
+   * as long as one listens.
+   */
+  readonly signal: AbortSignal = this.own.signal;
+  private readonly follow = () => this.own.abort(this.of.signal.reason);
 
   constructor(
     readonly of: Entering,
     public cost: RequestCost,
   ) {
-    this.signal = AbortSignal.any([of.signal, this.own.signal]);
+    if (of.signal.aborted) this.follow();
+    else of.signal.addEventListener("abort", this.follow, { once: true });
   }
   get id(): string {
     return this.of.id;
@@ -65,6 +71,10 @@ export class Admitted {
   /** Ends the preparation of a request that does not run yet. */
   abort(reason: ServeError): void {
     this.own.abort(reason);
+  }
+  /** Its call is followed no more. */
+  close(): void {
+    this.of.signal.removeEventListener("abort", this.follow);
   }
 }
 
@@ -177,7 +187,10 @@ export class Admission {
 
   leave(place: Admitted): void {
     const { of, cost } = place;
-    if (!this.admitted.delete(keyOf(of))) return;
+    // Another one may have its id by now.
+    if (this.admitted.get(keyOf(of)) !== place) return;
+    this.admitted.delete(keyOf(of));
+    place.close();
     if (place.waits) {
       this.queued -= cost.promptTokens;
       // Its prompt was not computed.
