@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-deps test-long test-full test-sanitize tidy bench clean
+.PHONY: help build demo test test-deps test-long test-full test-sanitize tidy bench soak clean
 # A build folder keeps the generator it was made with.
 GENERATOR := $(if $(wildcard native/build/CMakeCache.txt),,$(shell command -v ninja >/dev/null && echo "-G Ninja"))
 
@@ -38,6 +38,10 @@ tidy: node_modules/.package-lock.json ## sizes, imports, formatting, lint, gener
 
 bench: build ## figures against their goals; BENCH="--rounds 1 exchange" for a part
 	node test/dist/bench/main.js $(BENCH)
+
+SOAK_SECONDS ?= 600
+soak: build ## mixed load for SOAK_SECONDS=600; memory and handles of every process must not rise
+	node test/dist/soak/main.js $(SOAK_SECONDS)
 
 clean: ## removes what was built
 	rm -rf native/build build */dist

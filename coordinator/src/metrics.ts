@@ -133,6 +133,10 @@ export class CoordinatorMetrics {
     "tessera_cross_cache_computed_total",
     "Images whose keys and values for cross-attention were computed",
   );
+  readonly imagesDecoded = this.counter(
+    "tessera_images_decoded_total",
+    "Pictures whose decoding was begun",
+  );
   readonly tiles = this.counter("tessera_image_tiles_total", "Tiles of accepted requests");
   readonly tilesReused = this.counter(
     "tessera_image_tiles_reused_total",
@@ -164,6 +168,14 @@ export class CoordinatorMetrics {
   readonly waiting = this.gauge(
     "tessera_num_requests_waiting",
     "Requests accepted and not scheduled yet",
+  );
+  readonly open = this.gauge(
+    "tessera_num_requests_open",
+    "Requests that have a place: being prepared, waiting or running",
+  );
+  readonly queuedTokens = this.gauge(
+    "tessera_queued_tokens",
+    "Prompt tokens of requests that have not begun; while a request is prepared the most that it can have",
   );
   readonly cacheUsage = this.gauge("tessera_kv_cache_usage_ratio", "Cache blocks held, 0 to 1");
   readonly cacheBlocks = this.gauge("tessera_kv_cache_blocks", "Cache blocks of 32 tokens in all");

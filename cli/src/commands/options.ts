@@ -34,6 +34,9 @@ export function logLevel(fallback: string): Option {
     .default(fallback);
 }
 
+/** Accepted and not ended, by default. */
+export const MAX_REQUESTS = 1024;
+
 export interface PlacementFlags {
   vision?: "replicate" | "tensor" | "auto";
   visionWorkers?: number;
@@ -50,6 +53,8 @@ export interface PlacementFlags {
   maxSequences?: number;
   /** Default true. */
   prefixCache?: boolean;
+  maxRequests?: number;
+  maxQueuedTokens?: number;
   stepDeadlineMs: number;
   resumeGraceMs?: number;
   otlpEndpoint?: string;
@@ -107,6 +112,12 @@ export function addPlacement(command: Command): Command {
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
     .option("--no-prefix-cache", "full blocks of a prompt are not kept for later requests")
+    .option("--max-requests <count>", `accepted and not ended (default: ${MAX_REQUESTS})`, whole)
+    .option(
+      "--max-queued-tokens <tokens>",
+      "of prompts that wait, at most (default: 64 times --max-model-len)",
+      whole,
+    )
     .option("--step-deadline-ms <ms>", "after which a silent worker is lost", whole, 30_000)
     .option(
       "--resume-grace-ms <ms>",
@@ -137,6 +148,8 @@ const CLUSTER_FLAGS = [
   "maxBatchedTokens",
   "maxSequences",
   "prefixCache",
+  "maxRequests",
+  "maxQueuedTokens",
   "stepDeadlineMs",
   "resumeGraceMs",
   "otlpEndpoint",
@@ -171,6 +184,8 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--chat-template", flags.chatTemplate],
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
+    ["--max-requests", flags.maxRequests],
+    ["--max-queued-tokens", flags.maxQueuedTokens],
     ["--step-deadline-ms", flags.stepDeadlineMs],
     ["--resume-grace-ms", flags.resumeGraceMs],
     ["--otlp-endpoint", flags.otlpEndpoint],

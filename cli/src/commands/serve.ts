@@ -6,7 +6,7 @@ import { addHttp, checkHttp, DEFAULT_HTTP, httpOptions, type HttpFlags } from ".
 import { followParent, say } from "./parent.js";
 import { addPeerTls, addServerSecurity, securityOptions } from "./security-flags.js";
 import type { ServerSecurityFlags, TlsFlags } from "./security-flags.js";
-import { addPlacement, logLevel, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, logLevel, MAX_REQUESTS, whole, type PlacementFlags } from "./options.js";
 
 interface Running {
   address: string;
@@ -118,7 +118,6 @@ interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlag
   tensorParallel?: number;
   heartbeatMs?: number;
   healthListen?: string;
-  maxRequests: number;
   reflection?: boolean;
   endWithStdin?: boolean;
 }
@@ -140,6 +139,8 @@ function placementOptions(flags: PlacementFlags) {
     maxBatchedTokens: flags.maxBatchedTokens,
     maxSequences: flags.maxSequences,
     prefixCache: flags.prefixCache,
+    maxRequests: flags.maxRequests ?? MAX_REQUESTS,
+    maxQueuedTokens: flags.maxQueuedTokens,
     stepDeadlineMs: flags.stepDeadlineMs,
     resumeGraceMs: flags.resumeGraceMs,
     otlpEndpoint: flags.otlpEndpoint,
@@ -157,7 +158,6 @@ function addCoordinator(program: Command): void {
     )
     .option("--tensor-parallel <size>", "ranks that hold the decoder; with --nats", whole)
     .option("--health-listen <host:port>", "/metrics, /livez, /readyz, /startupz")
-    .option("--max-requests <count>", "accepted and not ended", whole, 1024)
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .option("--end-with-stdin", "end when stdin closes")
     .addHelpText(
@@ -189,7 +189,6 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         tensorParallel: flags.tensorParallel,
         heartbeatMs: flags.heartbeatMs,
         ...placementOptions(flags),
-        maxRequests: flags.maxRequests,
         reflection: flags.reflection === true,
         logLevel: flags.logLevel,
         ...securityOptions(flags),

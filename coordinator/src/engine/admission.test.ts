@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
+import { getEventListeners } from "node:events";
 import { test } from "node:test";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { ServeError } from "@tessera/proto";
 import { Admission, type Admitted, type Entering } from "./admission.js";
 
@@ -86,4 +89,39 @@ test("admission: who is aborted while it waits leaves the line; a failure gives 
   await assert.rejects(third, /bad/);
   const last = await all.prepare(second, () => Promise.resolve(7)).catch((error: unknown) => error);
   assert.equal(last, 7);
+});
+
+test("admission: a request that has left is not held by the listeners of its signal, nor by its call's", async () => {
+  const all = admission({ maxRequests: 9 });
+  const call = new AbortController();
+  const place = enter(all, "one", 0, { signal: call.signal });
+  let told = 0;
+  place.signal.addEventListener("abort", () => told++);
+  assert.equal(getEventListeners(call.signal, "abort").length, 1);
+  all.leave(place);
+  assert.equal(getEventListeners(call.signal, "abort").length, 0);
+  call.abort(new ServeError("ABORTED", "late"));
+  assert.equal(told, 0);
+  const gone = (() => {
+    const other = enter(all, "two", 0, { signal: new AbortController().signal });
+    const held = { bytes: 1 };
+    other.signal.addEventListener("abort", () => held.bytes++);
+    all.leave(other);
+    return new WeakRef(held);
+  })();
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  await new Promise(setImmediate);
+  collect();
+  assert.equal(gone.deref(), undefined);
+});
+
+test("admission: a place follows its call, also one that has ended already", () => {
+  const all = admission({ maxRequests: 9 });
+  const reason = new ServeError("ABORTED", "left");
+  const call = new AbortController();
+  const place = enter(all, "one", 0, { signal: call.signal });
+  call.abort(reason);
+  assert.equal(place.signal.reason, reason);
+  assert.equal(enter(all, "two", 0, { signal: call.signal }).signal.reason, reason);
 });

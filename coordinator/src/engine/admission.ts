@@ -2,6 +2,7 @@
  * Requests accepted and not ended: their ids, what they may hold and wait for, and how many decode pictures at once. A
  * place is taken before a picture is decoded. Pure but for the promises.
  */
+import assert from "node:assert/strict";
 import { ServeError } from "@tessera/proto";
 import type { TenantPolicy } from "../access/caller.js";
 import type { ActiveRequest } from "./active.js";
@@ -11,7 +12,7 @@ import { TenantQuotas } from "./tenant-quotas.js";
 export interface AdmissionLimits {
   /** Requests that run or wait. */
   maxRequests: number;
-  /** Prompt tokens of those that have not begun. */
+  /** Prompt tokens of those that have not begun; a prompt longer than that waits alone. */
   maxQueuedTokens: number;
   /** Pixels of their tiles, held until they end. */
   maxTileBytes: number;
@@ -47,13 +48,19 @@ export class Admitted {
   /** Its prompt is among those that wait. */
   waits = true;
   private readonly own = new AbortController();
-  readonly signal: AbortSignal;
+  /**
+   * Its call's, and that of `abort`. Not of AbortSignal.any: Node keeps such a signal, and all that its listeners hold,
+   * as long as one listens.
+   */
+  readonly signal: AbortSignal = this.own.signal;
+  private readonly follow = () => this.own.abort(this.of.signal.reason);
 
   constructor(
     readonly of: Entering,
     public cost: RequestCost,
   ) {
-    this.signal = AbortSignal.any([of.signal, this.own.signal]);
+    if (of.signal.aborted) this.follow();
+    else of.signal.addEventListener("abort", this.follow, { once: true });
   }
   get id(): string {
     return this.of.id;
@@ -64,6 +71,10 @@ export class Admitted {
   /** Ends the preparation of a request that does not run yet. */
   abort(reason: ServeError): void {
     this.own.abort(reason);
+  }
+  /** Its call is followed no more. */
+  close(): void {
+    this.of.signal.removeEventListener("abort", this.follow);
   }
 }
 
@@ -106,6 +117,8 @@ export class Admission {
     this.tileBytes += cost.tileBytes;
     this.queued += cost.promptTokens;
     this.quotas.enter(of.tenant, of.policy, { images: of.images, nowMs: this.nowMs() });
+    this.use(of, cost.promptTokens);
+    this.noteWork();
     return place;
   }
 
@@ -142,8 +155,11 @@ export class Admission {
   /** What the request really takes up, at most what was asked for. */
   settle(place: Admitted, cost: RequestCost): void {
     this.tileBytes += cost.tileBytes - place.cost.tileBytes;
-    if (place.waits) this.queued += cost.promptTokens - place.cost.promptTokens;
+    const more = cost.promptTokens - place.cost.promptTokens;
+    if (place.waits) this.queued += more;
+    this.use(place.of, more);
     place.cost = cost;
+    this.noteWork();
   }
 
   /** Its prompt waits no more: it is computed now, or never. */
@@ -151,23 +167,55 @@ export class Admission {
     if (!place.waits) return;
     place.waits = false;
     this.queued -= place.cost.promptTokens;
-    this.used(place, place.cost.promptTokens);
     this.begunTokens.add(place.cost.promptTokens, this.nowMs());
+    this.noteWork();
   }
 
-  /** Tokens were computed or made for it. */
+  /** Tokens were made for it; those of its prompt count from the moment it enters. */
   used({ of }: Admitted, tokens: number): void {
-    this.quotas.use(of.tenant, of.policy, { tokens, nowMs: this.nowMs() });
+    this.use(of, tokens);
+  }
+  private use({ tenant, policy }: Entering, tokens: number): void {
+    this.quotas.use(tenant, policy, { tokens, nowMs: this.nowMs() });
+  }
+
+  private noteWork(): void {
+    const nowMs = this.nowMs();
+    this.ended.work(this.admitted.size > 0, nowMs);
+    this.begunTokens.work(this.queued > 0, nowMs);
   }
 
   leave(place: Admitted): void {
     const { of, cost } = place;
-    if (!this.admitted.delete(keyOf(of))) return;
-    if (place.waits) this.queued -= cost.promptTokens;
+    // Another one may have its id by now.
+    if (this.admitted.get(keyOf(of)) !== place) return;
+    this.admitted.delete(keyOf(of));
+    place.close();
+    if (place.waits) {
+      this.queued -= cost.promptTokens;
+      // Its prompt was not computed.
+      this.use(of, -cost.promptTokens);
+    }
     place.waits = false;
     this.tileBytes -= cost.tileBytes;
     this.ended.add(1, this.nowMs());
     this.quotas.leave(of.tenant, of.policy, { images: of.images, nowMs: this.nowMs() });
+    this.noteWork();
+  }
+
+  /** @throws AssertionError when what is noted is not the sum of what places take up. */
+  audit(): void {
+    const all = this.all();
+    const sum = (of: (place: Admitted) => number) => all.reduce((s, place) => s + of(place), 0);
+    const waiting = sum(({ waits, cost }) => (waits ? cost.promptTokens : 0));
+    assert.equal(this.queued, waiting, "queued tokens");
+    assert.equal(
+      this.tileBytes,
+      sum(({ cost }) => cost.tileBytes),
+      "bytes of tiles",
+    );
+    assert(this.turns.length <= all.length, "places that wait for a turn are gone");
+    this.quotas.audit(all.map(({ of }) => of));
   }
 
   get(of: RequestName): Admitted | undefined {

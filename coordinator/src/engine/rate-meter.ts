@@ -1,4 +1,4 @@
-/** How much passes a second, from the last events. Pure. */
+/** How much passes a second of busy time, from the last events. Pure. */
 
 const EVENTS = 256;
 const DEFAULT_DELAY_MS = 1000;
@@ -7,10 +7,20 @@ const MAX_DELAY_MS = 60_000;
 
 export class RateMeter {
   private readonly events: { atMs: number; amount: number }[] = [];
+  private idleSinceMs: number | undefined;
 
   add(amount: number, nowMs: number): void {
     this.events.push({ atMs: nowMs, amount });
     if (this.events.length > EVENTS) this.events.shift();
+  }
+
+  /** Whether there is anything that could pass: time without it says nothing of the rate. */
+  work(is: boolean, nowMs: number): void {
+    if (!is) this.idleSinceMs ??= nowMs;
+    else if (this.idleSinceMs !== undefined) {
+      for (const event of this.events) event.atMs += nowMs - this.idleSinceMs;
+      this.idleSinceMs = undefined;
+    }
   }
 
   /** After how long `amount` will have passed, as far as one can tell. */

@@ -57,6 +57,10 @@ export class Requests {
   get queuedTokens(): number {
     return this.admission.queuedTokens;
   }
+  /** @throws AssertionError when something is held for nobody. */
+  audit(): void {
+    this.admission.audit();
+  }
 
   /** The id is free again when the sink is done or failed. @throws ServeError instead of events that are missing */
   async run(asked: Asked, eventsOf: (prepared: PreparedRequest) => RequestEvents): Promise<void> {
@@ -102,9 +106,14 @@ export class Requests {
   }
 
   private async prepare(checked: CheckedRequest, place: Admitted): Promise<PreparedRequest> {
-    const identity = { requestId: place.id, tenant: place.tenant };
+    const { context, metrics } = this.options;
+    const of = {
+      requestId: place.id,
+      tenant: place.tenant,
+      onDecode: () => metrics.imagesDecoded.inc(),
+    };
     const prepared = await this.admission.prepare(place, () =>
-      prepareRequest(checked, identity, this.options.context, place.signal),
+      prepareRequest(checked, of, context, place.signal),
     );
     place.signal.throwIfAborted();
     const tileBytes = prepared.tiles.length * this.tileBytes;

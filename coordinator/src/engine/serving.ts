@@ -117,6 +117,7 @@ export class Serving {
   private audit(): void {
     try {
       this.loop.audit();
+      this.requests.audit();
       assert(this.loop.requestCount <= this.requests.size, "requests run that have no place");
     } catch (error) {
       endProcess(this.log, error);
@@ -345,6 +346,8 @@ export class Serving {
     const load = this.loop.load();
     this.metrics.running.set(load.runningSequences);
     this.metrics.waiting.set(load.waitingRequests);
+    this.metrics.open.set(this.requests.size);
+    this.metrics.queuedTokens.set(this.requests.queuedTokens);
     this.metrics.cacheUsage.set(load.usedBlocks / this.plan.blockCount);
     this.metrics.embeddings.set({ state: "held" }, load.embeddings);
     this.metrics.embeddings.set({ state: "idle" }, load.idleEmbeddings);

@@ -1,4 +1,5 @@
 /** What each tenant has under way, and what it may. Pure. */
+import assert from "node:assert/strict";
 import type { TenantPolicy } from "../access/caller.js";
 
 /** Tokens that a tenant may use at once are those of so many seconds. */
@@ -7,8 +8,8 @@ const BURST_SECONDS = 2;
 interface Usage {
   requests: number;
   images: number;
-  /** Tokens left to use; below 0 after more were used than one could know. */
-  level: number;
+  /** Tokens left to use; below 0 after more were used than one could know. Undefined without a limit. */
+  level: number | undefined;
   atMs: number;
 }
 
@@ -19,16 +20,19 @@ export interface QuotaRefusal {
   retryDelayMs: number | undefined;
 }
 
+function refilled({ level, atMs }: Usage, rate: number, nowMs: number): number {
+  const full = rate * BURST_SECONDS;
+  return level === undefined ? full : Math.min(full, level + (rate * (nowMs - atMs)) / 1e3);
+}
+
 export class TenantQuotas {
   private readonly usage = new Map<string, Usage>();
 
   private of(tenant: string, { limits }: TenantPolicy, nowMs: number): Usage {
     const rate = limits.tokensPerSecond;
     const known = this.usage.get(tenant);
-    const full = (rate ?? 0) * BURST_SECONDS;
-    const usage = known ?? { requests: 0, images: 0, level: full, atMs: nowMs };
-    if (rate !== undefined)
-      usage.level = Math.min(full, usage.level + (rate * (nowMs - usage.atMs)) / 1e3);
+    const usage = known ?? { requests: 0, images: 0, level: undefined, atMs: nowMs };
+    usage.level = rate === undefined ? undefined : refilled(usage, rate, nowMs);
     usage.atMs = nowMs;
     if (known === undefined) this.usage.set(tenant, usage);
     return usage;
@@ -55,7 +59,7 @@ export class TenantQuotas {
         retryDelayMs: undefined,
       };
     const rate = limits.tokensPerSecond;
-    if (rate !== undefined && usage.level <= 0)
+    if (rate !== undefined && usage.level !== undefined && usage.level <= 0)
       return {
         quota: "tenant tokens",
         message: `${tenant} has used ${rate} tokens a second, its limit`,
@@ -74,10 +78,20 @@ export class TenantQuotas {
     usage.requests--;
     usage.images -= of.images;
     const full = (policy.limits.tokensPerSecond ?? 0) * BURST_SECONDS;
-    if (usage.requests === 0 && usage.level >= full) this.usage.delete(tenant);
+    if (usage.requests === 0 && (usage.level ?? 0) >= full) this.usage.delete(tenant);
   }
-  /** Tokens of a prompt that is begun, or that were made. */
+  /** Tokens of a prompt that was taken, or that were made; below 0: they will not be used after all. */
   use(tenant: string, policy: TenantPolicy, of: { tokens: number; nowMs: number }): void {
-    this.of(tenant, policy, of.nowMs).level -= of.tokens;
+    const usage = this.of(tenant, policy, of.nowMs);
+    if (usage.level !== undefined) usage.level -= of.tokens;
+  }
+
+  /** @throws AssertionError when what is noted of a tenant is not what its requests take up. */
+  audit(taken: readonly { tenant: string; images: number }[]): void {
+    for (const [tenant, { requests, images }] of this.usage) {
+      const own = taken.filter((one) => one.tenant === tenant);
+      const held = own.reduce((sum, one) => sum + one.images, 0);
+      assert.deepEqual([requests, images], [own.length, held], `requests, images of ${tenant}`);
+    }
   }
 }

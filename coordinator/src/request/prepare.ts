@@ -18,10 +18,15 @@ export interface PrepareContext extends CheckContext {
   room: { tiles: number; crossBlocks: number; streamRows: number };
 }
 
-async function cutImages(images: CheckedImage[], context: PrepareContext, signal: AbortSignal) {
+async function cutImages(
+  images: CheckedImage[],
+  context: PrepareContext,
+  of: { signal: AbortSignal; onDecode: (() => void) | undefined },
+) {
   const perImage: PreparedTile[][] = [];
   for (const image of images) {
-    signal.throwIfAborted();
+    of.signal.throwIfAborted();
+    of.onDecode?.();
     const rgb = await decodeImage(image.data, { field: image.field, limits: context.limits.image });
     const options = {
       tileSize: context.tile.size,
@@ -112,11 +117,12 @@ export function mostPromptTokens(checked: CheckedRequest, context: PrepareContex
 /** @throws ServeError INVALID_IMAGE, CONTEXT_TOO_LONG; the signal's reason when it is aborted. */
 export async function prepareRequest(
   checked: CheckedRequest,
-  identity: { requestId: string; tenant: string },
+  of: { requestId: string; tenant: string; onDecode?: () => void },
   context: PrepareContext,
   signal: AbortSignal,
 ): Promise<PreparedRequest> {
-  const perImage = await cutImages(checked.images, context, signal);
+  const { onDecode, ...identity } = of;
+  const perImage = await cutImages(checked.images, context, { signal, onDecode });
   const rendered =
     "tokenIds" in checked.prompt
       ? { ids: checked.prompt.tokenIds, starts: [], tags: [] }
