@@ -1,5 +1,6 @@
 /** A JSON body: its bytes are UTF-8, its nesting is bounded, and no key can change an object's prototype. */
-import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { FastifyInstance } from "fastify";
+import secure from "secure-json-parse";
 import { ServeError } from "@tessera/proto";
 
 /** Objects and lists inside one another. */
@@ -22,7 +23,7 @@ function checkDepth(value: unknown): void {
   }
 }
 
-function decode(bytes: Uint8Array): string {
+function decode(bytes: Buffer): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
@@ -30,28 +31,28 @@ function decode(bytes: Uint8Array): string {
   }
 }
 
+function parse(bytes: Buffer): unknown {
+  if (bytes.length === 0) throw wrong("is empty, must be a JSON object");
+  const text = decode(bytes);
+  let body: unknown;
+  try {
+    body = secure.parse(text, { protoAction: "error", constructorAction: "ignore" });
+  } catch (cause) {
+    throw wrong(`is no JSON: ${cause instanceof Error ? cause.message : String(cause)}`);
+  }
+  checkDepth(body);
+  return body;
+}
+
 /** The only kind of body that this front reads; another one is refused as a wrong content-type. */
 export function addJsonBody(app: FastifyInstance): void {
-  const parse = app.getDefaultJsonParser("error", "error");
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser(
-    "application/json",
-    { parseAs: "buffer" },
-    (request: FastifyRequest, bytes: Buffer, done) => {
-      try {
-        if (bytes.length === 0) throw wrong("is empty, must be a JSON object");
-        void parse(request, decode(bytes), (error: Error | null, body?: unknown) => {
-          try {
-            if (error !== null) throw wrong(`is no JSON: ${error.message}`);
-            checkDepth(body);
-            done(null, body);
-          } catch (thrown) {
-            done(ServeError.from(thrown));
-          }
-        });
-      } catch (thrown) {
-        done(ServeError.from(thrown));
-      }
-    },
-  );
+  const options = { parseAs: "buffer" } as const;
+  app.addContentTypeParser<Buffer>("application/json", options, (_, bytes, done) => {
+    try {
+      done(null, parse(bytes));
+    } catch (error) {
+      done(ServeError.from(error));
+    }
+  });
 }

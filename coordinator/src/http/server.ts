@@ -120,7 +120,7 @@ async function build(front: Front, options: HttpOptions): Promise<FastifyInstanc
   app.setErrorHandler((error, _, reply) => answerError(front, { error, bodyLimit }, reply));
   app.setNotFoundHandler((request, reply) => answerUnknown(paths, request, reply));
   await describe(app);
-  for (const routes of [...ROUTES, ...(options.routes ?? [])]) routes(app, front);
+  for (const routes of [...(options.routes ?? []), ...ROUTES]) routes(app, front);
   return app;
 }
 
