@@ -40,11 +40,16 @@ const DEFAULT_HTTP = "127.0.0.1:8000";
 interface HttpFlags {
   httpBodyLimit?: number;
   corsOrigin?: string;
+  dataDir?: string;
 }
 
 function addHttp(command: Command): Command {
   return command
     .option("--http-body-limit <bytes>", "of an HTTP request (default: 64 MiB)", whole)
+    .option(
+      "--data-dir <dir>",
+      "where /v1/files and /v1/batches lie (default: none, they are not served)",
+    )
     .option(
       "--cors-origin <origins>",
       "whose pages may read HTTP answers, as https://host:port,… or * (default: none)",
@@ -179,6 +184,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         healthListen: flags.healthListen,
         httpListen: flags.http,
         httpBodyLimit: flags.httpBodyLimit,
+        dataDir: flags.dataDir,
         corsOrigins: flags.corsOrigin?.split(","),
         workers: flags.workers?.split(","),
         nats: flags.nats,
