@@ -72,6 +72,13 @@ async function keepForm({ upload, filename, fields }: Form): Promise<StoredFile>
   return upload.keep({ filename, purpose });
 }
 
+/** What is wrong with a form has no system call that failed, nor one of fastify's codes. */
+function formError(error: unknown): unknown {
+  const { code, syscall, message } = error as NodeJS.ErrnoException;
+  if (error instanceof ServeError || code !== undefined || syscall !== undefined) return error;
+  return ServeError.field("body", `is no form: ${message}`);
+}
+
 async function createFile(request: FastifyRequest, store: FileStore): Promise<StoredFile> {
   if (!request.isMultipart()) throw ServeError.field("content-type", "must be multipart/form-data");
   const form: Form = { upload: undefined, filename: "", fields: {} };
@@ -80,7 +87,7 @@ async function createFile(request: FastifyRequest, store: FileStore): Promise<St
     return await keepForm(form);
   } catch (error) {
     await form.upload?.drop();
-    throw error;
+    throw formError(error);
   }
 }
 
