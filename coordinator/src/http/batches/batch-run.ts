@@ -1,4 +1,5 @@
 /** One batch's way from its file to its answers. All that it knows is on disk: it goes on where it was left. */
+import { setMaxListeners } from "node:events";
 import { createReadStream } from "node:fs";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -13,6 +14,8 @@ import { ended, enter, type BatchRecord } from "./record.js";
 import { ResultLog, type Kind } from "./result-log.js";
 import { Slots } from "./slots.js";
 
+/** Of the stop's signal, a line. */
+const SIGNAL_USERS = 8;
 export const INPUT = "input.jsonl";
 export const STATE = "state.json";
 
@@ -42,7 +45,9 @@ export class BatchRun {
     private readonly folder: string,
     readonly record: BatchRecord,
     private readonly options: RunOptions,
-  ) {}
+  ) {
+    setMaxListeners(SIGNAL_USERS * (options.concurrency + 1), this.abort.signal);
+  }
 
   /** What is computed is left within a step. */
   stop(why: Stop): void {
