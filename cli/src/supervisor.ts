@@ -20,6 +20,8 @@ export interface ClusterSettings {
   /** host:port of the HTTP front; absent: there is none. */
   http?: string | undefined;
   httpBodyLimit?: number | undefined;
+  /** Of the HTTP front's files and batches. */
+  dataDir?: string | undefined;
   /** With commas between. */
   corsOrigin?: string | undefined;
   /** grpc.reflection on every process. */
@@ -121,6 +123,7 @@ function coordinatorArgs(settings: ClusterSettings, workers: string): string[] {
     ["--health-listen", healthPort === undefined ? undefined : `127.0.0.1:${healthPort}`],
     ["--http", settings.http],
     ["--http-body-limit", settings.httpBodyLimit],
+    ["--data-dir", settings.dataDir],
     ["--cors-origin", settings.corsOrigin],
   ];
   return [

@@ -2,7 +2,7 @@
 import { Server, type ServerCredentials } from "@grpc/grpc-js";
 import { ReflectionService } from "@grpc/reflection";
 import { HealthImplementation, service as healthService } from "grpc-health-check";
-import { pino } from "pino";
+import { pino, type Logger } from "pino";
 import {
   followLiveness,
   frontCredentials,
@@ -18,7 +18,8 @@ import { checkOptions, type CheckedOptions, type CoordinatorOptions } from "./en
 import { Serving } from "./engine/serving.js";
 import { clusterService } from "./grpc/cluster-service.js";
 import { inferenceService } from "./grpc/inference-service.js";
-import { startHttp, type RunningHttp } from "./http/server.js";
+import { openKept, type Kept } from "./http/kept.js";
+import { MAX_BODY_BYTES, startHttp, type RunningHttp } from "./http/server.js";
 import { PROMETHEUS_TEXT, prometheusText } from "./metrics/exposition.js";
 import type { Front } from "./stream/front.js";
 import { STREAM_LIMITS, Streams } from "./stream/streams.js";
@@ -87,10 +88,31 @@ async function probesOf(
   });
 }
 
-async function httpOf(front: Front, options: CheckedOptions): Promise<RunningHttp | undefined> {
+interface HttpOf {
+  running: RunningHttp;
+  kept: Kept;
+}
+
+async function httpOf(
+  front: Front,
+  options: CheckedOptions,
+  log: Logger,
+): Promise<HttpOf | undefined> {
   const { httpListen: listen, httpBodyLimit: bodyLimit, corsOrigins, security } = options;
   if (listen === undefined) return undefined;
-  return startHttp(front, { listen, bodyLimit, corsOrigins, tls: security.front });
+  const { dataDir, maxRequests } = options;
+  const maxLineBytes = bodyLimit ?? MAX_BODY_BYTES;
+  const kept = await openKept(front, { dataDir, maxRequests, maxLineBytes, log });
+  const { routes } = kept;
+  try {
+    const tls = security.front;
+    const running = await startHttp(front, { listen, bodyLimit, corsOrigins, tls, routes });
+    return { running, kept };
+  } catch (error) {
+    await kept.stop();
+    await kept.close();
+    throw error;
+  }
 }
 
 /** @throws ServeError CONFIGURATION, BAD_MODEL; ModelError when placement does not fit. */
@@ -117,24 +139,26 @@ export async function startCoordinator(options: CoordinatorOptions): Promise<Run
   const { host } = parseAddress(options.listen, "listen");
   const unfollow = followLiveness(health, () => serving.live());
   let probes: Probes | undefined;
-  let http: RunningHttp | undefined;
+  let http: HttpOf | undefined;
   const close = async () => {
+    await http?.kept.stop();
     await serving.drain(1000);
     streams.close();
     await serving.close();
     unfollow();
-    await Promise.all([shutDown(server), http?.close()]);
+    await Promise.all([shutDown(server), http?.running.close()]);
+    await http?.kept.close();
     await probes?.close();
   };
   try {
     const port = await bind(server, options.listen, frontCredentials(security.front));
     probes = await probesOf(options, front);
-    http = await httpOf(front, checked);
+    http = await httpOf(front, checked, log);
     const { reloadKeys } = security;
     return {
       address: `${host}:${port}`,
       healthAddress: probes?.address,
-      httpAddress: http?.address,
+      httpAddress: http?.running.address,
       ready: serving.keepFormed(),
       async drain(limitMs) {
         await serving.drain(limitMs);

@@ -12,6 +12,7 @@ export interface HttpFlags {
   /** host:port; false: said not to be. */
   http?: string | false;
   httpBodyLimit?: number;
+  dataDir?: string;
   /** With commas between. */
   corsOrigin?: string;
 }
@@ -27,16 +28,21 @@ export function addHttp(command: Command, fallback?: string): Command {
   return command
     .option("--http-body-limit <bytes>", "of an HTTP request (default: 64 MiB)", whole)
     .option(
+      "--data-dir <dir>",
+      "where /v1/files and /v1/batches lie (default: none, they are not served)",
+    )
+    .option(
       "--cors-origin <origins>",
       "whose pages may read HTTP answers, as https://host:port,… or * (default: none)",
     );
 }
 
 /** As startCoordinator takes them. */
-export function httpOptions({ http, httpBodyLimit, corsOrigin }: HttpFlags) {
+export function httpOptions({ http, httpBodyLimit, dataDir, corsOrigin }: HttpFlags) {
   return {
     httpListen: http === false ? undefined : http,
     httpBodyLimit,
+    dataDir,
     corsOrigins: corsOrigin?.split(","),
   };
 }

@@ -14,6 +14,8 @@ export interface CoordinatorOptions extends SecurityOptions {
   httpListen?: string | undefined;
   /** Bytes of an HTTP body; default 64 MiB. */
   httpBodyLimit?: number | undefined;
+  /** Folder of files and batches of the HTTP front; absent: it keeps none. */
+  dataDir?: string | undefined;
   /** Origins whose pages may read HTTP answers, `*` for all; default none. */
   corsOrigins?: string[] | undefined;
   /** Addresses by rank; or `nats`. */
@@ -141,6 +143,8 @@ export function checkOptions(options: CoordinatorOptions): CheckedOptions {
   guarded("listen", listen, front);
   if (httpListen !== undefined) guarded("http", httpListen, front);
   problems.push(...corsProblems(options));
+  if (options.dataDir !== undefined && httpListen === undefined)
+    problems.push("data-dir: needs http, whose routes read and write it");
   if (healthListen !== undefined) attempt(() => parseAddress(healthListen, "health-listen"));
   for (const address of options.workers ?? []) guarded("workers", address, peer);
   if (nats !== undefined) attempt(() => parseNatsUrl(nats));

@@ -31,7 +31,8 @@ function decode(bytes: Buffer): string {
   }
 }
 
-function parse(bytes: Buffer): unknown {
+/** @throws ServeError INVALID_ARGUMENT of the field `body` */
+export function parseJson(bytes: Buffer): unknown {
   if (bytes.length === 0) throw wrong("is empty, must be a JSON object");
   const text = decode(bytes);
   let body: unknown;
@@ -50,7 +51,7 @@ export function addJsonBody(app: FastifyInstance): void {
   const options = { parseAs: "buffer" } as const;
   app.addContentTypeParser<Buffer>("application/json", options, (_, bytes, done) => {
     try {
-      done(null, parse(bytes));
+      done(null, parseJson(bytes));
     } catch (error) {
       done(ServeError.from(error));
     }

@@ -128,7 +128,8 @@ function continues(body: Body): boolean | undefined {
   return goesOn;
 }
 
-function metadata(json: Json): Record<string, string> | undefined {
+/** @throws ServeError INVALID_ARGUMENT when it is no object of texts */
+export function readMetadata(json: Json): Record<string, string> | undefined {
   const value = json["metadata"];
   if (value === undefined || value === null) return undefined;
   const entries = Object.entries(asObject(value, "metadata"));
@@ -221,6 +222,6 @@ export async function toGenerateRequest(
     continueFinalMessage: continues(body),
     cacheSalt: body.text("cache_salt"),
     resume: body.flag("resume"),
-    metadata: metadata(json),
+    metadata: readMetadata(json),
   });
 }

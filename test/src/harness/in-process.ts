@@ -27,6 +27,7 @@ export async function serveInProcess(
       startWorker({ ...common, healthListen: listen, threads: 1, ...worker }),
     ),
   );
+  const closeWorkers = () => Promise.all(workers.map((worker) => worker.close()));
   const coordinator = await startCoordinator({
     ...common,
     workers: workers.map(({ address }) => address),
@@ -37,11 +38,14 @@ export async function serveInProcess(
     stepDeadlineMs: FLAGS.stepDeadlineMs,
     reflection: false,
     ...options,
+  }).catch(async (error: unknown) => {
+    await closeWorkers();
+    throw error;
   });
   await coordinator.ready;
   const close = async () => {
     await coordinator.close();
-    await Promise.all(workers.map((worker) => worker.close()));
+    await closeWorkers();
   };
   return { workers, coordinator, close };
 }
