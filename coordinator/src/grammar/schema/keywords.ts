@@ -1,0 +1,50 @@
+/** What is done with each keyword of draft 2020-12 (and of draft 7, where it differs). */
+
+/** Understood by `Shapes` or by the rules. */
+export const ENFORCED: ReadonlySet<string> = new Set([
+  "$ref",
+  "additionalItems",
+  "additionalProperties",
+  "allOf",
+  "anyOf",
+  "const",
+  "contains",
+  "dependencies",
+  "dependentRequired",
+  "dependentSchemas",
+  "enum",
+  "exclusiveMaximum",
+  "exclusiveMinimum",
+  "format",
+  "items",
+  "maxItems",
+  "maxLength",
+  "maxProperties",
+  "maximum",
+  "minContains",
+  "minItems",
+  "minLength",
+  "minProperties",
+  "minimum",
+  "multipleOf",
+  "oneOf",
+  "pattern",
+  "patternProperties",
+  "prefixItems",
+  "properties",
+  "propertyNames",
+  "required",
+  "type",
+  "unevaluatedItems",
+  "unevaluatedProperties",
+  "uniqueItems",
+]);
+
+/** No grammar here can say them: refused with their path, wherever a value could reach them. */
+export const REFUSED: ReadonlyMap<string, string> = new Map([
+  ["not", "is not supported; say what is allowed instead"],
+  ["if", "conditions are not supported; write anyOf with the cases"],
+  ["maxContains", "is not supported"],
+  ["$dynamicRef", "is not supported; use $ref"],
+  ["$recursiveRef", "is not supported; use $ref"],
+]);
