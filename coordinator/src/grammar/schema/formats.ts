@@ -8,11 +8,11 @@ const DATE =
 const TIME =
   "(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\\.[0-9]{1,6})?" +
   "(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])";
-const LABEL = "[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?";
-const HOST = `${LABEL}(?:\\.${LABEL}){0,4}`;
+const LABEL = "[a-z0-9](?:[a-z0-9-]{0,14}[a-z0-9])?";
+const HOST = `${LABEL}(?:\\.${LABEL}){0,3}`;
 const BYTE = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";
 const GROUP = "[0-9a-f]{1,4}";
-const PATH = "(?:/[A-Za-z0-9._~-]{0,40}){0,8}";
+const PATH = "(?:/[A-Za-z0-9._~-]{0,20}){0,4}";
 
 export const FORMATS: Readonly<Record<string, string>> = {
   date: DATE,
@@ -23,11 +23,11 @@ export const FORMATS: Readonly<Record<string, string>> = {
     "(?:T(?:[0-9]{1,4}H(?:[0-9]{1,4}M(?:[0-9]{1,4}S)?)?|[0-9]{1,4}M(?:[0-9]{1,4}S)?|[0-9]{1,4}S))?" +
     "|T(?:[0-9]{1,4}H(?:[0-9]{1,4}M(?:[0-9]{1,4}S)?)?|[0-9]{1,4}M(?:[0-9]{1,4}S)?|[0-9]{1,4}S))",
   uuid: "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
-  email: `[A-Za-z0-9_+-]{1,20}(?:\\.[A-Za-z0-9_+-]{1,20}){0,2}@${LABEL}(?:\\.${LABEL}){1,3}`,
+  email: `[A-Za-z0-9_+-]{1,16}(?:\\.[A-Za-z0-9_+-]{1,8})?@${LABEL}(?:\\.${LABEL}){1,2}`,
   hostname: HOST,
   ipv4: `${BYTE}(?:\\.${BYTE}){3}`,
   ipv6: `(?:${GROUP}:){7}${GROUP}|::(?:${GROUP}:){0,5}${GROUP}|${GROUP}::(?:${GROUP}:){0,4}${GROUP}|::`,
-  uri: `(?:https?|ftp)://${HOST}(?::[1-9][0-9]{0,3})?${PATH}(?:\\?[A-Za-z0-9=&_.-]{0,80})?(?:#[A-Za-z0-9_-]{0,40})?`,
+  uri: `(?:https?|ftp)://${HOST}(?::[1-9][0-9]{0,3})?${PATH}(?:\\?[A-Za-z0-9=&_.-]{0,40})?(?:#[A-Za-z0-9_-]{0,20})?`,
 };
 
 /** Formats of the specification that are refused. A name that the specification does not have is an annotation. */

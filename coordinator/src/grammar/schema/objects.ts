@@ -106,7 +106,8 @@ function members(plan: ObjectPlan, { index, count }: Place, context: RuleContext
   const { book } = context;
   return book.rule(`members:${index}:${count}:${plan.id}`, () => {
     const counted = plan.min > 0 || plan.max !== undefined;
-    const after = counted ? count + 1 : 1;
+    const most = plan.max ?? (counted ? plan.min : 1);
+    const after = Math.min(count + 1, most);
     const full = plan.max !== undefined && count >= plan.max;
     const lead = seq(...(count === 0 ? [] : [text(",")]), space(book));
     const property = plan.named[index];
