@@ -87,6 +87,11 @@ export class CompilePool {
     this.dispatch();
   }
 
+  /** A thread that compiles nothing, to be given away. */
+  take(): ThreadSeat | undefined {
+    return this.idle.pop() ?? this.fresh();
+  }
+
   /** A thread that was given away has ended. */
   lost(): void {
     this.seatCount--;

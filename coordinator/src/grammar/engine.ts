@@ -34,15 +34,19 @@ interface Kept {
   /** Settles once; a refusal is kept too. */
   compiled: Promise<CompilerInput>;
   input: CompilerInput | undefined;
-  /** Requests that have it, or wait for it. */
+  /** Requests that have it or wait for it, and open matchers. */
   users: number;
   host: Host | undefined;
   /** The host has no other grammar, and its thread came from the pool. */
   alone: boolean;
   condemned: string | undefined;
+  /** Masks that were slow beside other grammars. */
+  strikes: number;
 }
 
 const RETRY_MS = 1000;
+/** Slow masks before a grammar moves. */
+const STRIKES = 4;
 
 export class GrammarEngine implements GrammarCompiler {
   /** By tenant and digest, least recently used first. */
@@ -135,6 +139,7 @@ export class GrammarEngine implements GrammarCompiler {
       host: undefined,
       alone: false,
       condemned: undefined,
+      strikes: 0,
     };
     // A refusal is remembered; want of room is not.
     kept.compiled.catch((error: unknown) => {
@@ -160,7 +165,7 @@ export class GrammarEngine implements GrammarCompiler {
         { retryDelayMs: RETRY_MS, quota: "constraint threads" },
       );
     }
-    this.giveThread(kept, seat);
+    this.giveThread(kept, seat, true);
     return input;
   }
 
@@ -170,7 +175,8 @@ export class GrammarEngine implements GrammarCompiler {
     return taken < this.limits.threads - 1 || this.freeThread();
   }
 
-  private giveThread(kept: Kept, seat: ThreadSeat): void {
+  /** `compiled`: the thread has the grammar. */
+  private giveThread(kept: Kept, seat: ThreadSeat, compiled: boolean): void {
     kept.alone = true;
     kept.host = new Host(this.data, seat, {
       condemned: (_, why) => {
@@ -179,7 +185,7 @@ export class GrammarEngine implements GrammarCompiler {
         this.pool.lost();
       },
     });
-    if (kept.input !== undefined) kept.host.keep(kept.id, kept.input, true);
+    if (kept.input !== undefined) kept.host.keep(kept.id, kept.input, compiled);
   }
 
   private endHost(kept: Kept): void {
@@ -250,8 +256,9 @@ export class GrammarEngine implements GrammarCompiler {
     const matcher: RemoteMatcher = new RemoteMatcher(++this.lastId, kept.id, field, {
       accept: (_, tokenId) => kept.host?.accept(matcher, tokenId),
       close: () => {
-        this.matchers.delete(matcher);
+        if (!this.matchers.delete(matcher)) return;
         kept.host?.close(matcher);
+        this.leave(kept);
       },
     });
     if (kept.condemned !== undefined) matcher.fail(ServeError.field(field, kept.condemned));
@@ -260,6 +267,7 @@ export class GrammarEngine implements GrammarCompiler {
       matcher.fail(new ServeError("OVERLOADED", `${this.limits.matchers} constrained answers run`));
     else {
       this.matchers.add(matcher);
+      kept.users++;
       this.hostOf(kept).add(matcher);
     }
     return matcher;
@@ -272,10 +280,25 @@ export class GrammarEngine implements GrammarCompiler {
         const bad = [...this.kept.values()].find(({ id }) => id === grammarId);
         if (bad !== undefined) bad.condemned = why;
       },
+      slow: (grammarId) => this.strike(grammarId),
     });
     kept.host = this.shared;
     if (kept.input !== undefined) kept.host.keep(kept.id, kept.input, false);
     return kept.host;
+  }
+
+  /** A grammar that keeps holding up its neighbours moves to a thread of its own, when there is one. */
+  private strike(grammarId: number): void {
+    const kept = [...this.kept.values()].find(({ id }) => id === grammarId);
+    if (kept?.host === undefined || kept.alone || ++kept.strikes < STRIKES) return;
+    kept.strikes = 0;
+    const seat = this.threadToSpare() ? this.pool.take() : undefined;
+    if (seat === undefined) return;
+    const before = kept.host;
+    const moving = before.release(grammarId);
+    before.drop(grammarId);
+    this.giveThread(kept, seat, false);
+    for (const matcher of moving) this.hostOf(kept).add(matcher);
   }
 }
 

@@ -123,7 +123,8 @@ export class Host implements SeatEvents, MatcherHome {
     const matcher = this.matchers.get(state.matcherId);
     if (matcher === undefined) return;
     matcher.take(state, mask);
-    if (state.tookMs > this.limits.lightMs && state.position > 0) this.events.slow?.(matcher.grammarId);
+    if (state.tookMs > this.limits.slowMaskMs && state.position > 0)
+      this.events.slow?.(matcher.grammarId);
   }
 
   fault(fault: SeatFault): void {

@@ -16,6 +16,8 @@ export interface GrammarLimits {
   lightMs: number;
   /** One matcher's accept and mask. */
   stepMs: number;
+  /** A mask that takes longer counts against its grammar; after some it gets a thread of its own. */
+  slowMaskMs: number;
   /** WASM memory of one thread. */
   threadBytes: number;
   /** Threads that compile, or hold one slow grammar. */
@@ -39,6 +41,7 @@ export const GRAMMAR_LIMITS: GrammarLimits = {
   compileMs: 5000,
   lightMs: 100,
   stepMs: 2000,
+  slowMaskMs: 25,
   threadBytes: 512 * 1024 * 1024,
   threads: 3,
   waitingPerTenant: 16,
