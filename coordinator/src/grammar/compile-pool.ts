@@ -152,7 +152,8 @@ export class CompilePool {
 
   private reply(seat: ThreadSeat, message: FromThread): void {
     const job = this.running.get(seat);
-    if (job === undefined || !("grammarId" in message) || message.grammarId !== job.grammarId) return;
+    if (job === undefined || !("grammarId" in message) || message.grammarId !== job.grammarId)
+      return;
     this.running.delete(seat);
     if (message.kind === "compiled") {
       job.resolve({ input: message.input, tookMs: message.tookMs, seat });

@@ -15,7 +15,16 @@ export interface SourceGrammar {
 const NAME = /[A-Za-z_][A-Za-z0-9_.-]*/y;
 /** Parentheses within parentheses. */
 const MAX_DEPTH = 64;
-const ESCAPES: Record<string, string> = { n: "\n", r: "\r", t: "\t", b: "\b", f: "\f", v: "\v", 0: "\0", e: "\x1b" };
+const ESCAPES: Record<string, string> = {
+  n: "\n",
+  r: "\r",
+  t: "\t",
+  b: "\b",
+  f: "\f",
+  v: "\v",
+  0: "\0",
+  e: "\x1b",
+};
 
 /** @throws Refusal with line and column, on left recursion, or when there is no rule `root`. */
 export function readEbnf(source: string, ruleCountMax: number): SourceGrammar {
@@ -72,7 +81,8 @@ class Parser {
     const known = this.ids.get(name);
     if (known !== undefined) return known;
     const id = this.ids.size;
-    if (id >= this.ruleCountMax) throw this.wrong(`more than ${this.ruleCountMax} rules, the limit`);
+    if (id >= this.ruleCountMax)
+      throw this.wrong(`more than ${this.ruleCountMax} rules, the limit`);
     this.ids.set(name, id);
     this.bodies[id] = undefined;
     this.firstUse[id] = at;
@@ -105,7 +115,8 @@ class Parser {
     const start = this.at;
     const name = this.name();
     if (name === undefined) {
-      if (letter === undefined || letter === "|" || letter === ")" || letter === "(") return undefined;
+      if (letter === undefined || letter === "|" || letter === ")" || letter === "(")
+        return undefined;
       throw this.wrong(`${JSON.stringify(letter)} is not expected`);
     }
     this.skip();
@@ -241,7 +252,9 @@ class Parser {
 
   private wrong(message: string): Refusal {
     const before = this.source.slice(0, this.at).split("\n");
-    return new Refusal(`line ${before.length}, column ${(before.at(-1) ?? "").length + 1}: ${message}`);
+    return new Refusal(
+      `line ${before.length}, column ${(before.at(-1) ?? "").length + 1}: ${message}`,
+    );
   }
 }
 
@@ -257,8 +270,7 @@ function refuseLeftRecursion({ rules, names }: SourceGrammar): void {
     }
     state[id] = "open";
     const body = rules[id];
-    if (body !== undefined)
-      for (const next of firsts(body, nullable)) visit(next, [...trail, id]);
+    if (body !== undefined) for (const next of firsts(body, nullable)) visit(next, [...trail, id]);
     state[id] = "done";
   };
   rules.forEach((_, id) => visit(id, []));
@@ -266,7 +278,7 @@ function refuseLeftRecursion({ rules, names }: SourceGrammar): void {
 
 function findNullable(rules: readonly Expression[]): boolean[] {
   const nullable = rules.map(() => false);
-  for (let changed = true; changed; ) {
+  for (let changed = true; changed;) {
     changed = false;
     rules.forEach((rule, id) => {
       if (nullable[id] === true || !isNullable(rule, nullable)) return;

@@ -47,7 +47,7 @@ export function writeGrammar(root: Expression, rules: readonly Expression[]): Gr
 /** Rules from which some text can be derived. */
 function findProductive(rules: readonly Expression[]): boolean[] {
   const productive = rules.map(() => false);
-  for (let changed = true; changed; ) {
+  for (let changed = true; changed;) {
     changed = false;
     rules.forEach((rule, id) => {
       if (productive[id] === true || !canEnd(rule, productive)) return;
@@ -127,7 +127,9 @@ class Writer {
       case "set":
         return this.set(part.set);
       case "seq":
-        return part.parts.length === 0 ? '""' : part.parts.map((p) => this.group(p, times)).join(" ");
+        return part.parts.length === 0
+          ? '""'
+          : part.parts.map((p) => this.group(p, times)).join(" ");
       case "alt":
         return part.parts.map((each) => this.write(each, times)).join(" | ");
       case "repeat":
@@ -150,9 +152,12 @@ class Writer {
     const count = max ?? min;
     this.unrolled += count * times;
     if (this.unrolled > MAX_UNROLLED)
-      throw new Refusal(`counted repetitions unroll to more than ${MAX_UNROLLED} states, the limit`);
+      throw new Refusal(
+        `counted repetitions unroll to more than ${MAX_UNROLLED} states, the limit`,
+      );
     const inner = `(${this.write(part.part, Math.max(1, count) * times)})`;
-    if (max === undefined) return min === 0 ? `${inner}*` : min === 1 ? `${inner}+` : `${inner}{${min},}`;
+    if (max === undefined)
+      return min === 0 ? `${inner}*` : min === 1 ? `${inner}+` : `${inner}{${min},}`;
     if (min === 0 && max === 1) return `${inner}?`;
     return min === max ? `${inner}{${min}}` : `${inner}{${min},${max}}`;
   }

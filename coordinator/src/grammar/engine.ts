@@ -66,7 +66,9 @@ export class GrammarEngine implements GrammarCompiler {
     const { stopTokenIds, selectableIds } = options;
     const outside = stopTokenIds.find((id) => id < 0 || id >= selectableIds);
     if (outside !== undefined || stopTokenIds.length === 0)
-      throw new RangeError(`stop ids ${stopTokenIds.join(", ")}: one at least, below ${selectableIds}`);
+      throw new RangeError(
+        `stop ids ${stopTokenIds.join(", ")}: one at least, below ${selectableIds}`,
+      );
     const vocabulary = shareVocabulary(options);
     return new GrammarEngine({
       vocabulary,

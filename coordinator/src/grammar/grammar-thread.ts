@@ -36,7 +36,13 @@ class GrammarThread {
     const { TokenizerInfo, GrammarCompiler: Compiler } = loaded.library;
     const names = byteLevelNames(data);
     const stops = [...data.stopTokenIds];
-    const info = await TokenizerInfo.createTokenizerInfo(names, "byte_level", false, names.length, stops);
+    const info = await TokenizerInfo.createTokenizerInfo(
+      names,
+      "byte_level",
+      false,
+      names.length,
+      stops,
+    );
     // Compiled grammars are kept by the engine's choice, per tenant.
     return new GrammarThread(data, loaded, await Compiler.createGrammarCompiler(info, false));
   }
@@ -49,7 +55,9 @@ class GrammarThread {
       if (error instanceof Refusal)
         return { kind: "refused", grammarId, message: error.message, path: error.path };
       const output = this.loaded.takeOutput();
-      const why = reasonOf(output) ?? (error instanceof Error ? error.message : String(error));
+      // What the library throws as a number is a C++ exception, whose text this build does not hand out.
+      const said = error instanceof Error ? error.message : "XGrammar does not take it";
+      const why = reasonOf(output) ?? said;
       const at = grammarId === -1 ? Atomics.load(this.data.progress, 1) : grammarId;
       return { kind: "broken", grammarId: at, message: why };
     }

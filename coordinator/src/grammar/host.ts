@@ -46,8 +46,7 @@ export class Host implements SeatEvents, MatcherHome {
   /** `compiled`: the thread has it already. */
   keep(grammarId: number, input: CompilerInput, compiled: boolean): void {
     this.inputs.set(grammarId, input);
-    if (!compiled)
-      this.thread().post({ kind: "load", grammarId, input }, this.limits.compileMs);
+    if (!compiled) this.thread().post({ kind: "load", grammarId, input }, this.limits.compileMs);
   }
 
   drop(grammarId: number): void {
@@ -136,7 +135,10 @@ export class Host implements SeatEvents, MatcherHome {
         : `it breaks XGrammar: ${fault.message}`;
     this.condemn(fault.grammarId, why);
     if (++this.rebuilds > MAX_REBUILDS) {
-      const error = new ServeError("INTERNAL", `constraints: ${MAX_REBUILDS} threads failed in a row`);
+      const error = new ServeError(
+        "INTERNAL",
+        `constraints: ${MAX_REBUILDS} threads failed in a row`,
+      );
       for (const matcher of this.matchers.values()) matcher.fail(error);
       this.matchers.clear();
     }

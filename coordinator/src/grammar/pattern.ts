@@ -134,7 +134,9 @@ export function lengthOf(part: Expression): [min: number, max: number | undefine
       const most = each.map(([, max]) => max);
       return [
         Math.min(...each.map(([min]) => min)),
-        most.some((max) => max === undefined) ? undefined : Math.max(...most.map((max) => max ?? 0)),
+        most.some((max) => max === undefined)
+          ? undefined
+          : Math.max(...most.map((max) => max ?? 0)),
       ];
     }
     case "repeat": {
@@ -166,7 +168,11 @@ export interface LengthBounds {
  * Texts of a way that have a length within bounds; undefined when none was found. May leave some out, never lets a wrong
  * one in: text before and after is shared out, else one counted class is narrowed.
  */
-export function fitLength(way: PatternWay, any: CharSet, bounds: LengthBounds): Expression | undefined {
+export function fitLength(
+  way: PatternWay,
+  any: CharSet,
+  bounds: LengthBounds,
+): Expression | undefined {
   const [min, max] = lengthOf(way.core);
   if (way.openStart || way.openEnd) {
     if (max === undefined && bounds.max !== undefined) return narrow(way.core, bounds);

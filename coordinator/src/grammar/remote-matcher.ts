@@ -55,7 +55,9 @@ export class RemoteMatcher implements Matcher {
   take({ state, position }: MatcherState, mask: TokenMask | undefined): void {
     if (this.closed || position > this.tokens.length) return;
     if (state === "rejected")
-      return this.fail(this.internal(`token ${this.tokens[position]} was masked in, then rejected`));
+      return this.fail(
+        this.internal(`token ${this.tokens[position]} was masked in, then rejected`),
+      );
     if (position !== this.tokens.length) return;
     if (state === "stuck") return this.fail(this.internal("no token can follow: a dead end"));
     this.ended = state === "ended";
@@ -71,6 +73,10 @@ export class RemoteMatcher implements Matcher {
   }
 
   private internal(what: string): ServeError {
-    return ServeError.field(this.field, `the grammar is at fault after ${this.tokens.length} tokens: ${what}`, "INTERNAL");
+    return ServeError.field(
+      this.field,
+      `the grammar is at fault after ${this.tokens.length} tokens: ${what}`,
+      "INTERNAL",
+    );
   }
 }

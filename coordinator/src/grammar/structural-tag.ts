@@ -115,6 +115,22 @@ function explain(errors: readonly ErrorObject[]): Refusal {
   );
 }
 
+/** What XGrammar 0.1.27 refuses without a word: each tag begins with one of the triggers, and with one alone. */
+function checkTriggers({ triggers, tags }: SchemaObject, path: string): void {
+  const marks = Array.isArray(triggers) ? triggers.map(String) : [];
+  const inner = marks.find((a, i) => marks.some((b, j) => i !== j && b.startsWith(a)));
+  if (inner !== undefined)
+    throw new Refusal(`${JSON.stringify(inner)} begins another trigger`, `${path}/triggers`);
+  (Array.isArray(tags) ? tags : []).forEach((tag, i) => {
+    const begin = isObject(tag) ? String(tag["begin"]) : "";
+    if (!marks.some((mark) => begin.startsWith(mark)))
+      throw new Refusal(
+        `${JSON.stringify(begin)} begins with no trigger`,
+        `${path}/tags/${i}/begin`,
+      );
+  });
+}
+
 interface Place {
   path: string;
   limits: GrammarLimits;
@@ -130,6 +146,7 @@ function rewrite(value: Json, place: Place): Json {
   if (!isObject(value)) return value;
   const inner = innerGrammar(value, place);
   if (inner !== undefined) return { type: "grammar", grammar: inner };
+  if (value["type"] === "triggered_tags") checkTriggers(value, path);
   return Object.fromEntries(
     Object.entries(value).map(([key, part]) => [
       key,
@@ -138,7 +155,10 @@ function rewrite(value: Json, place: Place): Json {
   );
 }
 
-function innerGrammar(format: SchemaObject, { path, limits, forbidden }: Place): string | undefined {
+function innerGrammar(
+  format: SchemaObject,
+  { path, limits, forbidden }: Place,
+): string | undefined {
   const { type, json_schema: schema, pattern, grammar } = format;
   const book = new RuleBook(limits.rules);
   const write = (make: () => Expression, rules: readonly Expression[], where: string) => {
@@ -162,7 +182,8 @@ function within<T>(path: string, make: () => T): T {
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     const inner = error.path === undefined ? "" : error.path.replace(/^#/, "");
-    const message = error.path === undefined ? error.message : error.message.slice(error.path.length + 2);
+    const message =
+      error.path === undefined ? error.message : error.message.slice(error.path.length + 2);
     throw new Refusal(message, path + inner);
   }
 }

@@ -13,8 +13,7 @@ const HEAP_MB = 512;
 export type SeatData = Omit<ThreadData, "progress">;
 
 export type SeatFault =
-  | { kind: "slow"; grammarId: number }
-  | { kind: "broken"; grammarId: number; message: string };
+  { kind: "slow"; grammarId: number } | { kind: "broken"; grammarId: number; message: string };
 
 export interface SeatEvents {
   reply(message: FromThread): void;
@@ -79,7 +78,8 @@ export class ThreadSeat {
   }
 
   private broken(message: string): void {
-    if (!this.closed) this.fail({ kind: "broken", grammarId: Atomics.load(this.progress, 1), message });
+    if (!this.closed)
+      this.fail({ kind: "broken", grammarId: Atomics.load(this.progress, 1), message });
   }
 
   /** A fault when nothing is taken up for the whole limit. */

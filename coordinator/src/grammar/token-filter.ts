@@ -12,7 +12,10 @@ export class TokenFilter {
   private readonly after = new Map<string, number[]>();
   private readonly longest: number;
 
-  constructor(forbidden: readonly number[], private readonly vocabulary: SharedVocabulary) {
+  constructor(
+    forbidden: readonly number[],
+    private readonly vocabulary: SharedVocabulary,
+  ) {
     this.sequences = forbidden.map((point) => Buffer.from(String.fromCodePoint(point)));
     this.longest = Math.max(0, ...this.sequences.map((bytes) => bytes.length)) - 1;
     for (let id = 0; id < vocabulary.ends.length; id++) this.sort(id);

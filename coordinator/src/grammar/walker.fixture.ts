@@ -85,7 +85,11 @@ function closingIds(tokenizer: Tokenizer): Set<number> {
 }
 
 /** Feeds a text's bytes, token by token of one byte each: whether the grammar lets it through, and may end there. */
-export async function accepts(grammar: Grammar, text: string, of: { tokenizer: Tokenizer; stopIds: readonly number[] }): Promise<boolean> {
+export async function accepts(
+  grammar: Grammar,
+  text: string,
+  of: { tokenizer: Tokenizer; stopIds: readonly number[] },
+): Promise<boolean> {
   const matcher = grammar.open();
   try {
     for (const id of of.tokenizer.encode(text, { special: false })) {

@@ -31,12 +31,15 @@ export function arrayRule(shape: Shape, context: RuleContext): Expression {
 function planItems(shape: Shape): ItemPlan {
   const first: Schema[] = [...shape.prefix];
   // Fixed items without a word on the rest: none follow, unless there must be more.
-  const rest = shape.items ?? (shape.prefix.length > 0 && shape.minItems <= first.length && shape.contains.length === 0 ? false : true);
+  const rest =
+    shape.items ??
+    (shape.prefix.length > 0 && shape.minItems <= first.length && shape.contains.length === 0
+      ? false
+      : true);
   let at = rest === false ? 0 : first.length;
   for (const { schema, count } of shape.contains) {
     if (count > COUNT_MAX) throw new Refusal(`more than ${COUNT_MAX}, the limit`, "/minContains");
-    for (let i = 0; i < count; i++, at++)
-      first[at] = both(first[at] ?? rest, schema) ?? true;
+    for (let i = 0; i < count; i++, at++) first[at] = both(first[at] ?? rest, schema) ?? true;
   }
   const needed = shape.contains.length === 0 ? 0 : at;
   return { first, rest, min: Math.max(shape.minItems, needed), max: shape.maxItems };
@@ -71,8 +74,8 @@ function distinctItems(plan: ItemPlan, context: RuleContext): Expression {
   const values = plan.first.length > 0 ? undefined : listed(plan.rest, context);
   if (values === undefined)
     throw new Refusal("is supported for items of an enum, or one item at most", "/uniqueItems");
-  const texts = [...new Map(values.map((value) => [canonical(value), value])).values()].map((value) =>
-    JSON.stringify(value),
+  const texts = [...new Map(values.map((value) => [canonical(value), value])).values()].map(
+    (value) => JSON.stringify(value),
   );
   const max = Math.min(plan.max ?? texts.length, texts.length);
   if (plan.min > texts.length) return NEVER;

@@ -40,7 +40,23 @@ function digits(first: number, last: number): Expression {
 
 const WHOLE = alt(text("0"), seq(digits(1, 9), repeat(DIGIT, 0, DIGITS_MAX - 1)));
 const ANY_INTEGER = seq(optional(text("-")), WHOLE);
-const EXPONENT = seq(oneOf(charSet([[0x45, 0x45], [0x65, 0x65]])), optional(oneOf(charSet([[0x2b, 0x2b], [0x2d, 0x2d]]))), repeat(DIGIT, 1, 2));
+const EXPONENT = seq(
+  oneOf(
+    charSet([
+      [0x45, 0x45],
+      [0x65, 0x65],
+    ]),
+  ),
+  optional(
+    oneOf(
+      charSet([
+        [0x2b, 0x2b],
+        [0x2d, 0x2d],
+      ]),
+    ),
+  ),
+  repeat(DIGIT, 1, 2),
+);
 const ANY_NUMBER = seq(
   ANY_INTEGER,
   optional(seq(text("."), repeat(DIGIT, 1, DIGITS_MAX))),
@@ -265,11 +281,17 @@ function multiples(bounds: NumberBounds, step: number, book: RuleBook): Expressi
       `multipleOf ${step}: with bounds that hold at most ${MAX_LISTED} multiples, ` +
         `or a whole number up to ${MAX_DIVISOR} with no bound but minimum 0`,
     );
-  const positive = alt(text("0"), remainder(book, step, { left: DIVIDED_DIGITS, rest: 0, first: true }));
+  const positive = alt(
+    text("0"),
+    remainder(book, step, { left: DIVIDED_DIGITS, rest: 0, first: true }),
+  );
   return low === 0 ? positive : seq(optional(text("-")), positive);
 }
 
-function listed({ min = 0, max = 0, minOpen, maxOpen, integer }: NumberBounds, step: number): Expression {
+function listed(
+  { min = 0, max = 0, minOpen, maxOpen, integer }: NumberBounds,
+  step: number,
+): Expression {
   const ways: Expression[] = [];
   for (let k = Math.ceil(min / step); k * step <= max; k++) {
     const value = k * step;

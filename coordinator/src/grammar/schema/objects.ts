@@ -78,7 +78,9 @@ function freeProperty(shape: Shape, namedCount: number, context: RuleContext): M
     const [first] = patterns;
     if (first === undefined || taken.some((name) => matchingPatterns(shape, name).length > 0))
       return undefined;
-    const same = patterns.every(([, schema]) => JSON.stringify(schema) === JSON.stringify(first[1]));
+    const same = patterns.every(
+      ([, schema]) => JSON.stringify(schema) === JSON.stringify(first[1]),
+    );
     if (!same || shape.names.length > 0)
       throw new Refusal(
         "several patterns with different schemas, or beside propertyNames, are not supported",
@@ -130,4 +132,3 @@ function members(plan: ObjectPlan, { index, count }: Place, context: RuleContext
     return property.required ? take : alt(take, skip);
   });
 }
-

@@ -55,8 +55,7 @@ export class SchemaRules implements RuleContext {
     if (types.has("null")) ways.push(text("null"));
     if (types.has("boolean")) ways.push(text("true"), text("false"));
     if (types.has("number") || types.has("integer")) ways.push(this.number(shape, path));
-    if (types.has("string"))
-      ways.push(at(path, () => stringRule(shape, this.book)));
+    if (types.has("string")) ways.push(at(path, () => stringRule(shape, this.book)));
     if (types.has("array")) ways.push(at(path, () => arrayRule(shape, this)));
     if (types.has("object")) ways.push(at(path, () => objectRule(shape, this)));
     return ways;
@@ -67,7 +66,8 @@ export class SchemaRules implements RuleContext {
     if (others.length > 0)
       throw new Refusal("more than one multipleOf on a value", `${path}/multipleOf`);
     const integer = !shape.types.has("number");
-    const keyword = multipleOf === undefined ? (shape.min === undefined ? "maximum" : "minimum") : "multipleOf";
+    const keyword =
+      multipleOf === undefined ? (shape.min === undefined ? "maximum" : "minimum") : "multipleOf";
     return at(`${path}/${keyword}`, () =>
       numberExpression({ ...shape, integer, multipleOf }, this.book),
     );

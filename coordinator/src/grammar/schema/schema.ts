@@ -3,7 +3,15 @@ import { Ajv, type ValidateFunction } from "ajv";
 import { Ajv2020 } from "ajv/dist/2020.js";
 import type { Expression, RuleBook } from "../expression.js";
 import { Refusal } from "../refusal.js";
-import { isObject, isSchema, parseJson, SchemaDocument, type Json, type JsonLimits, type Schema } from "./document.js";
+import {
+  isObject,
+  isSchema,
+  parseJson,
+  SchemaDocument,
+  type Json,
+  type JsonLimits,
+  type Schema,
+} from "./document.js";
 import { SchemaRules, type Validate } from "./rules.js";
 import { Shapes } from "./shapes.js";
 
@@ -59,7 +67,8 @@ function refuseRemote(value: Json, path: string): void {
 
 /** A copy whose references lead into the root document, and which has no identity of its own. */
 function withRoot(schema: Schema, root: string): Schema {
-  return JSON.parse(JSON.stringify(schema), function (this: unknown, key: string, value: Json): Json | undefined {
+  return JSON.parse(JSON.stringify(schema), function (this: unknown, key: string, value: Json):
+    Json | undefined {
     if (key === "$id" || key === "$schema") return typeof value === "string" ? undefined : value;
     return key === "$ref" && typeof value === "string" && value.startsWith("#")
       ? `${root}${value}`

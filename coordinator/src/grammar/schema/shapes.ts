@@ -1,13 +1,28 @@
 /** Schemas → the shapes whose union they are: references followed, alternatives spread out, conjunctions merged. */
 import { Refusal } from "../refusal.js";
 import { areDisjoint } from "./disjoint.js";
-import { isObject, isSchema, type Json, type Schema, type SchemaDocument, type SchemaObject } from "./document.js";
-import { REFUSED } from "./keywords.js";
+import {
+  isObject,
+  isSchema,
+  type Json,
+  type Schema,
+  type SchemaDocument,
+  type SchemaObject,
+} from "./document.js";
 import { ANY_SHAPE, JSON_TYPES, merge, type JsonType, type Shape } from "./shape.js";
 
 /** Shapes of one schema, and steps of finding them in a whole document. */
 const MAX_SHAPES = 128;
 const MAX_MERGES = 20_000;
+
+/** No grammar here can say them: refused with their path, wherever a value could reach them. */
+const REFUSED: ReadonlyMap<string, string> = new Map([
+  ["not", "is not supported; say what is allowed instead"],
+  ["if", "conditions are not supported; write anyOf with the cases"],
+  ["maxContains", "is not supported"],
+  ["$dynamicRef", "is not supported; use $ref"],
+  ["$recursiveRef", "is not supported; use $ref"],
+]);
 
 export class Shapes {
   private mergeCount = 0;
@@ -44,8 +59,7 @@ export class Shapes {
     for (const part of schemasIn(schema["allOf"])) and(this.flatten(part, inner));
     if (schema["anyOf"] !== undefined)
       and(schemasIn(schema["anyOf"]).flatMap((part) => this.flatten(part, inner)));
-    if (schema["oneOf"] !== undefined)
-      shapes = this.exclusive(shapes, { schema, path, inner });
+    if (schema["oneOf"] !== undefined) shapes = this.exclusive(shapes, { schema, path, inner });
     for (const cases of dependencies(schema))
       and(cases.flatMap((part) => this.flatten(part, inner)));
     return shapes.map((shape) => closed(shape, schema));
@@ -112,10 +126,7 @@ function dependencies(schema: SchemaObject): Schema[][] {
       : isSchema(needs)
         ? needs
         : true;
-    return [
-      { properties: { [name]: false } },
-      { allOf: [{ required: [name] }, then] },
-    ];
+    return [{ properties: { [name]: false } }, { allOf: [{ required: [name] }, then] }];
   });
 }
 

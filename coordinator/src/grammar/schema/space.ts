@@ -1,6 +1,16 @@
 /** White space of the JSON that is written: one space, or a line's end and its indent; never without end. */
 import { charsOf } from "../char-set.js";
-import { alt, EMPTY, oneOf, optional, repeat, seq, text, type Expression, type RuleBook } from "../expression.js";
+import {
+  alt,
+  EMPTY,
+  oneOf,
+  optional,
+  repeat,
+  seq,
+  text,
+  type Expression,
+  type RuleBook,
+} from "../expression.js";
 
 const INDENT_MAX = 32;
 

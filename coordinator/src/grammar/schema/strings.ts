@@ -48,7 +48,10 @@ function patternOf(shape: Shape): { source: string; keyword: string } | undefine
   return only;
 }
 
-function patterned(shape: Shape, { source, keyword }: { source: string; keyword: string }): Expression {
+function patterned(
+  shape: Shape,
+  { source, keyword }: { source: string; keyword: string },
+): Expression {
   const bounds = { min: shape.minLength, max: shape.maxLength };
   let ways: Expression[];
   try {
@@ -68,8 +71,7 @@ function patterned(shape: Shape, { source, keyword }: { source: string; keyword:
 function free(book: RuleBook, min: number, max: number | undefined): Expression {
   if (min === 0) return max === undefined ? endless(book) : upTo(book, max);
   return book.rule(`string:${min}:${max ?? ""}`, () => {
-    if (min <= HEAD)
-      return step(free(book, min - 1, max === undefined ? undefined : max - 1));
+    if (min <= HEAD) return step(free(book, min - 1, max === undefined ? undefined : max - 1));
     return seq(exactly(book, min), free(book, 0, max === undefined ? undefined : max - min));
   });
 }
@@ -102,7 +104,13 @@ function exactly(book: RuleBook, count: number): Expression {
 
 /** A key that is none of `names`: free text without escapes, along a tree of the names. */
 export function keyBeside(book: RuleBook, names: readonly string[]): Expression {
-  return seq(text('"'), besides(book, names.map((name) => Array.from(name))));
+  return seq(
+    text('"'),
+    besides(
+      book,
+      names.map((name) => Array.from(name)),
+    ),
+  );
 }
 
 function besides(book: RuleBook, rests: readonly string[][]): Expression {
@@ -126,6 +134,12 @@ function besides(book: RuleBook, rests: readonly string[][]): Expression {
 
 function plainTail(book: RuleBook): Expression {
   return book.rule("key", () =>
-    alt(text('"'), seq(oneOf(PLAIN), book.rule("key", () => EMPTY))),
+    alt(
+      text('"'),
+      seq(
+        oneOf(PLAIN),
+        book.rule("key", () => EMPTY),
+      ),
+    ),
   );
 }
