@@ -209,6 +209,7 @@ class Parser {
 
   /** One character of a literal or class, escaped or not. */
   private letter(): number {
+    if (this.at >= this.source.length) throw this.wrong("a character is expected");
     const point = this.source.codePointAt(this.at) ?? 0;
     if (point !== 0x5c) {
       this.at += point > 0xffff ? 2 : 1;

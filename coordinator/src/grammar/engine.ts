@@ -26,6 +26,10 @@ export interface GrammarStats {
   kept: number;
   used: number;
   matchers: number;
+  /** Grammars that have a thread of their own. */
+  alone: number;
+  /** Batches of work sent to the thread that the other grammars share. */
+  sharedMessages: number;
 }
 
 interface Kept {
@@ -87,6 +91,8 @@ export class GrammarEngine implements GrammarCompiler {
       kept: all.length,
       used: all.filter(({ users }) => users > 0).length,
       matchers: this.matchers.size,
+      alone: all.filter(({ alone }) => alone).length,
+      sharedMessages: this.shared?.messageCount ?? 0,
     };
   }
 

@@ -26,6 +26,8 @@ export class Host implements SeatEvents, MatcherHome {
   private scheduled = false;
   private rebuilds = 0;
   private closed = false;
+  /** Batches of work sent. */
+  messageCount = 0;
 
   constructor(
     private readonly data: SeatData,
@@ -101,7 +103,9 @@ export class Host implements SeatEvents, MatcherHome {
     this.scheduled = false;
     const items = this.outbox;
     this.outbox = [];
-    if (items.length > 0) this.thread().post({ kind: "work", items }, this.limits.stepMs);
+    if (items.length === 0) return;
+    this.messageCount++;
+    this.thread().post({ kind: "work", items }, this.limits.stepMs);
   }
 
   reply(message: FromThread): void {
