@@ -27,6 +27,8 @@ export interface GrammarText {
   ebnf: string;
   /** Characters beyond ASCII that must not come anywhere in the answer, which EBNF cannot say. */
   forbidden: number[];
+  /** Characters beyond ASCII that stand in texts: none of them may be forbidden. */
+  needed: number[];
 }
 
 /** @throws Refusal when no text can match, or XGrammar cannot say it. */
@@ -34,14 +36,30 @@ export function writeGrammar(root: Expression, rules: readonly Expression[]): Gr
   const productive = findProductive(rules);
   const trimmed = trim(root, productive);
   if (trimmed === undefined) throw new Refusal("can never be satisfied: no text matches it");
-  const writer = new Writer();
-  const lines = [`root ::= ${writer.write(trimmed)}`];
   const bodies = rules.map((rule) => trim(rule, productive));
-  for (const id of reachable(trimmed, bodies)) {
-    const body = bodies[id];
-    if (body !== undefined) lines.push(`r${id} ::= ${writer.write(body)}`);
-  }
-  return { ebnf: `${lines.join("\n")}\n`, forbidden: writer.forbiddenPoints() };
+  const ids = [...reachable(trimmed, bodies)];
+  const write = (writer: Writer) => [
+    `root ::= ${writer.write(trimmed)}`,
+    ...ids.map((id) => `r${id} ::= ${writer.write(bodies[id] ?? EMPTY)}`),
+  ];
+  // What one class leaves out, the others must not list: known after a first writing.
+  const first = new Writer(new Set());
+  let lines = write(first);
+  const forbidden = [...first.forbidden];
+  if (forbidden.length > 0) lines = write(new Writer(first.forbidden));
+  const needed = [...first.needed];
+  refuseNeeded(forbidden, needed);
+  return { ebnf: `${lines.join("\n")}\n`, forbidden, needed };
+}
+
+/** @throws Refusal when a character that is kept out of the whole answer stands in a text. */
+export function refuseNeeded(forbidden: readonly number[], needed: readonly number[]): void {
+  const both = needed.find((point) => forbidden.includes(point));
+  if (both === undefined) return;
+  throw new Refusal(
+    `U+${both.toString(16).padStart(4, "0")} is left out of a class and needed in a text; ` +
+      "such a mix beyond ASCII is not supported",
+  );
 }
 
 /** Rules from which some text can be derived. */
@@ -115,14 +133,17 @@ function reachable(root: Expression, bodies: readonly (Expression | undefined)[]
 }
 
 class Writer {
-  private readonly forbidden = new Set<number>();
-  private readonly literal = new Set<number>();
+  readonly forbidden = new Set<number>();
+  readonly needed = new Set<number>();
   private unrolled = 0;
+
+  /** `unlisted`: forbidden by another class. */
+  constructor(private readonly unlisted: ReadonlySet<number>) {}
 
   write(part: Expression, times = 1): string {
     switch (part.kind) {
       case "text":
-        for (const letter of part.text) this.literal.add(pointOf(letter));
+        for (const letter of part.text) if (letter > "\x7f") this.needed.add(pointOf(letter));
         return quote(part.text);
       case "set":
         return this.set(part.set);
@@ -179,23 +200,13 @@ class Writer {
       throw new Refusal(
         `a class holds ${count} characters beyond ASCII; at most ${MAX_LISTED}, or all but ${MAX_FORBIDDEN}`,
       );
-    const texts = high.flatMap(([first, last]) =>
-      Array.from({ length: last - first + 1 }, (_, i) => quote(String.fromCodePoint(first + i))),
-    );
-    for (const [first, last] of high)
-      for (let point = first; point <= last; point++) this.literal.add(point);
+    const points = high
+      .flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, i) => first + i))
+      .filter((point) => !this.unlisted.has(point));
+    if (points.length === 0 && isEmpty(low))
+      throw new Refusal("a class and one that leaves out all its characters are not supported");
+    const texts = points.map((point) => quote(String.fromCodePoint(point)));
     return [...(isEmpty(low) ? [] : [positive(low)]), ...texts].join(" | ");
-  }
-
-  /** @throws Refusal when the grammar needs a character in one place that is kept out of another. */
-  forbiddenPoints(): number[] {
-    for (const point of this.forbidden)
-      if (this.literal.has(point))
-        throw new Refusal(
-          `U+${point.toString(16).padStart(4, "0")} is left out of one class and needed elsewhere; ` +
-            "such a mix beyond ASCII is not supported",
-        );
-    return [...this.forbidden];
   }
 }
 

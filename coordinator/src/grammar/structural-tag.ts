@@ -3,7 +3,7 @@
  * them as schema, pattern or grammar is replaced by the grammar we make of it, so that the same holds inside and outside.
  */
 import { Ajv, type ErrorObject } from "ajv";
-import { writeGrammar } from "./ebnf-text.js";
+import { refuseNeeded, writeGrammar } from "./ebnf-text.js";
 import { readEbnf } from "./ebnf-source.js";
 import { RuleBook, type Expression } from "./expression.js";
 import type { GrammarLimits } from "./limits.js";
@@ -82,7 +82,9 @@ export function readStructuralTag(source: string, limits: GrammarLimits): TagTex
   const tag = withoutLegacy(value);
   if (!validate(tag)) throw explain(validate.errors ?? []);
   const forbidden = new Set<number>();
-  const written = rewrite(tag as Json, { path: "#", limits, forbidden });
+  const needed = new Set<number>();
+  const written = rewrite(tag as Json, { path: "#", limits, forbidden, needed });
+  refuseNeeded([...forbidden], [...needed]);
   return { tag: JSON.stringify(written), forbidden: [...forbidden] };
 }
 
@@ -135,6 +137,7 @@ interface Place {
   path: string;
   limits: GrammarLimits;
   forbidden: Set<number>;
+  needed: Set<number>;
 }
 
 function rewrite(value: Json, place: Place): Json {
@@ -143,6 +146,8 @@ function rewrite(value: Json, place: Place): Json {
     return value.map((part, i) => rewrite(part, { ...place, path: `${path}/${i}` }));
   if (typeof value === "string" && value.includes("\0"))
     throw new Refusal("U+0000 is not supported", path);
+  if (typeof value === "string")
+    for (const letter of value) if (letter > "\x7f") place.needed.add(letter.codePointAt(0) ?? 0);
   if (!isObject(value)) return value;
   const inner = innerGrammar(value, place);
   if (inner !== undefined) return { type: "grammar", grammar: inner };
@@ -157,13 +162,14 @@ function rewrite(value: Json, place: Place): Json {
 
 function innerGrammar(
   format: SchemaObject,
-  { path, limits, forbidden }: Place,
+  { path, limits, forbidden, needed }: Place,
 ): string | undefined {
   const { type, json_schema: schema, pattern, grammar } = format;
   const book = new RuleBook(limits.rules);
   const write = (make: () => Expression, rules: readonly Expression[], where: string) => {
     const out = within(`${path}/${where}`, () => writeGrammar(make(), rules));
     for (const point of out.forbidden) forbidden.add(point);
+    for (const point of out.needed) needed.add(point);
     return out.ebnf;
   };
   if (type === "json_schema")
