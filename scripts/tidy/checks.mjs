@@ -46,7 +46,7 @@ export const COORDINATOR = {
   access: [],
   grammar: ["request", "metrics"],
   trace: [],
-  engine: ["access", "request", "schedule", "cluster", "metrics", "trace"],
+  engine: ["access", "grammar", "request", "schedule", "cluster", "metrics", "trace"],
   stream: ["access", "engine", "request", "metrics", "trace"],
   grpc: ["access", "stream", "engine", "request", "cluster", "schedule", "metrics", "trace"],
   http: ["access", "stream", "engine", "request", "metrics", "trace"],

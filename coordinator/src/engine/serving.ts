@@ -6,8 +6,8 @@ import type { Logger } from "pino";
 import { Group, type GroupSettings, type LoopPlan, type WorkerFacts } from "../cluster/group.js";
 import type { Membership } from "../cluster/membership.js";
 import { openMembership } from "../cluster/open-membership.js";
+import { GrammarEngine, vocabularyOf } from "../grammar/index.js";
 import { CoordinatorMetrics } from "../metrics.js";
-import type { GrammarCompiler } from "../request/constraint.js";
 import { EventLoopLag } from "../metrics/event-loop-lag.js";
 import {
   createChoiceText,
@@ -50,6 +50,8 @@ interface Chosen {
 /** Prompts of the longest kind that may wait; by default. */
 const QUEUED_CONTEXTS = 64;
 const SWEEP_MS = 10_000;
+/** Of a structural tag made of a request's tools; what a user writes has its own limits. */
+const GRAMMAR_BYTES = 256 << 10;
 
 function endProcess(log: Logger, error: unknown): void {
   log.fatal({ err: error }, "a fault of the coordinator itself: the process ends");
@@ -59,12 +61,6 @@ function endProcess(log: Logger, error: unknown): void {
   });
 }
 
-/** Until the compiler is there. */
-const NO_GRAMMARS: GrammarCompiler = {
-  compile: (_spec, { field }) =>
-    Promise.reject(ServeError.field(field, "is not served by this version", "NOT_BUILT")),
-};
-
 export type ServingState = "forming" | "ready" | "draining" | "lost";
 
 const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"]);
@@ -72,6 +68,7 @@ const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"
 export class Serving {
   readonly requests: Requests;
   private readonly lag = new EventLoopLag();
+  private readonly grammars: GrammarEngine;
   private readonly sweep: NodeJS.Timeout;
   group: Group | undefined;
   state: ServingState = "forming";
@@ -95,13 +92,20 @@ export class Serving {
     readonly tracing: Tracing,
   ) {
     this.chosen = choices[0];
+    const { tokenizer, selectableIds, stopTokenIds } = context;
+    this.grammars = GrammarEngine.open({
+      vocabulary: vocabularyOf(tokenizer),
+      selectableIds,
+      stopTokenIds,
+      limits: { sourceBytes: GRAMMAR_BYTES },
+    });
     const { maxRequests, maxQueuedTokens } = options;
     this.requests = new Requests({
       context,
       loop,
       metrics,
       log,
-      grammars: NO_GRAMMARS,
+      grammars: this.grammars,
       limits: {
         maxRequests,
         maxQueuedTokens: maxQueuedTokens ?? QUEUED_CONTEXTS * context.maxModelLen,
@@ -384,6 +388,7 @@ export class Serving {
     this.loop.detach(new ServeError("DRAINING", "the server stops"));
     this.lag.close();
     await this.membership.close();
+    await this.grammars.close();
     await this.tracing.close();
   }
 }

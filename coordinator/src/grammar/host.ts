@@ -1,0 +1,167 @@
+/**
+ * Matchers in one thread. All that is asked within a turn of the event loop goes as one message. A thread that is slow or
+ * breaks is replaced: the grammar at fault loses its matchers, the others go on from their tokens in a new thread.
+ */
+import { ServeError } from "@tessera/proto";
+import type { GrammarLimits } from "./limits.js";
+import type { FromThread, MatcherState, WorkItem } from "./protocol.js";
+import { RemoteMatcher, type MatcherHome } from "./remote-matcher.js";
+import type { CompilerInput } from "./source.js";
+import { ThreadSeat, type SeatData, type SeatEvents, type SeatFault } from "./thread-seat.js";
+
+/** New threads in a row that brought nothing, before all matchers fail. */
+const MAX_REBUILDS = 3;
+
+export interface HostEvents {
+  /** The grammar must not be used again. */
+  condemned(grammarId: number, message: string): void;
+  /** Its masks hold up the others of its thread. */
+  slow?(grammarId: number): void;
+}
+
+export class Host implements SeatEvents, MatcherHome {
+  private readonly inputs = new Map<number, CompilerInput>();
+  private readonly matchers = new Map<number, RemoteMatcher>();
+  private outbox: WorkItem[] = [];
+  private scheduled = false;
+  private rebuilds = 0;
+  private closed = false;
+  /** Batches of work sent. */
+  messageCount = 0;
+
+  constructor(
+    private readonly data: SeatData,
+    private seat: ThreadSeat | undefined,
+    private readonly events: HostEvents,
+  ) {
+    seat?.listen(this);
+  }
+
+  private get limits(): GrammarLimits {
+    return this.data.limits;
+  }
+
+  get matcherCount(): number {
+    return this.matchers.size;
+  }
+
+  /** `compiled`: the thread has it already. */
+  keep(grammarId: number, input: CompilerInput, compiled: boolean): void {
+    this.inputs.set(grammarId, input);
+    if (!compiled) this.thread().post({ kind: "load", grammarId, input }, this.limits.compileMs);
+  }
+
+  drop(grammarId: number): void {
+    if (!this.inputs.delete(grammarId)) return;
+    this.flush();
+    this.seat?.post({ kind: "drop", grammarId }, this.limits.stepMs);
+  }
+
+  add(matcher: RemoteMatcher): void {
+    this.matchers.set(matcher.id, matcher);
+    const { id: matcherId, grammarId } = matcher;
+    this.enqueue({ kind: "open", matcherId, grammarId, tokens: [...matcher.tokens] });
+  }
+
+  /** Takes a grammar's matchers away, to be added elsewhere. */
+  release(grammarId: number): RemoteMatcher[] {
+    const leaving = [...this.matchers.values()].filter((each) => each.grammarId === grammarId);
+    for (const matcher of leaving) this.close(matcher);
+    return leaving;
+  }
+
+  accept(matcher: RemoteMatcher, tokenId: number): void {
+    this.enqueue({ kind: "accept", matcherId: matcher.id, tokenId });
+  }
+
+  close(matcher: RemoteMatcher): void {
+    if (!this.matchers.delete(matcher.id)) return;
+    this.enqueue({ kind: "close", matcherId: matcher.id });
+  }
+
+  async stop(error: ServeError): Promise<void> {
+    this.closed = true;
+    for (const matcher of this.matchers.values()) matcher.fail(error);
+    this.matchers.clear();
+    await this.seat?.close();
+  }
+
+  private thread(): ThreadSeat {
+    this.seat ??= new ThreadSeat(this.data, this);
+    return this.seat;
+  }
+
+  private enqueue(item: WorkItem): void {
+    if (this.closed) return;
+    this.outbox.push(item);
+    if (this.scheduled) return;
+    this.scheduled = true;
+    setImmediate(() => this.flush());
+  }
+
+  private flush(): void {
+    this.scheduled = false;
+    const items = this.outbox;
+    this.outbox = [];
+    if (items.length === 0) return;
+    this.messageCount++;
+    this.thread().post({ kind: "work", items }, this.limits.stepMs);
+  }
+
+  reply(message: FromThread): void {
+    if (message.kind === "refused") return this.condemn(message.grammarId, message.message);
+    if (message.kind !== "worked") return;
+    this.rebuilds = 0;
+    const maskBytes = Math.ceil(this.data.vocabulary.ends.length / 8);
+    let at = 0;
+    for (const state of message.states) {
+      const start = at;
+      if (state.state === "mask") at += maskBytes;
+      const mask = at === start ? undefined : new Uint8Array(message.masks, start, maskBytes);
+      this.deliver(state, mask);
+    }
+  }
+
+  private deliver(state: MatcherState, mask: Uint8Array | undefined): void {
+    const matcher = this.matchers.get(state.matcherId);
+    if (matcher === undefined) return;
+    matcher.take(state, mask);
+    if (state.tookMs > this.limits.slowMaskMs && state.position > 0)
+      this.events.slow?.(matcher.grammarId);
+  }
+
+  fault(fault: SeatFault): void {
+    this.seat = undefined;
+    this.outbox = [];
+    const why =
+      fault.kind === "slow"
+        ? `a step took longer than ${this.limits.stepMs} ms, the limit`
+        : `it breaks XGrammar: ${fault.message}`;
+    this.condemn(fault.grammarId, why);
+    if (++this.rebuilds > MAX_REBUILDS) {
+      const error = new ServeError(
+        "INTERNAL",
+        `constraints: ${MAX_REBUILDS} threads failed in a row`,
+      );
+      for (const matcher of this.matchers.values()) matcher.fail(error);
+      this.matchers.clear();
+    }
+    this.rebuild();
+  }
+
+  private condemn(grammarId: number, why: string): void {
+    this.inputs.delete(grammarId);
+    for (const matcher of this.matchers.values()) {
+      if (matcher.grammarId !== grammarId) continue;
+      matcher.fail(ServeError.field(matcher.field, why));
+      this.matchers.delete(matcher.id);
+    }
+    this.events.condemned(grammarId, why);
+  }
+
+  private rebuild(): void {
+    if (this.closed) return;
+    for (const [grammarId, input] of this.inputs) this.keep(grammarId, input, false);
+    for (const matcher of this.matchers.values()) this.add(matcher);
+  }
+}
