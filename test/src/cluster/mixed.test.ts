@@ -34,6 +34,13 @@ const pages = await Promise.all(
 const PREFIX = "The quick brown fox jumps over the lazy dog, and the dog looks up. ".repeat(3);
 const QUESTIONS = ["Read the text.", "What is the name?", `${PREFIX}What is the total?`, PREFIX];
 
+type Constraint = NonNullable<GenerateInput["constraint"]>;
+const CONSTRAINTS: Constraint[] = [
+  { kind: { case: "jsonSchema", value: '{"type": "array", "items": {"type": "integer"}}' } },
+  { kind: { case: "regex", value: "[a-z ]{3,40}" } },
+  { kind: { case: "choice", value: { texts: ["yes", "no"] } } },
+];
+
 type Random = (n: number) => number;
 
 function pick<T>(below: Random, list: readonly [T, ...T[]]): T {
@@ -84,6 +91,9 @@ function randomRequest(below: Random): GenerateInput {
     ...(below(6) === 0 ? { promptLogprobs: below(3) } : {}),
     ...(below(6) === 0 ? { minTokens: 1 } : {}),
     ...(below(8) === 0 ? { cacheSalt: pick(below, ["a", "b"]) } : {}),
+    ...(below(6) === 0
+      ? { constraint: CONSTRAINTS[below(CONSTRAINTS.length)] ?? {}, minTokens: 0 }
+      : {}),
     ...(below(8) === 0 ? { stop: { texts: ["e"] } } : {}),
   };
 }
@@ -99,7 +109,9 @@ function whole(response: GenerateOnceResponse) {
 
 /** Cut off after some events; what it had told by then was the beginning of its answer. */
 async function cutOff(client: TesseraClient, request: GenerateInput, events: number) {
-  const stream = client.generate({ ...request, minTokens: 100, maxTokens: 100 });
+  // What must match something may be at its end before.
+  const { constraint: _constraint, ...rest } = request;
+  const stream = client.generate({ ...rest, minTokens: 100, maxTokens: 100 });
   for (let i = 0; i <= events; i++) await stream.next();
   await stream.return(undefined);
 }
