@@ -94,7 +94,8 @@ export class Intake {
       if (held === undefined || !images.ready(prepared, held)) continue;
       const bytes = prepared.choiceCount * openedBytes(prepared);
       if (unopened > 0 && unopened + bytes > MAX_OPENED_BYTES) break;
-      if (reserved + prepared.choiceCount > maxSequences) break;
+      // One alone may be more than the warm-up found good: its choices take turns.
+      if (reserved > 0 && reserved + prepared.choiceCount > maxSequences) break;
       unopened += bytes;
       reserved += prepared.choiceCount;
       begun.push(request);
