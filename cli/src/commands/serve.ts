@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { createServer } from "node:net";
 import { cpus } from "node:os";
 import type { Command } from "commander";
+import type { CoordinatorOptions } from "@tessera/coordinator";
 import { checkCluster } from "./check-cluster.js";
 import { followParent, say } from "./parent.js";
 import { addPeerTls, addServerSecurity, securityOptions } from "./security-flags.js";
@@ -139,6 +140,42 @@ interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlag
   endWithStdin?: boolean;
 }
 
+function coordinatorOptions(flags: CoordinatorFlags): CoordinatorOptions {
+  return {
+    modelDir: flags.model,
+    listen: flags.listen,
+    healthListen: flags.healthListen,
+    httpListen: flags.http,
+    httpBodyLimit: flags.httpBodyLimit,
+    corsOrigins: flags.corsOrigin?.split(","),
+    workers: flags.workers?.split(","),
+    nats: flags.nats,
+    group: flags.group,
+    tensorParallel: flags.tensorParallel,
+    heartbeatMs: flags.heartbeatMs,
+    vision: flags.vision,
+    visionWorkers: flags.visionWorkers,
+    maxModelLen: flags.maxModelLen,
+    cacheMemoryBytes: flags.cacheMemory,
+    crossCacheMemoryBytes: flags.crossCacheMemory,
+    embeddingMemoryBytes: flags.embeddingMemory,
+    encodeBudgetMs: flags.encodeBudgetMs,
+    kvType: flags.kv,
+    wireType: flags.wire,
+    servedModelName: flags.servedModelName,
+    chatTemplate: flags.chatTemplate,
+    maxBatchedTokens: flags.maxBatchedTokens,
+    maxSequences: flags.maxSequences,
+    maxRequests: flags.maxRequests ?? MAX_REQUESTS,
+    maxQueuedTokens: flags.maxQueuedTokens,
+    stepDeadlineMs: flags.stepDeadlineMs,
+    otlpEndpoint: flags.otlpEndpoint,
+    reflection: flags.reflection === true,
+    logLevel: flags.logLevel,
+    ...securityOptions(flags),
+  };
+}
+
 function addCoordinator(program: Command): void {
   addServerSecurity(addNats(addHttp(addPlacement(program.command("coordinator")))))
     .description("the front: takes requests, schedules, streams answers")
@@ -171,39 +208,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
     )
     .action(async (flags: CoordinatorFlags) => {
       const { startCoordinator } = await import("@tessera/coordinator");
-      const running = await startCoordinator({
-        modelDir: flags.model,
-        listen: flags.listen,
-        healthListen: flags.healthListen,
-        httpListen: flags.http,
-        httpBodyLimit: flags.httpBodyLimit,
-        corsOrigins: flags.corsOrigin?.split(","),
-        workers: flags.workers?.split(","),
-        nats: flags.nats,
-        group: flags.group,
-        tensorParallel: flags.tensorParallel,
-        heartbeatMs: flags.heartbeatMs,
-        vision: flags.vision,
-        visionWorkers: flags.visionWorkers,
-        maxModelLen: flags.maxModelLen,
-        cacheMemoryBytes: flags.cacheMemory,
-        crossCacheMemoryBytes: flags.crossCacheMemory,
-        embeddingMemoryBytes: flags.embeddingMemory,
-        encodeBudgetMs: flags.encodeBudgetMs,
-        kvType: flags.kv,
-        wireType: flags.wire,
-        servedModelName: flags.servedModelName,
-        chatTemplate: flags.chatTemplate,
-        maxBatchedTokens: flags.maxBatchedTokens,
-        maxSequences: flags.maxSequences,
-        maxRequests: flags.maxRequests ?? MAX_REQUESTS,
-        maxQueuedTokens: flags.maxQueuedTokens,
-        stepDeadlineMs: flags.stepDeadlineMs,
-        otlpEndpoint: flags.otlpEndpoint,
-        reflection: flags.reflection === true,
-        logLevel: flags.logLevel,
-        ...securityOptions(flags),
-      });
+      const running = await startCoordinator(coordinatorOptions(flags));
       const { reloadKeys } = running;
       if (reloadKeys !== undefined) process.on("SIGHUP", reloadKeys);
       announce(running, flags.endWithStdin === true);

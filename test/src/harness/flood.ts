@@ -186,7 +186,11 @@ export async function assertWithstands(durationMs: number): Promise<Record<strin
     const rss = () => Promise.all(served.cluster.pids().map(rssBytes));
     let early: Promise<number[]> | undefined;
     const watching = watch(served);
-    const sent = await flood(client, all, { count, durationMs, atThird: () => (early = rss()) });
+    const sent = await flood(client, all, {
+      count,
+      durationMs,
+      atThird: () => void (early = rss()),
+    });
     const samples = await watching.end();
     await checkReleased(served);
     checkOutcomes(sent);
