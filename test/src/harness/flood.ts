@@ -21,7 +21,7 @@ import { valueOf } from "./prometheus.js";
 import { heldCount } from "./shard-stats.js";
 
 const TIMES = 10;
-const LIMITS = { maxRequests: 12, maxQueuedTokens: 2500 };
+const LIMITS = { maxRequests: 12, maxQueuedTokens: 1500 };
 /** Of requests with a short deadline; shorter than the queue takes. */
 const SHORT_MS = 60;
 /** From the first third of the load to its end, of every process; as collectors and allocators go to and fro. */
