@@ -35,7 +35,7 @@ export interface RequestsOptions {
   grammars: GrammarCompiler;
   limits: AdmissionLimits;
   /** @throws ServeError DRAINING, NOT_READY */
-  checkOpen(): void;
+  checkOpen: () => void;
 }
 
 interface Run {
