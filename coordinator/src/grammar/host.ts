@@ -1,6 +1,6 @@
 /**
- * Matchers in one thread. All that is asked within a turn of the event loop goes as one message. A thread that is slow or
- * breaks is replaced: the grammar at fault loses its matchers, the others go on from their tokens in a new thread.
+ * Matchers in one thread. All that is asked within a turn of the event loop goes as one message. A thread that is slow
+ * or breaks is replaced: the grammar at fault loses its matchers, the others go on from their tokens in a new thread.
  */
 import { ServeError } from "@tessera/proto";
 import type { GrammarLimits } from "./limits.js";

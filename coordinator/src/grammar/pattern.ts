@@ -165,8 +165,8 @@ export interface LengthBounds {
 }
 
 /**
- * Texts of a way that have a length within bounds; undefined when none was found. May leave some out, never lets a wrong
- * one in: text before and after is shared out, else one counted class is narrowed.
+ * Texts of a way that have a length within bounds; undefined when none was found. May leave some out, never lets a
+ * wrong one in: text before and after is shared out, else one counted class is narrowed.
  */
 export function fitLength(
   way: PatternWay,

@@ -1,6 +1,6 @@
 /**
- * Structural tags: free text with constrained parts, in XGrammar's JSON. Their shape is checked here, and what stands in
- * them as schema, pattern or grammar is replaced by the grammar we make of it, so that the same holds inside and outside.
+ * Structural tags: free text with constrained parts, in XGrammar's JSON. Their shape is checked here, and what stands
+ * in them as schema, pattern or grammar is replaced by the grammar we make of it: the same holds inside and outside.
  */
 import { Ajv, type ErrorObject } from "ajv";
 import { refuseNeeded, writeGrammar } from "./ebnf-text.js";
@@ -83,7 +83,7 @@ export function readStructuralTag(source: string, limits: GrammarLimits): TagTex
   if (!validate(tag)) throw explain(validate.errors ?? []);
   const forbidden = new Set<number>();
   const needed = new Set<number>();
-  const written = rewrite(tag as Json, { path: "#", limits, forbidden, needed });
+  const written = rewrite(tag, { path: "#", limits, forbidden, needed });
   refuseNeeded([...forbidden], [...needed]);
   return { tag: JSON.stringify(written), forbidden: [...forbidden] };
 }
@@ -119,12 +119,12 @@ function explain(errors: readonly ErrorObject[]): Refusal {
 
 /** What XGrammar 0.1.27 refuses without a word: each tag begins with one of the triggers, and with one alone. */
 function checkTriggers({ triggers, tags }: SchemaObject, path: string): void {
-  const marks = Array.isArray(triggers) ? triggers.map(String) : [];
+  const marks = Array.isArray(triggers) ? triggers.filter((mark) => typeof mark === "string") : [];
   const inner = marks.find((a, i) => marks.some((b, j) => i !== j && b.startsWith(a)));
   if (inner !== undefined)
     throw new Refusal(`${JSON.stringify(inner)} begins another trigger`, `${path}/triggers`);
   (Array.isArray(tags) ? tags : []).forEach((tag, i) => {
-    const begin = isObject(tag) ? String(tag["begin"]) : "";
+    const begin = isObject(tag) && typeof tag["begin"] === "string" ? tag["begin"] : "";
     if (!marks.some((mark) => begin.startsWith(mark)))
       throw new Refusal(
         `${JSON.stringify(begin)} begins with no trigger`,

@@ -44,7 +44,7 @@ function boundMemory(memoryBytes: number): void {
   const { prototype } = (
     globalThis as unknown as { WebAssembly: { Memory: { prototype: WasmMemory } } }
   ).WebAssembly.Memory;
-  const grow = Reflect.get(prototype, "grow") as WasmMemory["grow"];
+  const grow = Reflect.get<WasmMemory, "grow">(prototype, "grow");
   prototype.grow = function (this: WasmMemory, pages: number) {
     if (this.buffer.byteLength + pages * PAGE_BYTES > memoryBytes)
       throw new RangeError(`more than ${memoryBytes} bytes of WASM memory`);

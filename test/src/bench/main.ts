@@ -6,6 +6,7 @@ import { mkdir, readFile, writeFile } from "node:fs/promises";
 import { root } from "../harness/paths.js";
 import type { Group } from "./context.js";
 import { checkFigures, type Figure } from "./figure.js";
+import { constraints } from "./groups/constraints.js";
 import { coordinator } from "./groups/coordinator.js";
 import { exchange } from "./groups/exchange.js";
 import { images } from "./groups/images.js";
@@ -24,6 +25,7 @@ const GROUPS: Record<string, Group> = {
   kernels,
   exchange,
   coordinator,
+  constraints,
   tokens,
   vision,
   images,
