@@ -50,6 +50,11 @@ export class EventStream {
     return this.write(`${name}data: ${JSON.stringify(data)}\n\n`);
   }
 
+  /** Of a kind that the event's name tells. False as of `send`. */
+  sendTyped(data: { type: string }): boolean {
+    return this.write(`event: ${data.type}\ndata: ${JSON.stringify(data)}\n\n`);
+  }
+
   /** Shared by those who wait. */
   drained(): Promise<void> {
     const end = () => (this.emptied = undefined);
@@ -70,7 +75,7 @@ export class EventStream {
     this.end();
   }
 
-  private end(): void {
+  end(): void {
     if (this.ended) return;
     this.ended = true;
     const { raw } = this.reply;

@@ -25,6 +25,14 @@ function failureOf({ reason, errorCode, errorMessage }: Finished): ServeError | 
   return new ServeError(code, errorMessage);
 }
 
+/** The failure of a choice that this event ends, also of one that was ended from outside. */
+export function checkEvent({ kind }: Event): ServeError | undefined {
+  if (kind.case !== "finished") return undefined;
+  if (kind.value.reason === FinishReason.ABORTED)
+    return new ServeError("ABORTED", "the request was ended before its answer");
+  return failureOf(kind.value);
+}
+
 /** @throws ServeError, of a choice that failed as well */
 export async function generateOnce(
   { streams }: Front,

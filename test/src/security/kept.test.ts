@@ -20,6 +20,7 @@ writeFileSync(
   - { sha256: "${digest("two")}", tenant: other }
 tenants:
   acme: { limits: { requests: 1 } }
+  other: { weight: 1 }
 `,
 );
 const dataDir = join(folder, "data");

@@ -4,6 +4,7 @@ import type { Front } from "../../stream/front.js";
 import { chatRoutes } from "./chat.js";
 import { completionRoutes } from "./completions.js";
 import { modelRoutes } from "./models.js";
+import { responseRoutes } from "./responses.js";
 import { serviceRoutes } from "./service.js";
 import { streamRoutes } from "./streams.js";
 import { tokenRoutes } from "./tokens.js";
@@ -13,6 +14,7 @@ export type Routes = (app: FastifyInstance, front: Front) => void;
 export const ROUTES: readonly Routes[] = [
   chatRoutes,
   completionRoutes,
+  responseRoutes,
   streamRoutes,
   modelRoutes,
   tokenRoutes,
