@@ -1,4 +1,4 @@
-/** Keys of full cache blocks: a SHA-256 chain over all that their keys and values depend on (docs/prefix-cache.md). */
+/** Keys of full cache blocks: a SHA-256 chain over all that their keys and values depend on (docs/scheduling.md). */
 import { createHash, type Hash } from "node:crypto";
 import { BLOCK_TOKENS } from "@tessera/model";
 import type { PreparedRequest } from "../request/types.js";

@@ -1,4 +1,4 @@
-/** Answers that must match something, through real clusters: every kind, the same at both widths, and what is refused. */
+/** Answers that must match something, through real clusters: every kind, the same at both widths, what is refused. */
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { Ajv2020 } from "ajv/dist/2020.js";

@@ -202,7 +202,8 @@ export async function soak(seconds: number): Promise<SoakReport> {
     await eventually("nothing is held", async () => (await heldCount(served.client)) === 0);
     const { lines, rising } = report(tracks);
     const { answered, left, http } = load.counts;
-    const said = `${(LOAD * rate).toFixed(1)} requests a second for ${seconds} s: ${answered} answered over gRPC, ${http} over HTTP, ${left} left`;
+    const offered = `${(LOAD * rate).toFixed(1)} requests a second for ${seconds} s`;
+    const said = `${offered}: ${answered} answered over gRPC, ${http} over HTTP, ${left} left`;
     return { lines: [said, ...lines], rising };
   } finally {
     client.close();

@@ -53,7 +53,7 @@ async function answerWhole(
     return true;
   };
   await streams.generate(message, caller, { take, drained: () => Promise.resolve(), signal });
-  if (failed !== undefined) throw failed as ServeError;
+  if (failed !== undefined) throw failed;
   return writer.response;
 }
 
