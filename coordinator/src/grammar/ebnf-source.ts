@@ -1,6 +1,6 @@
 /**
  * EBNF as llama.cpp and XGrammar write it (`root ::= "a" [b-c]* (rule | "d"){1,3}`, `#` comments) → expressions, so that
- * what this version of XGrammar gets wrong (ranges beyond ASCII, left recursion) never reaches it.
+ * what this version of XGrammar gets wrong (ranges beyond ASCII), or aborts on, never reaches it.
  */
 import { charSet, complement, type CharSet } from "./char-set.js";
 import { alt, EMPTY, oneOf, repeat, seq, text, type Expression } from "./expression.js";
@@ -9,7 +9,6 @@ import { Refusal } from "./refusal.js";
 export interface SourceGrammar {
   root: Expression;
   rules: Expression[];
-  names: string[];
 }
 
 const NAME = /[A-Za-z_][A-Za-z0-9_.-]*/y;
@@ -26,11 +25,9 @@ const ESCAPES: Record<string, string> = {
   e: "\x1b",
 };
 
-/** @throws Refusal with line and column, on left recursion, or when there is no rule `root`. */
+/** @throws Refusal with line and column, or when there is no rule `root`. */
 export function readEbnf(source: string, ruleCountMax: number): SourceGrammar {
-  const grammar = new Parser(source, ruleCountMax).parse();
-  refuseLeftRecursion(grammar);
-  return grammar;
+  return new Parser(source, ruleCountMax).parse();
 }
 
 class Parser {
@@ -57,7 +54,7 @@ class Parser {
     });
     const root = this.ids.get("root");
     if (root === undefined) throw new Refusal("there is no rule root");
-    return { root: { kind: "rule", id: root }, rules, names: [...this.ids.keys()] };
+    return { root: { kind: "rule", id: root }, rules };
   }
 
   private nameOf(id: number): string {
@@ -256,74 +253,5 @@ class Parser {
     return new Refusal(
       `line ${before.length}, column ${(before.at(-1) ?? "").length + 1}: ${message}`,
     );
-  }
-}
-
-/** @throws Refusal on a rule that can begin with itself: XGrammar 0.1.27 matches nothing there. */
-function refuseLeftRecursion({ rules, names }: SourceGrammar): void {
-  const nullable = findNullable(rules);
-  const state = rules.map(() => "new");
-  const visit = (id: number, trail: readonly number[]): void => {
-    if (state[id] === "done") return;
-    if (state[id] === "open") {
-      const loop = [...trail.slice(trail.indexOf(id)), id].map((each) => names[each] ?? "");
-      throw new Refusal(`left recursion is not supported: ${loop.slice(0, 8).join(" → ")}`);
-    }
-    state[id] = "open";
-    const body = rules[id];
-    if (body !== undefined) for (const next of firsts(body, nullable)) visit(next, [...trail, id]);
-    state[id] = "done";
-  };
-  rules.forEach((_, id) => visit(id, []));
-}
-
-function findNullable(rules: readonly Expression[]): boolean[] {
-  const nullable = rules.map(() => false);
-  for (let changed = true; changed;) {
-    changed = false;
-    rules.forEach((rule, id) => {
-      if (nullable[id] === true || !isNullable(rule, nullable)) return;
-      nullable[id] = true;
-      changed = true;
-    });
-  }
-  return nullable;
-}
-
-function isNullable(part: Expression, nullable: readonly boolean[]): boolean {
-  switch (part.kind) {
-    case "text":
-      return part.text === "";
-    case "set":
-      return false;
-    case "seq":
-      return part.parts.every((each) => isNullable(each, nullable));
-    case "alt":
-      return part.parts.some((each) => isNullable(each, nullable));
-    case "repeat":
-      return part.min === 0 || isNullable(part.part, nullable);
-    case "rule":
-      return nullable[part.id] === true;
-  }
-}
-
-/** Rules with which a text of `part` can begin. */
-function firsts(part: Expression, nullable: readonly boolean[]): number[] {
-  switch (part.kind) {
-    case "text":
-    case "set":
-      return [];
-    case "rule":
-      return [part.id];
-    case "repeat":
-      return firsts(part.part, nullable);
-    case "alt":
-      return part.parts.flatMap((each) => firsts(each, nullable));
-    case "seq": {
-      const end = part.parts.findIndex((each) => !isNullable(each, nullable));
-      return part.parts
-        .slice(0, end === -1 ? part.parts.length : end + 1)
-        .flatMap((each) => firsts(each, nullable));
-    }
   }
 }
