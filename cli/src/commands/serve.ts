@@ -55,6 +55,13 @@ function addHttp(command: Command): Command {
       "whose pages may read HTTP answers, as https://host:port,… or * (default: none)",
     );
 }
+
+/** As the coordinator takes them. */
+function httpOptions(flags: HttpFlags & { http?: string }) {
+  const { http: httpListen, httpBodyLimit, dataDir, corsOrigin } = flags;
+  return { httpListen, httpBodyLimit, dataDir, corsOrigins: corsOrigin?.split(",") };
+}
+
 const SECURITY_PAGE = "docs/security.md";
 
 function addNats(command: Command): Command {
@@ -182,10 +189,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
         modelDir: flags.model,
         listen: flags.listen,
         healthListen: flags.healthListen,
-        httpListen: flags.http,
-        httpBodyLimit: flags.httpBodyLimit,
-        dataDir: flags.dataDir,
-        corsOrigins: flags.corsOrigin?.split(","),
+        ...httpOptions(flags),
         workers: flags.workers?.split(","),
         nats: flags.nats,
         group: flags.group,

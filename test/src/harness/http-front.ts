@@ -14,8 +14,8 @@ export interface HttpServed {
   openai: OpenAI;
   client: TesseraClient;
   /** Sequences and blocks that requests hold. */
-  held(): Promise<number>;
-  call(method: string, path: string, options?: CallOptions): Promise<Answer>;
+  held: () => Promise<number>;
+  call: (method: string, path: string, options?: CallOptions) => Promise<Answer>;
 }
 
 export interface CallOptions {
