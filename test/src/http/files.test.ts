@@ -187,6 +187,6 @@ test("files: the client's own check of a wrong purpose is a BadRequestError", as
   const asked = openai.files.create({
     file: await toFile(Buffer.from(TEXT), "a.jsonl"),
     purpose: "assistants",
-  } as OpenAI.FileCreateParams);
+  });
   await assert.rejects(asked, BadRequestError);
 });
