@@ -4,7 +4,7 @@ import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import OpenAI, { BadRequestError, NotFoundError, toFile } from "openai";
+import { BadRequestError, NotFoundError, toFile } from "openai";
 import { serveHttp } from "../harness/http-front.js";
 
 const dataDir = mkdtempSync(join(tmpdir(), "tessera-files-"));
