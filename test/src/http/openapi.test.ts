@@ -1,7 +1,11 @@
 /** /openapi.json is the server's: the same paths and methods, and real answers are as it says. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, test } from "node:test";
 import { Ajv2020 } from "ajv/dist/2020.js";
+import { toFile } from "openai";
 import { serveHttp, type Answer, type CallOptions } from "../harness/http-front.js";
 
 interface Operation {
@@ -14,7 +18,20 @@ interface Document {
   components: { schemas: Record<string, object> };
 }
 
-const { call } = await serveHttp();
+const dataDir = mkdtempSync(join(tmpdir(), "tessera-openapi-"));
+const { call, openai } = await serveHttp({ dataDir });
+after(() => rmSync(dataDir, { recursive: true, force: true }));
+const line = { custom_id: "a", method: "POST", url: "/v1/completions", body: { prompt: "a" } };
+const file = await openai.files.create({
+  file: await toFile(Buffer.from(JSON.stringify(line)), "in.jsonl"),
+  purpose: "batch",
+});
+const batch = {
+  input_file_id: file.id,
+  endpoint: "/v1/completions",
+  completion_window: "24h",
+} as const;
+const { id: batchId } = await openai.batches.create(batch);
 const messages = [{ role: "user", content: "What is the name?" }];
 const document = (await call("GET", "/openapi.json")).json as Document;
 
@@ -82,6 +99,21 @@ const answers: [string, string, string, CallOptions, string?][] = [
   ["POST", "/tokenize", "200", { body: { messages, return_token_strs: true } }],
   ["POST", "/tokenize", "200", { body: { prompt: "a" } }],
   ["POST", "/detokenize", "200", { body: { tokens: [65] } }],
+  ["POST", "/v1/responses", "200", { body: { input: "a", max_output_tokens: 4 } }],
+  ["POST", "/v1/responses", "4XX", { body: {} }],
+  ["GET", "/v1/responses/{id}", "4XX", {}, "/v1/responses/resp_a"],
+  ["DELETE", "/v1/responses/{id}", "4XX", {}, "/v1/responses/resp_a"],
+  ["GET", "/v1/files", "200", {}],
+  ["GET", "/v1/files/{id}", "200", {}, `/v1/files/${file.id}`],
+  ["GET", "/v1/files/{id}", "4XX", {}, "/v1/files/none"],
+  ["GET", "/v1/files/{id}/content", "4XX", {}, "/v1/files/none/content"],
+  ["POST", "/v1/files", "4XX", { body: {} }],
+  ["POST", "/v1/batches", "200", { body: batch }],
+  ["POST", "/v1/batches", "4XX", { body: {} }],
+  ["GET", "/v1/batches", "200", {}],
+  ["GET", "/v1/batches/{id}", "200", {}, `/v1/batches/${batchId}`],
+  ["POST", "/v1/batches/{id}/cancel", "4XX", {}, "/v1/batches/none/cancel"],
+  ["DELETE", "/v1/files/{id}", "200", {}, `/v1/files/${file.id}`],
   ["POST", CHAT, "200", { body: chat }],
   ["POST", CHAT, "200", { body: { ...chat, ...everything, logprobs: true, top_logprobs: 2 } }],
   ["POST", CHAT, "4XX", { body: {} }],
@@ -131,6 +163,15 @@ for (const [name, path, body] of streams)
       for (const chunk of chunks) check(pointer, JSON.parse(chunk));
     }
   });
+
+test("openapi: every event of a response is as described", async () => {
+  const body = { input: "a", max_output_tokens: 4, stream: true, top_logprobs: 1 };
+  const { text: said } = await call("POST", "/v1/responses", { body });
+  const events = [...said.matchAll(/^data: (\{.*)$/gm)].map(([, json = ""]) => json);
+  assert.ok(events.length > 6);
+  const pointer = pointerOf("/v1/responses", "post", "200", "text/event-stream");
+  for (const event of events) check(pointer, JSON.parse(event));
+});
 
 test("openapi: only what asks for no key says so", () => {
   const open = Object.entries(document.paths).filter(([, operations]) =>

@@ -1,7 +1,7 @@
 /** /v1/responses: an answer in items; none is stored. */
 import { create } from "@bufbuild/protobuf";
 import type { FastifyInstance, FastifyReply } from "fastify";
-import { ServeError } from "@tessera/proto";
+import type { ServeError } from "@tessera/proto";
 import {
   notStored,
   ResponseWriter,
@@ -46,14 +46,14 @@ async function answerWhole(
   { message, writer }: Asked,
   { caller, signal }: Omit<Call, "requestId">,
 ): Promise<object> {
-  let failed: ServeError | undefined;
+  const ended: { error?: ServeError | undefined } = {};
   const take = (event: Event) => {
     writer.take(event);
-    failed ??= checkEvent(event);
+    ended.error ??= checkEvent(event);
     return true;
   };
   await streams.generate(message, caller, { take, drained: () => Promise.resolve(), signal });
-  if (failed !== undefined) throw failed;
+  if (ended.error !== undefined) throw ended.error;
   return writer.response;
 }
 
