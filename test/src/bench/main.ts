@@ -12,6 +12,7 @@ import { exchange } from "./groups/exchange.js";
 import { images } from "./groups/images.js";
 import { kernels } from "./groups/kernels.js";
 import { memory } from "./groups/memory.js";
+import { server } from "./groups/server.js";
 import { start } from "./groups/start.js";
 import { tokens } from "./groups/tokens.js";
 import { vision } from "./groups/vision.js";
@@ -29,6 +30,7 @@ const GROUPS: Record<string, Group> = {
   tokens,
   vision,
   images,
+  server,
   start,
   memory,
 };

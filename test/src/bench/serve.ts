@@ -24,9 +24,9 @@ export interface BenchCluster extends Serving {
 export async function startServing(
   dir: string,
   workers: number,
-  options: { flags?: Partial<PlacementFlags>; threads?: number } = {},
+  options: { flags?: Partial<PlacementFlags>; threads?: number; maxAttempts?: number } = {},
 ): Promise<Serving> {
-  const { flags, ...rest } = options;
+  const { flags, maxAttempts, ...rest } = options;
   const cluster = await startCluster({
     model: dir,
     workers,
@@ -40,7 +40,11 @@ export async function startServing(
     },
     ...rest,
   });
-  const client = new TesseraClient({ addresses: [cluster.address], deadlineMs: DEADLINE_MS });
+  const client = new TesseraClient({
+    addresses: [cluster.address],
+    deadlineMs: DEADLINE_MS,
+    ...(maxAttempts === undefined ? {} : { maxAttempts }),
+  });
   return {
     cluster,
     client,

@@ -107,7 +107,12 @@ test("a tenant's only request does not wait behind two hundred of another", asyn
 test("a tenant's limits are its own: its third request is refused, others are taken", async () => {
   const few = clientOf("few");
   const long = bodyWith(8, 3000);
-  const running = [few.send(long), few.send(long)];
+  // Calls go over connections of their own: those two must have been taken first.
+  const taken = (): Promise<ReturnType<typeof few.send>> =>
+    new Promise((resolve) => {
+      const call: ReturnType<typeof few.send> = few.send(long, { onEvent: () => resolve(call) });
+    });
+  const running = await Promise.all([taken(), taken()]);
   const refused = await few.send(long).outcome;
   assert.deepEqual([refused.error?.code, refused.error?.quota], ["OVERLOADED", "tenant requests"]);
   assert.ok((refused.error?.retryDelayMs ?? 0) > 0);

@@ -43,9 +43,9 @@ export interface Rise extends Slope {
 }
 
 /**
- * The rule: of the samples after the warm-up, in twelve groups of equal length, the least of each is taken (what is left
- * after a collection; neighbours depend on each other, the least of groups hardly). They rise when their slope is more
- * than 3.3 standard errors above 0 and brings more than `allowed` over the time looked at.
+ * The rule: of the samples after the warm-up, in twelve groups of equal length, the least of each is taken (what is
+ * left after a collection; neighbours depend on each other, the least of groups hardly). They rise when their slope is
+ * more than 3.3 standard errors above 0 and brings more than `allowed` over the time looked at.
  */
 export function riseOf(samples: readonly Sample[], allowed: number): Rise {
   const last = samples.at(-1)?.at ?? 0;

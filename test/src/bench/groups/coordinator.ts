@@ -1,4 +1,4 @@
-/** The coordinator's own time of a step while 16 sequences decode. */
+/** The coordinator's own time of a step while 16 or 64 sequences decode. */
 import { readFile } from "node:fs/promises";
 import type { BenchContext } from "../context.js";
 import { figure, type Figure } from "../figure.js";
@@ -6,7 +6,7 @@ import { benchModels } from "../models.js";
 import { scrape, startBench, stream, type BenchCluster } from "../serve.js";
 import { median } from "../statistics.js";
 
-const SEQUENCES = 16;
+const SEQUENCES = [16, 64];
 const TOKENS = 220;
 /** Both scrapes fall between these tokens of the first stream: all sequences run. */
 const FROM_TOKEN = 20;
@@ -33,17 +33,17 @@ async function sample({ cluster }: BenchCluster): Promise<Sample> {
   return { sum, count, cpu: await cpuMs(cluster.pids()[0] ?? 0) };
 }
 
-async function round(bench: BenchCluster, seed: number) {
+async function round(bench: BenchCluster, sequences: number, seed: number) {
   const samples: Promise<Sample>[] = [];
   const onToken = (index: number) => {
     if (index === FROM_TOKEN || index === TO_TOKEN) samples.push(sample(bench));
   };
   const request = { promptTokens: 16, maxTokens: TOKENS };
   await Promise.all(
-    Array.from({ length: SEQUENCES }, (_, i) =>
+    Array.from({ length: sequences }, (_, i) =>
       stream(bench.client, {
         ...request,
-        seed: seed * SEQUENCES + i,
+        seed: seed * sequences + i,
         ...(i === 0 ? { onToken } : {}),
       }),
     ),
@@ -54,34 +54,44 @@ async function round(bench: BenchCluster, seed: number) {
   return { stepMs: ((to.sum - from.sum) * 1e3) / steps, cpuMs: (to.cpu - from.cpu) / steps };
 }
 
+function figuresOf(sequences: number, of: { stepMs: number; cpuMs: number }): Figure[] {
+  const load = `${sequences} sequences decode on nvlm-d-tiny with ${WORKERS} workers`;
+  return [
+    figure(
+      {
+        name: `coordinator.step_ms.${sequences}`,
+        value: of.stepMs,
+        unit: "ms",
+        measure: `${METRIC} (scheduling, plan, sampling, events) a step while ${load}`,
+      },
+      { atMost: 1 },
+    ),
+    figure({
+      name: `coordinator.cpu_ms.${sequences}`,
+      value: of.cpuMs,
+      unit: "ms",
+      measure: `processor time of the whole coordinator process, gRPC included, a step while ${load}`,
+    }),
+  ];
+}
+
 export async function coordinator({ rounds, log }: BenchContext): Promise<Figure[]> {
   const [tiny] = benchModels(["tiny"]);
   if (tiny === undefined) throw new Error("the tiny model is missing");
   const bench = await startBench(tiny, WORKERS);
   try {
-    const results = [];
-    await round(bench, rounds); // warms up
-    for (let i = 0; i < rounds; i++) results.push(await round(bench, i));
-    const stepMs = median(results.map((result) => result.stepMs));
-    log(`coordinator: ${stepMs.toFixed(3)} ms a step`);
-    const load = `${SEQUENCES} sequences decode on nvlm-d-tiny with ${WORKERS} workers`;
-    return [
-      figure(
-        {
-          name: "coordinator.step_ms",
-          value: stepMs,
-          unit: "ms",
-          measure: `${METRIC} (scheduling, plan, sampling, events) a step while ${load}`,
-        },
-        { atMost: 1 },
-      ),
-      figure({
-        name: "coordinator.cpu_ms",
-        value: median(results.map((result) => result.cpuMs)),
-        unit: "ms",
-        measure: `processor time of the whole coordinator process, gRPC included, a step while ${load}`,
-      }),
-    ];
+    const figures: Figure[] = [];
+    for (const sequences of SEQUENCES) {
+      const results = [];
+      await round(bench, sequences, rounds); // warms up
+      for (let i = 0; i < rounds; i++) results.push(await round(bench, sequences, i));
+      const stepMs = median(results.map((result) => result.stepMs));
+      log(`coordinator: ${stepMs.toFixed(3)} ms a step of ${sequences}`);
+      figures.push(
+        ...figuresOf(sequences, { stepMs, cpuMs: median(results.map(({ cpuMs: ms }) => ms)) }),
+      );
+    }
+    return figures;
   } finally {
     await bench.stop();
   }
