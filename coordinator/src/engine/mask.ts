@@ -1,12 +1,12 @@
 /** Masks of allowed ids on their way to the ranks: runs where they are few, else the bits. */
+import type { MaskRun } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { TokenMask } from "../request/constraint.js";
 
 /** A run's tags, length and two numbers of up to three bytes, at most. */
 const RUN_BYTES = 10;
 
-interface MaskRun {
-  start: number;
-  count: number;
+function runOf(start: number, end: number): MaskRun {
+  return { $typeName: "tessera.shard.v1.MaskRun", start, count: end - start };
 }
 
 /** Undefined when they are more than `most`. */
@@ -21,10 +21,10 @@ export function runsOf(mask: TokenMask, most: number): MaskRun[] | undefined {
     }
     const allowed = ((byte >> (id & 7)) & 1) === 1;
     if (allowed === start >= 0) continue;
-    if (!allowed && runs.push({ start, count: id - start }) > most) return undefined;
+    if (!allowed && runs.push(runOf(start, id)) > most) return undefined;
     start = allowed ? id : -1;
   }
-  if (start >= 0) runs.push({ start, count: mask.length * 8 - start });
+  if (start >= 0) runs.push(runOf(start, mask.length * 8));
   return runs.length > most ? undefined : runs;
 }
 

@@ -1,14 +1,16 @@
 /** Slices → the plan every rank receives. */
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { create } from "@bufbuild/protobuf";
 import {
   SequenceOpenSchema,
-  SequenceSliceSchema,
+  ImageRowsSchema,
+  SeenRowsSchema,
   StepPlanSchema,
   StreamOpenSchema,
   type SequenceOpen,
   type StepPlan,
   type StreamOpen,
-  type WantedRowSchema,
+  type SequenceSlice,
+  type WantedRow,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { PreparedRequest, SamplingParameters } from "../request/types.js";
 import type { SliceChoice } from "../schedule/scheduler.js";
@@ -109,45 +111,62 @@ function openStream({ held, tiles }: OpenedStream): StreamOpen {
   });
 }
 
-type WantedInit = MessageInitShape<typeof WantedRowSchema>;
+/** Literals: these stand in every slice of every step, and `create` would cost as much as all the rest. */
+function wantedRow(row: number, of: Partial<WantedRow>): WantedRow {
+  return {
+    $typeName: "tessera.shard.v1.WantedRow",
+    row,
+    candidates: 0,
+    topLogprobs: 0,
+    logprob: false,
+    scoredTokenIds: [],
+    masked: false,
+    mask: [],
+    maskBits: NO_BITS,
+    ...of,
+  };
+}
+const NO_BITS = new Uint8Array(0);
 
 /** Rows whose next token is the prompt's, and is scored. */
-function scoredRows({ sequence, start, count }: SliceChoice<Sequence>): WantedInit[] {
+function scoredRows({ sequence, start, count }: SliceChoice<Sequence>): WantedRow[] {
   const { promptLogprobs } = sequence.request.prepared;
   const end = Math.min(start + count, sequence.wantedBefore);
-  return Array.from({ length: Math.max(0, end - start) }, (_, row) => ({
-    row,
-    topLogprobs: promptLogprobs ?? 0,
-    logprob: true,
-    scoredTokenIds: [sequence.tokens[start + row + 1] ?? 0],
-  }));
+  return Array.from({ length: Math.max(0, end - start) }, (_, row) =>
+    wantedRow(row, {
+      topLogprobs: promptLogprobs ?? 0,
+      logprob: true,
+      scoredTokenIds: [sequence.tokens[start + row + 1] ?? 0],
+    }),
+  );
 }
 
 /** The row that the next token is chosen from. */
-function lastRow({ sequence, count }: SliceChoice<Sequence>): WantedInit {
+function lastRow({ sequence, count }: SliceChoice<Sequence>): WantedRow {
   const { sampling, topLogprobs } = sequence.request.prepared;
-  return {
-    row: count - 1,
+  return wantedRow(count - 1, {
     candidates: hasFilters(sampling) ? FIRST_CANDIDATES : 0,
     topLogprobs: topLogprobs ?? 0,
     logprob: topLogprobs !== undefined,
     ...maskFields(sequence.parts.matcher?.mask),
-  };
+  });
 }
 
-function slice(choice: SliceChoice<Sequence>) {
+function slice(choice: SliceChoice<Sequence>): SequenceSlice {
   const { sequence, start, count, firstBlock, newBlocks } = choice;
   const last = start + count === sequence.tokens.length;
-  return create(SequenceSliceSchema, {
+  const scored = scoredRows(choice);
+  return {
+    $typeName: "tessera.shard.v1.SequenceSlice",
     sequenceId: sequence.id,
     startPosition: start,
     tokenIds: sequence.tokens.slice(start, start + count),
     firstBlock,
     blockIds: newBlocks,
-    imageRows: imageRows(choice),
-    seen: seenRows(choice),
-    wanted: last ? [...scoredRows(choice), lastRow(choice)] : scoredRows(choice),
-  });
+    imageRows: imageRows(choice).map((rows) => create(ImageRowsSchema, rows)),
+    seen: seenRows(choice).map((rows) => create(SeenRowsSchema, rows)),
+    wanted: last ? [...scored, lastRow(choice)] : scored,
+  };
 }
 
 export interface PlanChanges {

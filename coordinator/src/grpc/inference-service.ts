@@ -6,8 +6,6 @@ import { ServeError, type ServiceHandlers } from "@tessera/proto";
 import {
   AbortResponseSchema,
   CountTokensResponseSchema,
-  GenerateResponseSchema,
-  ResumeResponseSchema,
   type Event,
   type Inference,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
@@ -49,7 +47,7 @@ export function inferenceService(front: Front): ServiceHandlers<MethodsOf<typeof
     generate: (call) =>
       stream(front, call, {
         run: (caller, reader) => streams.generate(call.request, caller, reader),
-        wrap: (event) => create(GenerateResponseSchema, { event }),
+        wrap: (event) => ({ $typeName: "tessera.v1.GenerateResponse" as const, event }),
       }),
     generateOnce: unary(front, async ({ request }, { caller, signal, carrier }) => {
       if (request === undefined) throw ServeError.field("request", "is missing");
@@ -60,7 +58,7 @@ export function inferenceService(front: Front): ServiceHandlers<MethodsOf<typeof
     resume: (call) =>
       stream(front, call, {
         run: (caller, reader) => streams.resume(call.request, caller, reader),
-        wrap: (event) => create(ResumeResponseSchema, { event }),
+        wrap: (event) => ({ $typeName: "tessera.v1.ResumeResponse" as const, event }),
       }),
     countTokens: unary(front, async ({ request }, { caller, signal }) => {
       if (request === undefined) throw ServeError.field("request", "is missing");

@@ -4,7 +4,6 @@ import { ErrorCode } from "@tessera/proto/gen/tessera/v1/errors_pb.js";
 import { millisToDuration, type ServeErrorCode } from "@tessera/proto";
 import {
   DoneSchema,
-  EventSchema,
   FinishedSchema,
   FinishReason,
   StartedSchema,
@@ -79,7 +78,8 @@ export class EventWriter implements RequestEvents {
   };
 
   private emit(kind: Event["kind"]): void {
-    this.write(create(EventSchema, { index: this.index++, kind }));
+    // As a literal: `create` costs a third of what an event costs in all.
+    this.write({ $typeName: "tessera.v1.Event", index: this.index++, kind });
   }
 
   private logprob(token: SampledToken): TokenLogprob {
