@@ -279,6 +279,73 @@ test("a cancel while more candidates are asked for: nothing after done, closed o
   assert.equal(active.completionTokens, 0);
 });
 
+test("prompt log-probabilities come before anything else, and none when the request is cancelled first", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  const whole = submit({ promptLogprobs: 0, maxTokens: 1 });
+  const cut = submit({ promptLogprobs: 0, maxTokens: 1 });
+  loop.cancel(cut.active, { reason: "aborted" });
+  assert.deepEqual(cut.told, ["scored 0", "aborted", "done 0"]);
+  await settle();
+  assert.deepEqual(
+    last(ranks.plans).slices[0]?.wanted.map(({ row, scoredTokenIds }) => [row, scoredTokenIds]),
+    [
+      [0, [2]],
+      [1, [3]],
+      [2, []],
+    ],
+  );
+  ranks.answer();
+  await settle();
+  assert.deepEqual(whole.told, ["scored 2", "length", "done 1"]);
+});
+
+test("choices begin when the prompt is computed, with its blocks and a copy of the last one", async () => {
+  const { loop, submit } = setup();
+  const ranks = new ScriptedRanks();
+  loop.attach(ranks);
+  const promptIds = Array.from({ length: 40 }, (_, i) => i);
+  const { told } = submit({ promptIds, choiceCount: 3, maxTokens: 2 });
+  await settle();
+  assert.deepEqual(
+    last(ranks.plans).slices.map(({ tokenIds }) => tokenIds.length),
+    [40],
+  );
+  ranks.answer();
+  await settle();
+  const { slices, copiedBlocks, opened } = last(ranks.plans);
+  assert.deepEqual(
+    slices.map(({ startPosition, tokenIds }) => [startPosition, tokenIds.length]),
+    [
+      [40, 1],
+      [39, 1],
+      [39, 1],
+    ],
+  );
+  const [first, second, third] = slices.map(({ blockIds }) => blockIds);
+  assert.deepEqual(first, []);
+  assert.equal(second?.[0], third?.[0]);
+  assert.deepEqual(
+    copiedBlocks.map(({ to }) => to),
+    [second?.[1], third?.[1]],
+  );
+  assert.equal(new Set(copiedBlocks.map(({ from }) => from)).size, 1);
+  assert.deepEqual(
+    opened.map(({ sampling }) => sampling?.choice),
+    [1, 2],
+  );
+  ranks.answer();
+  await settle();
+  ranks.answer();
+  await settle();
+  loop.audit();
+  assert.deepEqual(
+    told.filter((word) => word !== "text"),
+    ["length", "length", "length", "done 6"],
+  );
+});
+
 test("only a logit that is not finite is counted as one", async () => {
   const rows: [change: Partial<LaneResult>, code: string, count: number][] = [
     [{ best: undefined }, "INVALID_ARGUMENT", 0],

@@ -9,7 +9,7 @@ import type { RunningGroup } from "../cluster/group.js";
 import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
 import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
-import type { ChoiceText, FinishCause, PreparedRequest } from "../request/types.js";
+import type { ChoiceText, FinishCause, PreparedRequest, SampledToken } from "../request/types.js";
 import { ActiveRequest, Sequence, type RequestSink, type SubmitOptions } from "./active.js";
 import { Encoding, type EncodedBatch } from "./encoding.js";
 import { ImageStore } from "./images.js";
@@ -148,8 +148,10 @@ export class EngineLoop {
 
   /** @throws ServeError NOT_READY without a group. */
   submit(prepared: PreparedRequest, sink: RequestSink, options: SubmitOptions): ActiveRequest {
-    if (this.group === undefined)
+    if (this.group === undefined) {
+      options.grammar?.close();
       throw new ServeError("NOT_READY", "no group of workers is formed");
+    }
     const request = new ActiveRequest(prepared, sink, options, this.options.nowMs());
     this.intake.add(request);
     this.wake();
@@ -160,6 +162,7 @@ export class EngineLoop {
   cancel(request: ActiveRequest, cause: FinishCause): void {
     if (request.ended) return;
     const { choiceCount } = request.prepared;
+    this.tellScores(request, []);
     const begun = request.scheduledMs === undefined ? 0 : choiceCount - request.unforked;
     for (let choice = begun; choice < choiceCount; choice++)
       this.outbox.add(() => request.sink.piece(choice, { text: "", tokens: [], finish: cause }));
@@ -421,12 +424,15 @@ export class EngineLoop {
   /** With the first token of the first choice. */
   private promptIsComputed(sequence: Sequence): void {
     const { request } = sequence;
-    const { scoring } = request;
-    if (scoring !== undefined) {
-      request.scoring = undefined;
-      this.outbox.add(() => request.sink.promptScored(scoring));
-    }
+    this.tellScores(request, request.scoring ?? []);
     if (request.unforked > 0) this.fork(sequence);
+  }
+
+  /** Once, before any other event: of a request that is cancelled before its prompt is computed there are none. */
+  private tellScores(request: ActiveRequest, scores: SampledToken[]): void {
+    if (request.scoring === undefined) return;
+    request.scoring = undefined;
+    this.outbox.add(() => request.sink.promptScored(scores));
   }
 
   /** @throws AssertionError when something is held for nobody. */

@@ -22,15 +22,19 @@ async function cpuMs(pid: number): Promise<number> {
   return (Number(fields[11]) + Number(fields[12])) * TICK_MS;
 }
 
+const LAG = "tessera_event_loop_lag_p99_seconds";
+
 interface Sample {
+  lag: number;
   sum: number;
   count: number;
   cpu: number;
 }
 
 async function sample({ cluster }: BenchCluster): Promise<Sample> {
-  const [sum = NaN, count = NaN] = await scrape(cluster, [`${METRIC}_sum`, `${METRIC}_count`]);
-  return { sum, count, cpu: await cpuMs(cluster.pids()[0] ?? 0) };
+  const names = [`${METRIC}_sum`, `${METRIC}_count`, LAG];
+  const [sum = NaN, count = NaN, lag = NaN] = await scrape(cluster, names);
+  return { sum, count, lag, cpu: await cpuMs(cluster.pids()[0] ?? 0) };
 }
 
 async function round(bench: BenchCluster, sequences: number, seed: number) {
@@ -51,10 +55,14 @@ async function round(bench: BenchCluster, sequences: number, seed: number) {
   const [from, to] = await Promise.all(samples);
   if (from === undefined || to === undefined) throw new Error("two scrapes are needed");
   const steps = to.count - from.count;
-  return { stepMs: ((to.sum - from.sum) * 1e3) / steps, cpuMs: (to.cpu - from.cpu) / steps };
+  const stepMs = ((to.sum - from.sum) * 1e3) / steps;
+  return { stepMs, cpuMs: (to.cpu - from.cpu) / steps, lagMs: to.lag * 1e3 };
 }
 
-function figuresOf(sequences: number, of: { stepMs: number; cpuMs: number }): Figure[] {
+function figuresOf(
+  sequences: number,
+  of: { stepMs: number; cpuMs: number; lagMs: number },
+): Figure[] {
   const load = `${sequences} sequences decode on nvlm-d-tiny with ${WORKERS} workers`;
   return [
     figure(
@@ -72,6 +80,12 @@ function figuresOf(sequences: number, of: { stepMs: number; cpuMs: number }): Fi
       unit: "ms",
       measure: `processor time of the whole coordinator process, gRPC included, a step while ${load}`,
     }),
+    figure({
+      name: `coordinator.event_loop_lag_p99.${sequences}`,
+      value: of.lagMs,
+      unit: "ms",
+      measure: `${LAG} while ${load}`,
+    }),
   ];
 }
 
@@ -87,9 +101,9 @@ export async function coordinator({ rounds, log }: BenchContext): Promise<Figure
       for (let i = 0; i < rounds; i++) results.push(await round(bench, sequences, i));
       const stepMs = median(results.map((result) => result.stepMs));
       log(`coordinator: ${stepMs.toFixed(3)} ms a step of ${sequences}`);
-      figures.push(
-        ...figuresOf(sequences, { stepMs, cpuMs: median(results.map(({ cpuMs: ms }) => ms)) }),
-      );
+      const cpuMs = median(results.map((result) => result.cpuMs));
+      const lagMs = median(results.map((result) => result.lagMs));
+      figures.push(...figuresOf(sequences, { stepMs, cpuMs, lagMs }));
     }
     return figures;
   } finally {
