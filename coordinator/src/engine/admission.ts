@@ -38,7 +38,7 @@ export interface Entering extends RequestName {
   signal: AbortSignal;
 }
 
-function keyOf({ id, tenant }: RequestName): string {
+export function keyOf({ id, tenant }: RequestName): string {
   return `${id} ${tenant}`;
 }
 

@@ -1,6 +1,6 @@
 /** Bodies of /tokenize and /detokenize. */
 import { ServeError } from "@tessera/proto";
-import { asObject, Body, type Json } from "@tessera/proto/openai";
+import { asObject, Body, refuseUnknown, type Json } from "@tessera/proto/openai";
 
 export type AskedTokens = { strings: boolean } & (
   | { model: string | undefined; prompt: string }
@@ -19,12 +19,6 @@ const OF_CHAT = [
   "return_token_strs",
 ];
 
-function checkKeys(json: Json, known: string[]): void {
-  const unknown = Object.keys(json).find((key) => !known.includes(key));
-  if (unknown !== undefined)
-    throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
-}
-
 /** @throws ServeError INVALID_ARGUMENT */
 export function readTokenize(value: unknown): AskedTokens {
   const json = asObject(value, "body");
@@ -34,11 +28,11 @@ export function readTokenize(value: unknown): AskedTokens {
   body.flag("add_special_tokens");
   if (json["messages"] !== undefined) {
     if (json["prompt"] !== undefined) throw ServeError.field("prompt", "is given beside messages");
-    checkKeys(json, OF_CHAT);
+    refuseUnknown(json, OF_CHAT);
     const { add_special_tokens: _special, return_token_strs: _strings, ...chat } = json;
     return { strings, chat };
   }
-  checkKeys(json, OF_PROMPT);
+  refuseUnknown(json, OF_PROMPT);
   const prompt = body.text("prompt");
   if (prompt === undefined) throw ServeError.field("prompt", "is missing, and so are messages");
   return { strings, model: body.text("model"), prompt };
@@ -47,7 +41,7 @@ export function readTokenize(value: unknown): AskedTokens {
 /** @throws ServeError INVALID_ARGUMENT */
 export function readDetokenize(value: unknown): { model: string | undefined; tokens: number[] } {
   const json = asObject(value, "body");
-  checkKeys(json, ["model", "tokens"]);
+  refuseUnknown(json, ["model", "tokens"]);
   const body = new Body(json);
   if (json["tokens"] === undefined) throw ServeError.field("tokens", "is missing");
   return { model: body.text("model"), tokens: body.ids("tokens") };

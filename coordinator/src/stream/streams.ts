@@ -8,6 +8,7 @@ import {
   type GenerateRequest,
   type ResumeRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
+import { keyOf } from "../engine/admission.js";
 import type { Caller } from "../access/caller.js";
 import type { Requests } from "../engine/requests.js";
 import type { PrepareContext } from "../request/index.js";
@@ -64,10 +65,6 @@ interface Kept {
   grace: NodeJS.Timeout | undefined;
 }
 
-function keyOf(requestId: string, tenant: string): string {
-  return `${requestId} ${tenant}`;
-}
-
 function sameText(a: string, b: string): boolean {
   const hash = (text: string) => createHash("sha256").update(text).digest();
   return timingSafeEqual(hash(a), hash(b));
@@ -106,7 +103,9 @@ export class Streams {
   async generate(message: GenerateRequest, caller: Caller, reader: Reader): Promise<void> {
     const { requestId } = message;
     const known =
-      requestId === undefined ? undefined : this.kept.get(keyOf(requestId, caller.tenant));
+      requestId === undefined
+        ? undefined
+        : this.kept.get(keyOf({ id: requestId, tenant: caller.tenant }));
     if (message.resume !== true) {
       if (known !== undefined)
         throw exists(requestId ?? "", "is kept to be resumed; ask for it with resume");
@@ -127,7 +126,7 @@ export class Streams {
     { tenant }: Caller,
     reader: Reader,
   ): Promise<void> {
-    const kept = this.kept.get(keyOf(ask.requestId, tenant));
+    const kept = this.kept.get(keyOf({ id: ask.requestId, tenant }));
     if (kept === undefined || !sameText(kept.token, ask.resumeToken))
       throw ServeError.field(
         "request_id",
@@ -200,7 +199,7 @@ export class Streams {
     this.makeRoom();
     const { keptEvents: events, keptBytes: bytes } = this.limits;
     const kept: Kept = {
-      key: keyOf(message.requestId ?? "", caller.tenant),
+      key: keyOf({ id: message.requestId ?? "", tenant: caller.tenant }),
       log: new EventLog({ events, bytes }, this.account),
       token: randomBytes(18).toString("base64url"),
       bodyHash,

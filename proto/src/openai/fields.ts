@@ -14,6 +14,13 @@ export function asObject(value: unknown, field: string): Json {
   return value as Json;
 }
 
+/** @throws ServeError NOT_BUILT for the first key that is none of `known` */
+export function refuseUnknown(json: Json, known: readonly string[]): void {
+  const unknown = Object.keys(json).find((key) => !known.includes(key));
+  if (unknown !== undefined)
+    throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
+}
+
 /** A value in a message: cut, so that a long one does not fill the answer. */
 export function quote(value: unknown): string {
   if (typeof value === "object" && value !== null)

@@ -1,7 +1,7 @@
 /** /v1/batches: many requests from a file, answered behind the live ones. */
 import type { FastifyInstance } from "fastify";
 import { ServeError } from "@tessera/proto";
-import { asObject, asText, oneOf, readMetadata } from "@tessera/proto/openai";
+import { asObject, asText, oneOf, readMetadata, refuseUnknown } from "@tessera/proto/openai";
 import { callerOf } from "../call.js";
 import type { AskedBatch, Batches } from "../batches/batches.js";
 import { batchBody, ENDPOINTS } from "../batches/record.js";
@@ -37,9 +37,7 @@ function checkMetadata(metadata: Record<string, string> | undefined): void {
 /** @throws ServeError INVALID_ARGUMENT, NOT_BUILT */
 function readBatch(value: unknown): AskedBatch {
   const json = asObject(value, "body");
-  const unknown = Object.keys(json).find((key) => !KNOWN.includes(key));
-  if (unknown !== undefined)
-    throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
+  refuseUnknown(json, KNOWN);
   const inputFileId = asText(json["input_file_id"], "input_file_id");
   const endpoint = oneOf(json["endpoint"], ENDPOINTS, "endpoint");
   oneOf(json["completion_window"], ["24h"], "completion_window");

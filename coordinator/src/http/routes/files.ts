@@ -2,7 +2,7 @@
 import multipart from "@fastify/multipart";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import { ServeError } from "@tessera/proto";
-import { asText, oneOf } from "@tessera/proto/openai";
+import { asText, oneOf, refuseUnknown } from "@tessera/proto/openai";
 import { callerOf } from "../call.js";
 import {
   createFileSchema,
@@ -63,9 +63,7 @@ async function readForm(request: FastifyRequest, store: FileStore, form: Form): 
 }
 
 async function keepForm({ upload, filename, fields }: Form): Promise<StoredFile> {
-  const unknown = Object.keys(fields).find((name) => name !== "purpose");
-  if (unknown !== undefined)
-    throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
+  refuseUnknown(fields, ["purpose"]);
   const purpose = oneOf(fields["purpose"], ["batch"], "purpose");
   if (upload === undefined) throw ServeError.field("file", "is missing");
   if (upload.bytes === 0) throw ServeError.field("file", "is empty");

@@ -1,6 +1,6 @@
 /** One page of a list, as OpenAI's lists are asked for: newest first, from behind an entry on. */
 import { ServeError } from "@tessera/proto";
-import { oneOf } from "@tessera/proto/openai";
+import { oneOf, refuseUnknown } from "@tessera/proto/openai";
 
 export interface PageAsk {
   after: string | undefined;
@@ -24,11 +24,7 @@ export function readPage(
   { limit: fallback, most, known = [] }: { limit: number; most: number; known?: string[] },
 ): PageAsk {
   const asked = query as Record<string, unknown>;
-  const unknown = Object.keys(asked).find(
-    (key) => !["after", "limit", "order", ...known].includes(key),
-  );
-  if (unknown !== undefined)
-    throw ServeError.field(unknown, "is not known or not served by this version", "NOT_BUILT");
+  refuseUnknown(asked, ["after", "limit", "order", ...known]);
   const { after, limit: text = String(fallback), order = "desc" } = asked;
   const limit = typeof text === "string" && /^\d{1,5}$/.test(text) ? Number(text) : 0;
   if (limit < 1 || limit > most)
