@@ -10,7 +10,7 @@ import { ImageDetail, Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js
 import sharp from "sharp";
 import { essence, serve, type Served } from "../harness/cluster.js";
 import { eventually } from "../harness/eventually.js";
-import { rssBytes } from "../harness/memory.js";
+import { assertFlat, LiveBytes, type Held } from "../harness/live-bytes.js";
 import { root } from "../harness/paths.js";
 import { seeded } from "../harness/random.js";
 import { heldCount } from "../harness/shard-stats.js";
@@ -20,7 +20,6 @@ const ROUNDS = 3;
  * From the second round to the last, of every process: buffers of frames are collected when there are 32 MiB of them,
  * and allocators and JIT still add something then.
  */
-const GROWTH_LIMIT_BYTES = 48 << 20;
 
 const QUESTIONS = ["Read the text.", "What is the name?", "What is the total?"] as const;
 
@@ -87,9 +86,9 @@ interface Load {
   cancelled: number;
 }
 
-/** One round: every stream that is not cut off is equal to its request alone. → resident bytes of each process. */
-async function round(served: Served, load: Load, seed: number): Promise<number[]> {
-  const { client, cluster } = served;
+/** One round: every stream that is not cut off is equal to its request alone. */
+async function round(served: Served, load: Load, seed: number): Promise<void> {
+  const { client } = served;
   const { streams, cancelled } = load;
   const random = seeded(seed);
   const requests = Array.from({ length: streams }, () => randomRequest(random));
@@ -105,7 +104,6 @@ async function round(served: Served, load: Load, seed: number): Promise<number[]
   ]);
   assert.deepEqual(together.map(essence), alone);
   await eventually("nothing is held", async () => (await heldCount(client)) === 0);
-  return Promise.all(cluster.pids().map(rssBytes));
 }
 
 const nameOf = ({ model, flags, streams, cancelled }: Load) =>
@@ -119,17 +117,20 @@ const LOADS: Load[] = [
 
 for (const load of LOADS)
   test(`${nameOf(load)}: as alone, everything released, memory flat over three rounds`, async () => {
-    const served = await serve(2, { model: load.model, flags: load.flags });
+    const [memory, served] = await LiveBytes.around(() =>
+      serve(2, { model: load.model, flags: load.flags }),
+    );
     try {
-      const bytes: number[][] = [];
-      for (let i = 0; i < ROUNDS; i++) bytes.push(await round(served, load, i + 1));
-      const [, second = [], last = []] = bytes;
+      const held: Held[][] = [];
+      for (let i = 0; i < ROUNDS; i++) {
+        await round(served, load, i + 1);
+        held.push(await Promise.all(served.cluster.pids().map((pid) => memory.of(pid))));
+      }
+      const [, second = [], last = []] = held;
       assert.equal(last.length, 3 + (load.flags.visionWorkers ?? 0));
-      last.forEach((now, i) => {
-        const growth = now - (second[i] ?? 0);
-        assert.ok(growth <= GROWTH_LIMIT_BYTES, `process ${i} grew by ${growth} bytes in a round`);
-      });
+      assertFlat(second, last);
     } finally {
       await served.stop();
+      await memory.end();
     }
   });

@@ -6,6 +6,7 @@ import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { serve, type Served } from "./cluster.js";
 import { eventually } from "./eventually.js";
 import { get } from "./http.js";
+import { assertFlat, LiveBytes } from "./live-bytes.js";
 import {
   bodyOf,
   capacity,
@@ -15,7 +16,6 @@ import {
   type Outcome,
   type RequestInit,
 } from "./load-client.js";
-import { rssBytes } from "./memory.js";
 import { root } from "./paths.js";
 import { valueOf } from "./prometheus.js";
 import { heldCount } from "./shard-stats.js";
@@ -24,8 +24,6 @@ const TIMES = 10;
 const LIMITS = { maxRequests: 12, maxQueuedTokens: 2500 };
 /** Of requests with a short deadline; shorter than the queue takes. */
 const SHORT_MS = 60;
-/** From the first third of the load to its end, of every process; as collectors and allocators go to and fro. */
-const GROWTH_LIMIT_BYTES = 48 << 20;
 
 const DOCUMENTS = ["document-01.png", "document-03.png", "document-06.jpg", "document-09.webp"];
 const QUESTIONS = ["Read the text.", "What is the name?", "What is the total?"];
@@ -107,7 +105,7 @@ interface Sent {
 async function flood(
   client: LoadClient,
   all: Asked[],
-  of: { count: number; durationMs: number; atThird: () => void },
+  of: { count: number; durationMs: number },
 ): Promise<Sent[]> {
   const calls: Promise<Sent>[] = [];
   await openLoop(of, (i) => {
@@ -115,7 +113,6 @@ async function flood(
     const short = asked.images === 0 && i % 5 === 0;
     const { outcome } = client.send(asked.body, short ? { deadlineMs: SHORT_MS } : {});
     calls.push(outcome.then((outcome) => ({ asked, short, outcome })));
-    if (i === Math.floor(of.count / 3)) of.atThird();
   });
   return Promise.all(calls);
 }
@@ -175,7 +172,7 @@ function checkQueue(samples: Sample[]): void {
 
 /** Asserts all of it; → what it was, in numbers. */
 export async function assertWithstands(durationMs: number): Promise<Record<string, number>> {
-  const served = await serve(2, { flags: LIMITS, healthPort: 0 });
+  const [memory, served] = await LiveBytes.around(() => serve(2, { flags: LIMITS, healthPort: 0 }));
   const client = new LoadClient(served.cluster.address);
   try {
     const all = await requests(client);
@@ -183,32 +180,31 @@ export async function assertWithstands(durationMs: number): Promise<Record<strin
     const rate = await capacity({ width: 4, durationMs: Math.min(3000, durationMs / 3) }, ask);
     const before = await scrape(served);
     const count = Math.ceil((TIMES * rate * durationMs) / 1e3);
-    const rss = () => Promise.all(served.cluster.pids().map(rssBytes));
-    let early: Promise<number[]> | undefined;
+    const held = () => Promise.all(served.cluster.pids().map((pid) => memory.of(pid)));
     const watching = watch(served);
-    const sent = await flood(client, all, {
-      count,
-      durationMs,
-      atThird: () => void (early = rss()),
-    });
+    const part = async (share: number) => {
+      const of = { count: Math.ceil(count * share), durationMs: durationMs * share };
+      const sent = await flood(client, all, of);
+      await checkReleased(served);
+      return { sent, held: await held() };
+    };
+    const [early, late] = [await part(1 / 3), await part(2 / 3)];
+    const sent = [...early.sent, ...late.sent];
     const samples = await watching.end();
-    await checkReleased(served);
     checkOutcomes(sent);
     checkQueue(samples);
     checkCounts(sent, { before, after: await scrape(served) });
-    const [first, last] = [(await early) ?? [], await rss()];
-    assert.equal(last.length, 3);
-    const growth = Math.max(...last.map((bytes, i) => bytes - (first[i] ?? 0)));
-    assert.ok(growth <= GROWTH_LIMIT_BYTES, `a process grew by ${growth} bytes`);
+    const growth = assertFlat(early.held, late.held);
     assert.deepEqual(await ask(0), all[0]?.alone);
     const answered = sent.filter(isAnswered).length;
     const refused = sent.filter(isRefused).length;
     assert.ok(answered > 0 && refused > count / 2, `${answered}, ${refused} of ${count}`);
     const byTokens = sent.filter(({ outcome }) => outcome.error?.quota === "queued tokens").length;
     assert.ok(byTokens < refused, `${byTokens} of ${refused} by their tokens`);
-    return { count, answered, refused, byTokens, samples: samples.length, rate, growth };
+    return { count, answered, refused, byTokens, samples: samples.length, rate, ...growth };
   } finally {
     client.close();
     await served.stop();
+    await memory.end();
   }
 }

@@ -8,7 +8,7 @@ import { eventually } from "./eventually.js";
 import { handleCount } from "./handles.js";
 import { get } from "./http.js";
 import { bodyOf, LoadClient } from "./load-client.js";
-import { rssBytes } from "./memory.js";
+import { assertFlat, LiveBytes, type Held } from "./live-bytes.js";
 import { root } from "./paths.js";
 import { valueOf } from "./prometheus.js";
 import { seeded } from "./random.js";
@@ -18,9 +18,6 @@ import { heldCount } from "./shard-stats.js";
 const WIDTH = 24;
 /** Steps that the loop makes after the last request has gone: the one under way, and the plan that tells the ranks. */
 const LAST_STEPS = 2;
-/** From the first third to the end, of every process. */
-const GROWTH_LIMIT_BYTES = 48 << 20;
-
 /**
  * When a client leaves: `sent`, so many turns of its event loop after sending; `events`, after so many events (of a
  * short answer that is near its end), and so many turns.
@@ -204,30 +201,32 @@ function checkCounts(page: string, count: number): Record<string, number> {
 
 /** Asserts all of it; → what it was, in numbers. */
 export async function assertNoZombies(count: number): Promise<Record<string, number>> {
-  const served = await serve(2, { healthPort: 0, http: "127.0.0.1:0" });
+  const [memory, served] = await LiveBytes.around(() =>
+    serve(2, { healthPort: 0, http: "127.0.0.1:0" }),
+  );
   const client = new LoadClient(served.cluster.address);
   const all = await kinds();
   const pids = served.cluster.pids();
-  const rss = () => Promise.all(pids.map(rssBytes));
+  const held = (): Promise<Held[]> => Promise.all(pids.map((pid) => memory.of(pid)));
   const handles = () => Promise.all(pids.map(handleCount));
   try {
     const first = Math.ceil(count / 3);
     await leaveAll(served, client, { kinds: all, count: first, seed: 1 });
     await checkReleased(served);
-    const [handlesThen, rssThen] = [await handles(), await rss()];
+    const [handlesThen, heldThen] = [await handles(), await held()];
     await leaveAll(served, client, { kinds: all, count: count - first, seed: 2 });
     await checkReleased(served);
     const figures = checkCounts(await scrape(served), count);
     await eventually("handles are as before", async () =>
       (await handles()).every((now, i) => now <= (handlesThen[i] ?? 0)),
     );
-    const growth = Math.max(...(await rss()).map((now, i) => now - (rssThen[i] ?? 0)));
-    assert.ok(growth <= GROWTH_LIMIT_BYTES, `a process grew by ${growth} bytes`);
+    const growth = assertFlat(heldThen, await held());
     const { reason } = await client.ask(all.grpc.short);
     assert.ok(reason !== undefined);
-    return { ...figures, growth };
+    return { ...figures, ...growth };
   } finally {
     client.close();
     await served.stop();
+    await memory.end();
   }
 }
