@@ -34,26 +34,24 @@ SamplingSpec read_sampling(const Fields& from) {
 constexpr size_t kMaxMaskBytes = size_t{2} << 20;
 
 WantedRow read_wanted(const Fields& from) {
-  WantedRow out{from.integer("row"),
-                from.integer("candidates"),
-                from.integer("topLogprobs"),
-                from.boolean("logprob"),
-                from.boolean("masked"),
-                from.integers("scoredTokenIds"),
-                {}};
-  out.mask = from.list<MaskRun>("mask", [](const Fields& run) {
+  WantedRow out{from.integer("row"), from.integer("candidates"), from.integer("topLogprobs"),
+                from.boolean("logprob"), from.integers("scoredTokenIds")};
+  if (from.has("mask")) out.mask = from.integer("mask");
+  return out;
+}
+
+Mask read_mask(const Fields& from) {
+  const Mask runs = from.list<MaskRun>("runs", [](const Fields& run) {
     return MaskRun{run.integer("start"), run.integer("count")};
   });
-  if (!from.has("maskBits")) return out;
-  const Napi::Value bits = from.at("maskBits");
-  CHECK_ARGUMENT(bits.IsTypedArray(), from.path(), ".maskBits: must be bytes");
+  const Napi::Value bits = from.at("bits");
+  CHECK_ARGUMENT(bits.IsTypedArray(), from.path(), ".bits: must be bytes");
   const auto bytes = bits.As<Napi::Uint8Array>();
-  if (bytes.ByteLength() == 0) return out;
-  CHECK_ARGUMENT(out.mask.empty() && bytes.ByteLength() <= kMaxMaskBytes, from.path(),
-                 ".maskBits: ", bytes.ByteLength(), " bytes beside ", out.mask.size(),
-                 " runs, limit ", kMaxMaskBytes, " bytes and no runs");
-  out.mask = runs_of_bits(bytes.Data(), bytes.ByteLength());
-  return out;
+  if (bytes.ByteLength() == 0) return runs;
+  CHECK_ARGUMENT(runs.empty() && bytes.ByteLength() <= kMaxMaskBytes, from.path(),
+                 ".bits: ", bytes.ByteLength(), " bytes beside ", runs.size(), " runs, limit ",
+                 kMaxMaskBytes, " bytes and no runs");
+  return runs_of_bits(bytes.Data(), bytes.ByteLength());
 }
 
 ImageRows read_image_rows(const Fields& rows) {
@@ -110,6 +108,7 @@ StepPlan read_step_plan(const Napi::Value& value) {
                         open.integers("tokenIds"), read_sampling(open.object("sampling"))};
   });
   plan.slices = from.list<Slice>("slices", read_slice);
+  if (from.has("masks")) plan.masks = from.list<Mask>("masks", read_mask);
   if (from.has("copiedBlocks"))
     plan.copied_blocks = from.list<BlockCopy>("copiedBlocks", [](const Fields& copy) {
       return BlockCopy{copy.integer("from"), copy.integer("to")};

@@ -14,8 +14,8 @@ void apply_slice(Sequence& sequence, const Slice& slice) {
   sequence.blocks.insert(sequence.blocks.end(), slice.block_ids.begin(), slice.block_ids.end());
 }
 
-std::vector<MaskRun> runs_of_bits(const uint8_t* bits, size_t bytes) {
-  std::vector<MaskRun> runs;
+Mask runs_of_bits(const uint8_t* bits, size_t bytes) {
+  Mask runs;
   int start = -1;  // of the run under way
   const int count = static_cast<int>(bytes) * 8;
   for (int id = 0; id < count; ++id) {
@@ -92,14 +92,17 @@ class Processor {
   }
 
   void keep_runs() {
-    if (!args_.wanted->masked) return;
+    if (args_.mask == nullptr) return;
     int id = args_.first_id;
     const int end = args_.first_id + args_.count;
-    for (const MaskRun& run : args_.wanted->mask) {
-      for (; id < std::min(run.start, end); ++id) at(id) = kNoLogit;
-      id = std::max(id, std::min(run.start + run.count, end));
+    auto run = std::partition_point(
+        args_.mask->begin(), args_.mask->end(),
+        [&](const MaskRun& before) { return before.start + before.count <= id; });
+    for (; run != args_.mask->end() && run->start < end; ++run) {
+      if (run->start > id) std::fill(&at(id), &at(id) + (run->start - id), kNoLogit);
+      id = std::min(run->start + run->count, end);
     }
-    for (; id < end; ++id) at(id) = kNoLogit;
+    std::fill(&at(id), &at(id) + (end - id), kNoLogit);
   }
 
   void keep_allowed() {

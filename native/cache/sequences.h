@@ -38,14 +38,16 @@ struct MaskRun {
   int start, count;
 };
 
+using Mask = std::vector<MaskRun>;  // rising, apart
+
 // Bit id mod 8 of byte ⌊id / 8⌋ is set where the id is allowed.
-std::vector<MaskRun> runs_of_bits(const uint8_t* bits, size_t bytes);
+Mask runs_of_bits(const uint8_t* bits, size_t bytes);
 
 struct WantedRow {
   int row, candidates, top_logprobs;
-  bool logprob, masked;
+  bool logprob;
   std::vector<int> scored_token_ids;
-  std::vector<MaskRun> mask;
+  int mask = 0;  // 1 + index of the plan's masks; 0: every id is allowed
 };
 
 // Rows of a slice that see the same ranges of images' streams, image by image.
@@ -99,7 +101,7 @@ void apply_slice(Sequence& sequence, const Slice& slice);
 struct ProcessArgs {
   const Sequence* sequence;
   int length;
-  const WantedRow* wanted;
+  const Mask* mask;  // null: every id is allowed
   int first_id, count, selectable_ids;
 };
 void process_logits(float* processed, const float* raw, const ProcessArgs& args);

@@ -69,9 +69,10 @@ class Engine {
   void check_epoch(uint64_t epoch) const;
   void check_step(const StepPlan& plan) const;
   void check_opened(const SequenceOpen& open) const;
-  void check_slice(const Slice& slice, const OpenedIds& opened) const;
+  void check_slice(const Slice& slice, const OpenedIds& opened, size_t mask_count) const;
   void check_image_rows(int count, const ImageRows& rows) const;
-  void check_wanted(const Slice& slice, const WantedRow& row) const;
+  void check_wanted(const Slice& slice, const WantedRow& row, size_t mask_count) const;
+  void check_mask(const Mask& mask) const;
   void apply(const StepPlan& plan);
   void copy_block(const BlockCopy& copy);
   void check_streams(const StepPlan& plan) const;

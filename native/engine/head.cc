@@ -21,11 +21,11 @@ std::vector<ScoredToken> best_raw(const Context& context, const VocabularyLane& 
 }
 
 // Whether the processed logits differ from the raw ones in more than the ids beyond the tokenizer.
-bool has_processors(const Sequence& sequence, const WantedRow& wanted, int length) {
+bool has_processors(const Sequence& sequence, const Mask* mask, int length) {
   const SamplingSpec& sampling = sequence.sampling;
   return !sampling.logit_bias.empty() || sampling.repetition_penalty != 1.0f ||
          sampling.presence_penalty != 0.0f || sampling.frequency_penalty != 0.0f ||
-         !sampling.allowed_token_ids.empty() || !sampling.bad_words.empty() || wanted.masked ||
+         !sampling.allowed_token_ids.empty() || !sampling.bad_words.empty() || mask != nullptr ||
          length - sequence.prompt_length < sampling.min_tokens;
 }
 
@@ -33,7 +33,8 @@ bool has_processors(const Sequence& sequence, const WantedRow& wanted, int lengt
 struct HeadRow {
   const Sequence* sequence;
   const WantedRow* wanted;
-  int length;  // tokens before the one to be chosen
+  const Mask* mask;  // null: none
+  int length;        // tokens before the one to be chosen
   HeadDraw draw;
   const float* logits;  // [columns]
   float* processed;     // [columns] of the kept row, or null
@@ -45,7 +46,7 @@ struct HeadRow {
 std::pair<const float*, int> processed_lane(const HeadRow& row, const VocabularyLane& lane) {
   static thread_local std::vector<float> scratch;
   const float* raw = row.logits + lane.column;
-  if (row.processed == nullptr && !has_processors(*row.sequence, *row.wanted, row.length))
+  if (row.processed == nullptr && !has_processors(*row.sequence, row.mask, row.length))
     return {raw, std::clamp(row.selectable_ids - lane.first_id, 0, lane.count)};
   float* to = row.processed == nullptr ? nullptr : row.processed + lane.column;
   if (to == nullptr) {
@@ -53,8 +54,7 @@ std::pair<const float*, int> processed_lane(const HeadRow& row, const Vocabulary
     to = scratch.data();
   }
   process_logits(
-      to, raw,
-      {row.sequence, row.length, row.wanted, lane.first_id, lane.count, row.selectable_ids});
+      to, raw, {row.sequence, row.length, row.mask, lane.first_id, lane.count, row.selectable_ids});
   return {to, lane.count};
 }
 
@@ -137,7 +137,8 @@ void Engine::head(Run& run, const Op& op) {
                         static_cast<uint32_t>(length - sequence.prompt_length), sampling.choice};
     KeptRow* kept = keep_row(run, w, op);
     if (kept != nullptr) kept->draw = draw;
-    rows.push_back({&sequence, wanted, length, draw, logits + w * columns,
+    const Mask* mask = wanted->mask == 0 ? nullptr : &run.masks->at(wanted->mask - 1);
+    rows.push_back({&sequence, wanted, mask, length, draw, logits + w * columns,
                     kept == nullptr ? nullptr : kept->processed.data(), placement_.selectable_ids});
     run.outcome.rows.push_back(
         {slice->sequence_id, wanted->row, std::vector<LaneResult>(op.lanes.size())});

@@ -46,6 +46,7 @@ struct StepPlan {
   std::vector<StreamOpen> opened_streams;        // before the slices
   std::vector<uint64_t> closed_stream_ids = {};  // before the opened
   std::vector<BlockCopy> copied_blocks = {};     // before the slices, in order
+  std::vector<Mask> masks = {};                  // of wanted rows, each once
 };
 
 struct ScoredToken {

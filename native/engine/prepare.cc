@@ -32,12 +32,13 @@ void Engine::check_step(const StepPlan& plan) const {
     CHECK_ARGUMENT(
         from >= 0 && to >= 0 && from < placement_.block_count && to < placement_.block_count,
         "copied_blocks: ", from, " to ", to, ", limit ", placement_.block_count);
+  for (const Mask& mask : plan.masks) check_mask(mask);
   size_t tokens = 0, wanted = 0;
   for (const Slice& slice : plan.slices) {
     check_seen(plan, slice);
     CHECK_ARGUMENT(seen.insert(slice.sequence_id).second, "slices: sequence ", slice.sequence_id,
                    " twice");
-    check_slice(slice, opened);
+    check_slice(slice, opened, plan.masks.size());
     tokens += slice.token_ids.size();
     wanted += slice.wanted.size();
   }
@@ -83,7 +84,7 @@ void Engine::check_opened(const SequenceOpen& open) const {
   check_sampling(open.sampling, spec_.vocabulary);
 }
 
-void Engine::check_slice(const Slice& slice, const OpenedIds& opened) const {
+void Engine::check_slice(const Slice& slice, const OpenedIds& opened, size_t mask_count) const {
   const auto known = sequences_.find(slice.sequence_id);
   const bool fresh = opened.contains(slice.sequence_id);
   CHECK_ARGUMENT(fresh || known != sequences_.end(), "slices: sequence ", slice.sequence_id,
@@ -105,7 +106,7 @@ void Engine::check_slice(const Slice& slice, const OpenedIds& opened) const {
     CHECK_ARGUMENT(block >= 0 && block < placement_.block_count, "block_ids: ", block, ", limit ",
                    placement_.block_count);
   for (const ImageRows& rows : slice.image_rows) check_image_rows(count, rows);
-  for (const WantedRow& row : slice.wanted) check_wanted(slice, row);
+  for (const WantedRow& row : slice.wanted) check_wanted(slice, row, mask_count);
 }
 
 void Engine::check_image_rows(int count, const ImageRows& rows) const {
@@ -122,7 +123,7 @@ void Engine::check_image_rows(int count, const ImageRows& rows) const {
                  "embedding ", rows.embedding_id, ": was not encoded here");
 }
 
-void Engine::check_wanted(const Slice& slice, const WantedRow& row) const {
+void Engine::check_wanted(const Slice& slice, const WantedRow& row, size_t mask_count) const {
   const int count = static_cast<int>(slice.token_ids.size());
   CHECK_ARGUMENT(row.row >= 0 && row.row < count, "wanted.row: ", row.row, " of ", count);
   CHECK_ARGUMENT(row.candidates >= 0 && row.candidates <= spec_.vocabulary &&
@@ -130,10 +131,15 @@ void Engine::check_wanted(const Slice& slice, const WantedRow& row) const {
                  "wanted: ", row.candidates, " candidates, ", row.top_logprobs,
                  " top_logprobs, vocabulary ", spec_.vocabulary);
   check_ids(row.scored_token_ids, spec_.vocabulary, "wanted.scored_token_ids");
+  CHECK_ARGUMENT(row.mask >= 0 && static_cast<size_t>(row.mask) <= mask_count,
+                 "wanted.mask: ", row.mask, ", the plan has ", mask_count);
+}
+
+void Engine::check_mask(const Mask& mask) const {
   int end = 0;
-  for (const MaskRun& run : row.mask) {
+  for (const MaskRun& run : mask) {
     CHECK_ARGUMENT(run.start >= end && run.count > 0 && run.count <= spec_.vocabulary - run.start,
-                   "wanted.mask: run of ", run.count, " from ", run.start, ", must follow ", end,
+                   "masks: run of ", run.count, " from ", run.start, ", must follow ", end,
                    " and end by ", spec_.vocabulary);
     end = run.start + run.count;
   }
@@ -197,6 +203,7 @@ void Engine::check_seen(const StepPlan& plan, const Slice& slice) const {
 void Engine::prepare_streams(Run& run, const StepPlan& plan) {
   run.begin(spec_.stream, stream_memory_, plan.epoch, plan.step_id);
   run.capture = &plan.capture;
+  run.masks = &plan.masks;
   const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
   run.deadline = Clock::now() + std::chrono::milliseconds(limit);
   for (const StreamOpen& open : plan.opened_streams) {
@@ -244,6 +251,7 @@ void Engine::place_rows(Run& run, const Slice& slice) {
 void Engine::prepare(Run& run, const StepPlan& plan) {
   run.begin(spec_.step, step_memory_, plan.epoch, plan.step_id);
   run.capture = &plan.capture;
+  run.masks = &plan.masks;
   const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
   run.deadline = Clock::now() + std::chrono::milliseconds(limit);
   for (const Slice& slice : plan.slices) {

@@ -21,6 +21,7 @@ struct Engine::Run {
   std::vector<int> wanted_rows;                      // row of the batch
   std::vector<std::pair<const Slice*, const WantedRow*>> wanted;  // the same order
   std::vector<std::pair<int, const ImageRows*>> images;           // first row of the batch
+  const std::vector<Mask>* masks = nullptr;                       // the plan's
   const EncodePlan* encode = nullptr;
   const std::vector<std::string>* capture = nullptr;
   StepOutcome outcome;
@@ -44,6 +45,7 @@ struct Engine::Run {
     wanted_rows.clear();
     wanted.clear();
     images.clear();
+    masks = nullptr;
     encode = nullptr;
     capture = nullptr;
     outcome = {};

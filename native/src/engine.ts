@@ -126,6 +126,8 @@ export interface StepPlanSpec {
   closedStreamIds?: bigint[];
   /** Blocks of the cache that become equal to others before the slices, in order. */
   copiedBlocks?: { from: number; to: number }[];
+  /** Of wanted rows. */
+  masks?: MaskSpec[];
   capture?: string[];
 }
 
@@ -160,16 +162,20 @@ export interface SliceSpec {
   }[];
 }
 
+/** Allowed ids: as runs, or bit id mod 8 of byte ⌊id / 8⌋. */
+export interface MaskSpec {
+  runs: { start: number; count: number }[];
+  bits: Uint8Array;
+}
+
 export interface WantedRowSpec {
   row: number;
   candidates: number;
   topLogprobs: number;
   logprob: boolean;
   scoredTokenIds: number[];
-  masked: boolean;
-  mask: { start: number; count: number }[];
-  /** Instead of runs: bit id mod 8 of byte ⌊id / 8⌋. */
-  maskBits?: Uint8Array;
+  /** 1 + index in the plan's masks; 0: every id is allowed. */
+  mask?: number;
 }
 
 export interface CandidateResult {

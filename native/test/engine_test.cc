@@ -157,12 +157,12 @@ TEST("plans that cannot be are refused with field and value") {
   refused("wanted.row: 9", [](Plan& p) { p.slices[0].wanted[0].row = 9; });
   refused("candidates", [](Plan& p) { p.slices[0].wanted[0].candidates = -1; });
   refused("scored_token_ids: 96", [](Plan& p) { p.slices[0].wanted[0].scored_token_ids = {96}; });
-  refused("wanted.mask: run of 3 from 4", [](Plan& p) {
-    p.slices[0].wanted[0].mask = {{2, 4}, {4, 3}};
-  });
+  refused("masks: run of 3 from 4", [](Plan& p) { p.masks = {{{2, 4}, {4, 3}}}; });
+  refused("wanted.mask: 1, the plan has 0", [](Plan& p) { p.slices[0].wanted[0].mask = 1; });
+  refused("wanted.mask: -1", [](Plan& p) { p.slices[0].wanted[0].mask = -1; });
   refused("copied_blocks: 0 to 99", [](Plan& p) { p.copied_blocks = {{0, 99}}; });
   refused("copied_blocks: -1 to 0", [](Plan& p) { p.copied_blocks = {{-1, 0}}; });
-  refused("wanted.mask: run of 97", [](Plan& p) { p.slices[0].wanted[0].mask = {{0, 97}}; });
+  refused("masks: run of 97", [](Plan& p) { p.masks = {{{0, 97}}}; });
   refused("image_rows: rows 8 + 4", [](Plan& p) { p.slices[0].image_rows = {{8, 1, 0, 4, 0}}; });
   refused("image_rows: rows 0 + 2147483647", [](Plan& p) {
     p.slices[0].image_rows = {{0, 1, 0, 2147483647, 0}};

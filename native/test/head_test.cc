@@ -41,6 +41,27 @@ TEST("head_best: greedy and drawn, ties and forbidden ids, lanes that begin anyw
       }
 }
 
+TEST("head_best: stretches of forbidden ids, and logits so far apart that most cannot win") {
+  for (const float spread : {1.0f, 20.0f, 100.0f})
+    for (const float temperature : {0.0f, 0.2f, 1.0f, 5.0f})
+      for (uint32_t seed = 0; seed < 20; ++seed) {
+        const int count = 3001, first = 64 * (seed % 3) + seed;
+        const auto raw = random_values(count, seed);
+        std::vector<float> processed = logits_with_ties(count, seed);
+        for (int i = 0; i < count; ++i)
+          processed[i] = (i / 150 + seed) % 3 == 0 ? processed[i] * spread : kNoLogit;
+        const HeadDraw draw{temperature, seed * 977, seed, 0};
+        HeadCandidate wanted{}, got{};
+        reference::head_best(contexts()[0], raw.data(), processed.data(), first, count, draw,
+                             &wanted);
+        for (const Context& context : contexts()) {
+          head_best(context, raw.data(), processed.data(), first, count, draw, &got);
+          EXPECT(same(got, wanted), name_of(context), ": spread ", spread, ", temperature ",
+                 temperature, ", seed ", seed, ": ", got.token_id, " ", wanted.token_id);
+        }
+      }
+}
+
 TEST("head_best: nothing is allowed") {
   const std::vector<float> raw(100, 1.0f), none(100, kNoLogit);
   for (const Context& context : contexts())

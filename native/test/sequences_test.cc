@@ -1,6 +1,7 @@
 // Bias, penalties and masks, in that order, cut anywhere into lanes.
 #include "cache/sequences.h"
 
+#include <optional>
 #include <random>
 
 #include "ops/ops.h"
@@ -13,7 +14,7 @@ constexpr int kIds = 20;
 
 struct Case {
   Sequence sequence;
-  WantedRow wanted{};
+  std::optional<Mask> mask;
   int length = 6;
   int selectable = kIds;
 
@@ -28,7 +29,7 @@ struct Case {
     for (int first = 0; first < kIds; first += lane) {
       const int count = std::min(lane, kIds - first);
       process_logits(out.data() + first, raw.data() + first,
-                     {&sequence, length, &wanted, first, count, selectable});
+                     {&sequence, length, mask ? &*mask : nullptr, first, count, selectable});
     }
     return out;
   }
@@ -113,15 +114,14 @@ TEST("allowed ids, stop ids before min_tokens, mask runs, bad words") {
   expect_values(early, {}, raw);
 
   Case masked;
-  masked.wanted.masked = true;
-  masked.wanted.mask = {{2, 2}, {6, 1}, {18, 2}};
+  masked.mask = Mask{{2, 2}, {6, 1}, {18, 2}};
   expect_values(masked, {{2, raw(2)}, {3, raw(3)}, {6, raw(6)}, {18, raw(18)}, {19, raw(19)}},
                 none);
-  masked.wanted.mask = {};
+  masked.mask = Mask{};
   expect_values(masked, {}, none);
 
   const uint8_t bits[] = {0x4c, 0x00, 0x0c};
-  masked.wanted.mask = runs_of_bits(bits, sizeof bits);
+  masked.mask = runs_of_bits(bits, sizeof bits);
   expect_values(masked, {{2, raw(2)}, {3, raw(3)}, {6, raw(6)}, {18, raw(18)}, {19, raw(19)}},
                 none);
 

@@ -280,7 +280,7 @@ StepPlan tiny_step(uint64_t step, const std::vector<int>& tokens, int start, boo
   if (open)
     for (int block = 0; block < (end + 64) / kBlockTokens; ++block)
       slice.block_ids.push_back(block);
-  slice.wanted.push_back({static_cast<int>(tokens.size()) - 1, 0, 0, true, false, {}, {}});
+  slice.wanted.push_back({static_cast<int>(tokens.size()) - 1, 0, 0, true, {}});
   plan.slices.push_back(slice);
   return plan;
 }

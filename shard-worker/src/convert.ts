@@ -106,6 +106,7 @@ export function toStepPlan(from: StepPlan, rowsPerTile: number): StepPlanSpec {
     openedStreams: from.openedStreams.map((stream) => toStream(stream, rowsPerTile)),
     closedStreamIds: from.closedStreamIds,
     copiedBlocks: from.copiedBlocks,
+    masks: from.masks,
   };
 }
 

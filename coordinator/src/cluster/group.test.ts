@@ -18,6 +18,7 @@ const PLAN = {
   openedStreams: [],
   closedStreamIds: [],
   copiedBlocks: [],
+  masks: [],
 };
 const TILE = { embeddingId: 1n, pixels: new Uint8Array(3) };
 const TILES = new Map([[0, [TILE]]]);

@@ -1,5 +1,5 @@
-/** Masks of allowed ids on their way to the ranks: runs where they are few, else the bits. */
-import type { MaskRun } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+/** Masks of allowed ids on their way to the ranks: each once a plan, as runs where they are few, else as the bits. */
+import type { Mask, MaskRun } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { TokenMask } from "../request/constraint.js";
 
 /** A run's tags, length and two numbers of up to three bytes, at most. */
@@ -10,7 +10,7 @@ function runOf(start: number, end: number): MaskRun {
 }
 
 /** Undefined when they are more than `most`. */
-export function runsOf(mask: TokenMask, most: number): MaskRun[] | undefined {
+function runsOf(mask: TokenMask, most: number): MaskRun[] | undefined {
   const runs: MaskRun[] = [];
   let start = -1;
   for (let id = 0; id < mask.length * 8; id++) {
@@ -28,9 +28,24 @@ export function runsOf(mask: TokenMask, most: number): MaskRun[] | undefined {
   return runs.length > most ? undefined : runs;
 }
 
-/** Fields of WantedRow. */
-export function maskFields(mask: TokenMask | undefined) {
-  if (mask === undefined) return {};
-  const runs = runsOf(mask, Math.floor(mask.length / RUN_BYTES));
-  return runs === undefined ? { masked: true, maskBits: mask } : { masked: true, mask: runs };
+const NO_BITS = new Uint8Array(0);
+
+/** The masks of one plan. Sequences at the same place of a grammar have the same one. */
+export class PlanMasks {
+  readonly masks: Mask[] = [];
+  private readonly numbers = new Map<TokenMask, number>();
+
+  /** → WantedRow.mask */
+  numberOf(mask: TokenMask | undefined): number {
+    if (mask === undefined) return 0;
+    const known = this.numbers.get(mask);
+    if (known !== undefined) return known;
+    const runs = runsOf(mask, Math.floor(mask.length / RUN_BYTES));
+    const $typeName = "tessera.shard.v1.Mask";
+    const number = this.masks.push(
+      runs === undefined ? { $typeName, runs: [], bits: mask } : { $typeName, runs, bits: NO_BITS },
+    );
+    this.numbers.set(mask, number);
+    return number;
+  }
 }

@@ -192,6 +192,33 @@ test("buildPlan: stop ids are suppressed only while min_tokens asks for it", () 
 
 const ids = (count: number) => Array.from({ length: count }, () => 2 ** 32 - 1);
 
+test("buildPlan: equal masks go once, few ids as runs, many as bits, and the wanted row names its own", () => {
+  const few = new Uint8Array(64).fill(0);
+  few[1] = 0b0011_0010;
+  const many = new Uint8Array(64).fill(0b0101_0101);
+  const slices = [few, many, undefined, few, many].map((mask) => {
+    const sequence = sequenceOf(3, [], 0);
+    const [noop, ready] = [() => undefined, Promise.resolve()];
+    const matcher = { mask, ended: false, failure: undefined, ready, accept: noop, close: noop };
+    return slice(Object.assign(sequence, { parts: { ...sequence.parts, matcher } }), 0, 3);
+  });
+  const plan = buildPlan(slices, nothing);
+  assert.deepEqual(
+    plan.slices.map(({ wanted }) => wanted.at(-1)?.mask),
+    [1, 2, 0, 1, 2],
+  );
+  assert.equal(plan.masks.length, 2);
+  assert.deepEqual(
+    plan.masks[0]?.runs.map(({ start, count }) => [start, count]),
+    [
+      [9, 1],
+      [12, 2],
+    ],
+  );
+  assert.equal(plan.masks[0]?.bits.length, 0);
+  assert.deepEqual([plan.masks[1]?.runs, plan.masks[1]?.bits], [[], many]);
+});
+
 test("openedBytes: never less than what a sequence adds to a plan", () => {
   const sequence = sequenceOf(4, [], 0);
   const { prepared } = sequence.request;

@@ -16,7 +16,7 @@ import type { PreparedRequest, SamplingParameters } from "../request/types.js";
 import type { SliceChoice } from "../schedule/scheduler.js";
 import type { Sequence } from "./active.js";
 import type { OpenedStream } from "./images.js";
-import { maskFields } from "./mask.js";
+import { PlanMasks } from "./mask.js";
 import { FIRST_CANDIDATES, hasFilters } from "./sampler.js";
 
 /** What one plan may open, far below the 256 MiB that a message to a rank may have. */
@@ -120,13 +120,10 @@ function wantedRow(row: number, of: Partial<WantedRow>): WantedRow {
     topLogprobs: 0,
     logprob: false,
     scoredTokenIds: [],
-    masked: false,
-    mask: [],
-    maskBits: NO_BITS,
+    mask: 0,
     ...of,
   };
 }
-const NO_BITS = new Uint8Array(0);
 
 /** Rows whose next token is the prompt's, and is scored. */
 function scoredRows({ sequence, start, count }: SliceChoice<Sequence>): WantedRow[] {
@@ -142,17 +139,17 @@ function scoredRows({ sequence, start, count }: SliceChoice<Sequence>): WantedRo
 }
 
 /** The row that the next token is chosen from. */
-function lastRow({ sequence, count }: SliceChoice<Sequence>): WantedRow {
+function lastRow({ sequence, count }: SliceChoice<Sequence>, masks: PlanMasks): WantedRow {
   const { sampling, topLogprobs } = sequence.request.prepared;
   return wantedRow(count - 1, {
     candidates: hasFilters(sampling) ? FIRST_CANDIDATES : 0,
     topLogprobs: topLogprobs ?? 0,
     logprob: topLogprobs !== undefined,
-    ...maskFields(sequence.parts.matcher?.mask),
+    mask: masks.numberOf(sequence.parts.matcher?.mask),
   });
 }
 
-function slice(choice: SliceChoice<Sequence>): SequenceSlice {
+function slice(choice: SliceChoice<Sequence>, masks: PlanMasks): SequenceSlice {
   const { sequence, start, count, firstBlock, newBlocks } = choice;
   const last = start + count === sequence.tokens.length;
   const scored = scoredRows(choice);
@@ -165,7 +162,7 @@ function slice(choice: SliceChoice<Sequence>): SequenceSlice {
     blockIds: newBlocks,
     imageRows: imageRows(choice).map((rows) => create(ImageRowsSchema, rows)),
     seen: seenRows(choice).map((rows) => create(SeenRowsSchema, rows)),
-    wanted: last ? [...scored, lastRow(choice)] : scored,
+    wanted: last ? [...scored, lastRow(choice, masks)] : scored,
   };
 }
 
@@ -186,12 +183,14 @@ function mustOpen({ sequence, start }: SliceChoice<Sequence>): boolean {
 export function buildPlan(slices: SliceChoice<Sequence>[], changes: PlanChanges): StepPlan {
   const opening = slices.filter(mustOpen);
   const reopened = opening.filter(({ sequence }) => sequence.opened);
+  const masks = new PlanMasks();
   const plan = create(StepPlanSchema, {
     releasedStep: changes.releasedStep,
     opened: opening.map(open),
     closedSequenceIds: [...changes.closed, ...reopened.map(({ sequence }) => sequence.id)],
     releasedEmbeddingIds: changes.releasedEmbeddings,
-    slices: slices.map(slice),
+    slices: slices.map((choice) => slice(choice, masks)),
+    masks: masks.masks,
     openedStreams: changes.openedStreams.map(openStream),
     closedStreamIds: changes.closedStreams,
     copiedBlocks: slices.flatMap(({ copy }) => (copy === undefined ? [] : [copy])),

@@ -81,6 +81,21 @@ test("matcher: a token outside the mask is the caller's fault", () =>
     assert.throws(() => matcher.accept(STOP), /not allowed by the mask/);
   }));
 
+test("matchers of one turn at the same place: they have one mask between them", () =>
+  withEngine({}, async (engine) => {
+    const grammar = await grammarOf(engine, 'root ::= [a-z]* "." "!"');
+    const matchers = Array.from({ length: 4 }, () => grammar.open());
+    await Promise.all(matchers.map(({ ready }) => ready));
+    for (const [i, text] of ["a", "b", ".", "c"].entries()) {
+      const [id = -1] = model.tokenizer.encode(text, { special: false });
+      matchers[i]?.accept(id);
+    }
+    await Promise.all(matchers.map(({ ready }) => ready));
+    const [a, b, end, c] = matchers.map(({ mask }) => mask ?? assert.fail("no mask"));
+    assert.ok(a === b && b === c && a !== end);
+    assert.notDeepEqual(a, end);
+  }));
+
 test("matchers of one turn: their tokens go as one message", () =>
   withEngine({}, async (engine) => {
     const grammar = await grammarOf(engine, 'root ::= [a-z]* "."');

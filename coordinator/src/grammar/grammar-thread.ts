@@ -128,6 +128,10 @@ class GrammarThread {
   private async work(items: readonly WorkItem[]): Promise<FromThread> {
     const states: MatcherState[] = [];
     const masks: Uint8Array[] = [];
+    const indexOf = (mask: Uint8Array) => {
+      const known = masks.findIndex((other) => Buffer.compare(other, mask) === 0);
+      return known === -1 ? masks.push(mask) - 1 : known;
+    };
     for (const item of items) {
       if (item.kind === "close") {
         this.matchers.get(item.matcherId)?.matcher.dispose();
@@ -136,8 +140,8 @@ class GrammarThread {
       }
       const start = performance.now();
       const [state, mask] = await this.step(item);
-      if (mask !== undefined) masks.push(mask);
-      states.push({ ...state, tookMs: performance.now() - start });
+      const tookMs = performance.now() - start;
+      states.push({ ...state, ...(mask === undefined ? {} : { mask: indexOf(mask) }), tookMs });
     }
     const joined = new Uint8Array(masks.reduce((sum, mask) => sum + mask.length, 0));
     masks.forEach((mask, i) => joined.set(mask, i * mask.length));

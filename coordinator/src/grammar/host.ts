@@ -113,13 +113,12 @@ export class Host implements SeatEvents, MatcherHome {
     if (message.kind !== "worked") return;
     this.rebuilds = 0;
     const maskBytes = Math.ceil(this.data.vocabulary.ends.length / 8);
-    let at = 0;
-    for (const state of message.states) {
-      const start = at;
-      if (state.state === "mask") at += maskBytes;
-      const mask = at === start ? undefined : new Uint8Array(message.masks, start, maskBytes);
-      this.deliver(state, mask);
-    }
+    const masks = Array.from(
+      { length: message.masks.byteLength / maskBytes },
+      (_, i) => new Uint8Array(message.masks, i * maskBytes, maskBytes),
+    );
+    for (const state of message.states)
+      this.deliver(state, state.mask === undefined ? undefined : masks[state.mask]);
   }
 
   private deliver(state: MatcherState, mask: Uint8Array | undefined): void {

@@ -36,8 +36,9 @@ export interface MatcherState {
   matcherId: number;
   /** Tokens accepted. */
   position: number;
-  /** `mask`: the next of `masks` is its. */
   state: "mask" | "ended" | "stuck" | "rejected";
+  /** Of state `mask`: index among the message's masks, where each stands once. */
+  mask?: number;
   tookMs: number;
 }
 
@@ -47,7 +48,7 @@ export type FromThread =
   | { kind: "refused"; grammarId: number; message: string; path: string | undefined }
   | { kind: "loaded"; grammarId: number }
   | { kind: "dropped"; grammarId: number }
-  /** Masks of all states `mask`, one after the other. */
+  /** `masks`: one after the other. */
   | { kind: "worked"; states: MatcherState[]; masks: ArrayBuffer }
   /** XGrammar has aborted: the thread is of no more use. */
   | { kind: "broken"; grammarId: number; message: string };

@@ -57,15 +57,20 @@ const std::array<float, 1 << kBoundBits>& noise_bounds() {
   return bounds;
 }
 
-int best_greedy(const float* processed, int count) {
+float greatest(const float* values, int count) {
   V16 best = splat(kNothing);
   int i = 0;
-  for (; i + 16 <= count; i += 16) best = max(best, load(processed + i));
-  if (i < count) best = max(best, load_part(processed + i, count - i, kNothing));
+  for (; i + 16 <= count; i += 16) best = max(best, load(values + i));
+  if (i < count) best = max(best, load_part(values + i, count - i, kNothing));
   float lanes[16];
   store(lanes, best);
   float top = kNothing;
   for (const float value : lanes) top = value > top ? value : top;
+  return top;
+}
+
+int best_greedy(const float* processed, int count) {
+  const float top = greatest(processed, count);
   if (top == kNothing) return -1;
   for (int k = 0; k < count; ++k)
     if (processed[k] == top) return k;
@@ -79,11 +84,15 @@ struct Drawn {
 
 void draw_block(Drawn& best, const float* processed, int first_id, int count, int block,
                 const HeadDraw& draw) {
-  uint32_t words[kBlockIds];
-  philox_block(words, static_cast<uint32_t>(block), draw);
   const auto& bounds = noise_bounds();
   const int start = block > first_id ? block : first_id;
   const int end = block + kBlockIds < first_id + count ? block + kBlockIds : first_id + count;
+  // Not even the greatest noise makes one of them win: no words are needed. Division and addition
+  // round monotonically.
+  const float top = greatest(processed + (start - first_id), end - start) / draw.temperature;
+  if (!(top + bounds.back() > best.value)) return;
+  uint32_t words[kBlockIds];
+  philox_block(words, static_cast<uint32_t>(block), draw);
   for (int id = start; id < end; ++id) {
     const float scaled = processed[id - first_id] / draw.temperature;
     const uint32_t word = words[id - block];

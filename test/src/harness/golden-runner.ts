@@ -151,7 +151,7 @@ export class GoldenRunner {
           firstBlock: 0,
           blockIds,
           imageRows,
-          wanted: [{ ...wanted, scoredTokenIds: [], masked: false, mask: [] }],
+          wanted: [{ ...wanted, scoredTokenIds: [] }],
           seen: seenRows(golden, streams, start, end),
         },
       ],

@@ -50,7 +50,7 @@ async function candidates(sampling: SamplingSpec): Promise<LaneResult[]> {
           firstBlock: 0,
           blockIds: [0],
           imageRows: [],
-          wanted: [{ ...row, scoredTokenIds: [], masked: false, mask: [] }],
+          wanted: [{ ...row, scoredTokenIds: [] }],
         },
       ],
     };

@@ -109,8 +109,6 @@ class Pass {
           wanted: Array.from({ length: count }, (_, row) => ({
             row,
             ...wanted,
-            masked: false,
-            mask: [],
           })),
         },
       ],

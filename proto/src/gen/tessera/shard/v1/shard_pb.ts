@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tessera/shard/v1/shard.proto.
  */
 export const file_tessera_shard_v1_shard: GenFile = /*@__PURE__*/
-  fileDesc("Chx0ZXNzZXJhL3NoYXJkL3YxL3NoYXJkLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIhAKDkdldEluZm9SZXF1ZXN0IrgBCg9HZXRJbmZvUmVzcG9uc2USEQoJd29ya2VyX2lkGAEgASgJEg0KBWJ1aWxkGAIgASgJEgsKA2NwdRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBISCgppZGxlX2J5dGVzGAYgASgEEhIKCm1vZGVsX2hhc2gYByABKAkSDQoFZXBvY2gYCCABKAQSGAoQZXhjaGFuZ2VfYWRkcmVzcxgJIAEoCSJ8CgtKb2luUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEg0KBXBlZXJzGAMgAygJEi4KCXBsYWNlbWVudBgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuUGxhY2VtZW50EhEKCXBsYW5faGFzaBgFIAEoCSLbAwoJUGxhY2VtZW50EikKB2t2X3R5cGUYASABKA4yGC50ZXNzZXJhLnNoYXJkLnYxLkt2VHlwZRItCgl3aXJlX3R5cGUYAiABKA4yGi50ZXNzZXJhLnNoYXJkLnYxLldpcmVUeXBlEhMKC2Jsb2NrX2NvdW50GAMgASgNEhoKEm1heF9iYXRjaGVkX3Rva2VucxgEIAEoDRIVCg1tYXhfc2VxdWVuY2VzGAUgASgNEhcKD21heF93YW50ZWRfcm93cxgGIAEoDRIRCgltYXhfdGlsZXMYByABKA0SFgoObWF4X2VtYmVkZGluZ3MYCCABKA0SHgoWY29sbGVjdGl2ZV9kZWFkbGluZV9tcxgJIAEoDRIVCg1tYXhfbW9kZWxfbGVuGAogASgNEhsKE21heF9zdGVwc19pbl9mbGlnaHQYCyABKA0SFgoOc2VsZWN0YWJsZV9pZHMYDCABKA0SMQoGdmlzaW9uGA0gASgOMiEudGVzc2VyYS5zaGFyZC52MS5WaXNpb25QbGFjZW1lbnQSFQoNZW5jb2Rlcl9jb3VudBgOIAEoDRIXCg9tYXhfc3RyZWFtX3Jvd3MYDyABKA0SGQoRY3Jvc3NfYmxvY2tfY291bnQYECABKA0ieAoMSm9pblJlc3BvbnNlEjIKCHByb2dyZXNzGAEgASgLMh4udGVzc2VyYS5zaGFyZC52MS5Kb2luUHJvZ3Jlc3NIABIsCgVyZWFkeRgCIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlYWR5SABCBgoEa2luZCI6CgxKb2luUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDAoEZG9uZRgCIAEoBBINCgV0b3RhbBgDIAEoBCJnCglKb2luUmVhZHkSFAoMd2VpZ2h0X2J5dGVzGAEgASgEEhMKC2NhY2hlX2J5dGVzGAIgASgEEhcKD3dvcmtzcGFjZV9ieXRlcxgDIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgEIAEoBCI3CgtTdGVwUmVxdWVzdBIoCgRwbGFuGAEgASgLMhoudGVzc2VyYS5zaGFyZC52MS5TdGVwUGxhbiL5AgoIU3RlcFBsYW4SDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBIVCg1yZWxlYXNlZF9zdGVwGAMgASgEEi4KBm9wZW5lZBgEIAMoCzIeLnRlc3NlcmEuc2hhcmQudjEuU2VxdWVuY2VPcGVuEhsKE2Nsb3NlZF9zZXF1ZW5jZV9pZHMYBSADKAQSHgoWcmVsZWFzZWRfZW1iZWRkaW5nX2lkcxgGIAMoBBIvCgZzbGljZXMYByADKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNlcXVlbmNlU2xpY2USEwoLZGVhZGxpbmVfbXMYCCABKA0SNAoOb3BlbmVkX3N0cmVhbXMYCSADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLlN0cmVhbU9wZW4SGQoRY2xvc2VkX3N0cmVhbV9pZHMYCiADKAQSMgoNY29waWVkX2Jsb2NrcxgLIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuQmxvY2tDb3B5IiUKCUJsb2NrQ29weRIMCgRmcm9tGAEgASgNEgoKAnRvGAIgASgNIl8KClN0cmVhbU9wZW4SEQoJc3RyZWFtX2lkGAEgASgEEisKBXRpbGVzGAIgAygLMhwudGVzc2VyYS5zaGFyZC52MS5TdHJlYW1UaWxlEhEKCWJsb2NrX2lkcxgDIAMoDSJPCgpTdHJlYW1UaWxlEhUKDXRhZ190b2tlbl9pZHMYASADKA0SFAoMZW1iZWRkaW5nX2lkGAIgASgEEhQKDGVuY29kZXJfcmFuaxgDIAEoDSKAAQoMU2VxdWVuY2VPcGVuEhMKC3NlcXVlbmNlX2lkGAEgASgEEhUKDXByb21wdF9sZW5ndGgYAiABKA0SEQoJdG9rZW5faWRzGAMgAygNEjEKCHNhbXBsaW5nGAQgASgLMh8udGVzc2VyYS5zaGFyZC52MS5TYW1wbGluZ1N0YXRlIsECCg1TYW1wbGluZ1N0YXRlEhMKC3RlbXBlcmF0dXJlGAEgASgCEgwKBHNlZWQYAiABKAQSDgoGY2hvaWNlGAMgASgNEhoKEnJlcGV0aXRpb25fcGVuYWx0eRgEIAEoAhIYChBwcmVzZW5jZV9wZW5hbHR5GAUgASgCEhkKEWZyZXF1ZW5jeV9wZW5hbHR5GAYgASgCEi8KCmxvZ2l0X2JpYXMYByADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkxvZ2l0QmlhcxIZChFhbGxvd2VkX3Rva2VuX2lkcxgIIAMoDRIuCgliYWRfd29yZHMYCSADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlRva2VuTGlzdBISCgptaW5fdG9rZW5zGAogASgNEhwKFHN1cHByZXNzZWRfdG9rZW5faWRzGAsgAygNIisKCUxvZ2l0QmlhcxIQCgh0b2tlbl9pZBgBIAEoDRIMCgRiaWFzGAIgASgCIh4KCVRva2VuTGlzdBIRCgl0b2tlbl9pZHMYASADKA0i/wEKDVNlcXVlbmNlU2xpY2USEwoLc2VxdWVuY2VfaWQYASABKAQSFgoOc3RhcnRfcG9zaXRpb24YAiABKA0SEQoJdG9rZW5faWRzGAMgAygNEhMKC2ZpcnN0X2Jsb2NrGAQgASgNEhEKCWJsb2NrX2lkcxgFIAMoDRIvCgppbWFnZV9yb3dzGAYgAygLMhsudGVzc2VyYS5zaGFyZC52MS5JbWFnZVJvd3MSKwoGd2FudGVkGAcgAygLMhsudGVzc2VyYS5zaGFyZC52MS5XYW50ZWRSb3cSKAoEc2VlbhgIIAMoCzIaLnRlc3NlcmEuc2hhcmQudjEuU2VlblJvd3MiVQoIU2VlblJvd3MSCwoDcm93GAEgASgNEg0KBWNvdW50GAIgASgNEi0KBnJhbmdlcxgDIAMoCzIdLnRlc3NlcmEuc2hhcmQudjEuU3RyZWFtUmFuZ2UiPAoLU3RyZWFtUmFuZ2USEQoJc3RyZWFtX2lkGAEgASgEEg0KBWZpcnN0GAIgASgNEgsKA2VuZBgDIAEoDSJmCglJbWFnZVJvd3MSCwoDcm93GAEgASgNEhQKDGVtYmVkZGluZ19pZBgCIAEoBBIRCglmaXJzdF9yb3cYAyABKA0SDQoFY291bnQYBCABKA0SFAoMZW5jb2Rlcl9yYW5rGAUgASgNIrkBCglXYW50ZWRSb3cSCwoDcm93GAEgASgNEhIKCmNhbmRpZGF0ZXMYAiABKA0SFAoMdG9wX2xvZ3Byb2JzGAMgASgNEg8KB2xvZ3Byb2IYBCABKAgSGAoQc2NvcmVkX3Rva2VuX2lkcxgFIAMoDRInCgRtYXNrGAYgAygLMhkudGVzc2VyYS5zaGFyZC52MS5NYXNrUnVuEg4KBm1hc2tlZBgHIAEoCBIRCgltYXNrX2JpdHMYCCABKAwiJwoHTWFza1J1bhINCgVzdGFydBgBIAEoDRINCgVjb3VudBgCIAEoDSKFAQoMU3RlcFJlc3BvbnNlEg0KBWVwb2NoGAEgASgEEg8KB3N0ZXBfaWQYAiABKAQSKQoEcm93cxgDIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuUm93UmVzdWx0EioKBXRpbWVzGAQgASgLMhsudGVzc2VyYS5zaGFyZC52MS5TdGVwVGltZXMiXwoJU3RlcFRpbWVzEhIKCmNvbXB1dGVfbnMYASABKAQSDwoHd2FpdF9ucxgCIAEoBBIWCg5leGNoYW5nZV9ieXRlcxgDIAEoBBIVCg1jb2xsZWN0aXZlX25zGAQgASgEIloKCVJvd1Jlc3VsdBITCgtzZXF1ZW5jZV9pZBgBIAEoBBILCgNyb3cYAiABKA0SKwoFbGFuZXMYAyADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLkxhbmVSZXN1bHQitgIKCkxhbmVSZXN1bHQSDAoEbGFuZRgBIAEoDRISCgpub25fZmluaXRlGAIgASgIEikKBGJlc3QYAyABKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkNhbmRpZGF0ZRIvCgpjYW5kaWRhdGVzGAQgAygLMhsudGVzc2VyYS5zaGFyZC52MS5DYW5kaWRhdGUSKgoDdG9wGAUgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TY29yZWRUb2tlbhItCgZzY29yZWQYBiADKAsyHS50ZXNzZXJhLnNoYXJkLnYxLlNjb3JlZFRva2VuEiUKA3JhdxgHIAEoCzIYLnRlc3NlcmEuc2hhcmQudjEuTG9nU3VtEigKBnNjYWxlZBgIIAEoCzIYLnRlc3NlcmEuc2hhcmQudjEuTG9nU3VtIkkKCUNhbmRpZGF0ZRIQCgh0b2tlbl9pZBgBIAEoDRILCgNyYXcYAiABKAISDgoGc2NhbGVkGAMgASgCEg0KBW5vaXNlGAQgASgCIiwKC1Njb3JlZFRva2VuEhAKCHRva2VuX2lkGAEgASgNEgsKA3JhdxgCIAEoAiIiCgZMb2dTdW0SCwoDbWF4GAEgASgCEgsKA3N1bRgCIAEoAiJtCg1FbmNvZGVSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEEhEKCWVuY29kZV9pZBgCIAEoBBIlCgV0aWxlcxgDIAMoCzIWLnRlc3NlcmEuc2hhcmQudjEuVGlsZRITCgtkZWFkbGluZV9tcxgEIAEoDSIsCgRUaWxlEhQKDGVtYmVkZGluZ19pZBgBIAEoBBIOCgZwaXhlbHMYAiABKAwiJAoORW5jb2RlUmVzcG9uc2USEgoKY29tcHV0ZV9ucxgBIAEoBCJoChVNb3JlQ2FuZGlkYXRlc1JlcXVlc3QSDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBITCgtzZXF1ZW5jZV9pZBgDIAEoBBILCgNyb3cYBCABKA0SDQoFY291bnQYBSABKA0iQgoWTW9yZUNhbmRpZGF0ZXNSZXNwb25zZRIoCgNyb3cYASABKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlJvd1Jlc3VsdCJMCg5SZWxlYXNlUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIUCgxzZXF1ZW5jZV9pZHMYAiADKAQSFQoNZW1iZWRkaW5nX2lkcxgDIAMoBCIRCg9SZWxlYXNlUmVzcG9uc2UiHQoMRmVuY2VSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEIg8KDUZlbmNlUmVzcG9uc2UiEQoPR2V0U3RhdHNSZXF1ZXN0IpUBChBHZXRTdGF0c1Jlc3BvbnNlEg0KBWVwb2NoGAEgASgEEgwKBHJhbmsYAiABKA0SFAoMbGFzdF9zdGVwX2lkGAMgASgEEhEKCXNlcXVlbmNlcxgEIAEoDRISCgplbWJlZGRpbmdzGAUgASgNEhYKDnJlc2lkZW50X2J5dGVzGAYgASgEEg8KB3N0cmVhbXMYByABKA0qRAoGS3ZUeXBlEhcKE0tWX1RZUEVfVU5TUEVDSUZJRUQQABIPCgtLVl9UWVBFX0YzMhABEhAKDEtWX1RZUEVfQkYxNhACKo4BCg9WaXNpb25QbGFjZW1lbnQSIAocVklTSU9OX1BMQUNFTUVOVF9VTlNQRUNJRklFRBAAEh4KGlZJU0lPTl9QTEFDRU1FTlRfUkVQTElDQVRFEAESGwoXVklTSU9OX1BMQUNFTUVOVF9URU5TT1IQAhIcChhWSVNJT05fUExBQ0VNRU5UX1dPUktFUlMQAypMCghXaXJlVHlwZRIZChVXSVJFX1RZUEVfVU5TUEVDSUZJRUQQABIRCg1XSVJFX1RZUEVfRjMyEAESEgoOV0lSRV9UWVBFX0JGMTYQAjKKBQoFU2hhcmQSTgoHR2V0SW5mbxIgLnRlc3NlcmEuc2hhcmQudjEuR2V0SW5mb1JlcXVlc3QaIS50ZXNzZXJhLnNoYXJkLnYxLkdldEluZm9SZXNwb25zZRJHCgRKb2luEh0udGVzc2VyYS5zaGFyZC52MS5Kb2luUmVxdWVzdBoeLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlc3BvbnNlMAESSQoEU3RlcBIdLnRlc3NlcmEuc2hhcmQudjEuU3RlcFJlcXVlc3QaHi50ZXNzZXJhLnNoYXJkLnYxLlN0ZXBSZXNwb25zZSgBMAESSwoGRW5jb2RlEh8udGVzc2VyYS5zaGFyZC52MS5FbmNvZGVSZXF1ZXN0GiAudGVzc2VyYS5zaGFyZC52MS5FbmNvZGVSZXNwb25zZRJjCg5Nb3JlQ2FuZGlkYXRlcxInLnRlc3NlcmEuc2hhcmQudjEuTW9yZUNhbmRpZGF0ZXNSZXF1ZXN0GigudGVzc2VyYS5zaGFyZC52MS5Nb3JlQ2FuZGlkYXRlc1Jlc3BvbnNlEk4KB1JlbGVhc2USIC50ZXNzZXJhLnNoYXJkLnYxLlJlbGVhc2VSZXF1ZXN0GiEudGVzc2VyYS5zaGFyZC52MS5SZWxlYXNlUmVzcG9uc2USSAoFRmVuY2USHi50ZXNzZXJhLnNoYXJkLnYxLkZlbmNlUmVxdWVzdBofLnRlc3NlcmEuc2hhcmQudjEuRmVuY2VSZXNwb25zZRJRCghHZXRTdGF0cxIhLnRlc3NlcmEuc2hhcmQudjEuR2V0U3RhdHNSZXF1ZXN0GiIudGVzc2VyYS5zaGFyZC52MS5HZXRTdGF0c1Jlc3BvbnNlYgZwcm90bzM");
+  fileDesc("Chx0ZXNzZXJhL3NoYXJkL3YxL3NoYXJkLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIhAKDkdldEluZm9SZXF1ZXN0IrgBCg9HZXRJbmZvUmVzcG9uc2USEQoJd29ya2VyX2lkGAEgASgJEg0KBWJ1aWxkGAIgASgJEgsKA2NwdRgDIAEoCRIPCgd0aHJlYWRzGAQgASgNEhQKDG1lbW9yeV9ieXRlcxgFIAEoBBISCgppZGxlX2J5dGVzGAYgASgEEhIKCm1vZGVsX2hhc2gYByABKAkSDQoFZXBvY2gYCCABKAQSGAoQZXhjaGFuZ2VfYWRkcmVzcxgJIAEoCSJ8CgtKb2luUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEg0KBXBlZXJzGAMgAygJEi4KCXBsYWNlbWVudBgEIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuUGxhY2VtZW50EhEKCXBsYW5faGFzaBgFIAEoCSLbAwoJUGxhY2VtZW50EikKB2t2X3R5cGUYASABKA4yGC50ZXNzZXJhLnNoYXJkLnYxLkt2VHlwZRItCgl3aXJlX3R5cGUYAiABKA4yGi50ZXNzZXJhLnNoYXJkLnYxLldpcmVUeXBlEhMKC2Jsb2NrX2NvdW50GAMgASgNEhoKEm1heF9iYXRjaGVkX3Rva2VucxgEIAEoDRIVCg1tYXhfc2VxdWVuY2VzGAUgASgNEhcKD21heF93YW50ZWRfcm93cxgGIAEoDRIRCgltYXhfdGlsZXMYByABKA0SFgoObWF4X2VtYmVkZGluZ3MYCCABKA0SHgoWY29sbGVjdGl2ZV9kZWFkbGluZV9tcxgJIAEoDRIVCg1tYXhfbW9kZWxfbGVuGAogASgNEhsKE21heF9zdGVwc19pbl9mbGlnaHQYCyABKA0SFgoOc2VsZWN0YWJsZV9pZHMYDCABKA0SMQoGdmlzaW9uGA0gASgOMiEudGVzc2VyYS5zaGFyZC52MS5WaXNpb25QbGFjZW1lbnQSFQoNZW5jb2Rlcl9jb3VudBgOIAEoDRIXCg9tYXhfc3RyZWFtX3Jvd3MYDyABKA0SGQoRY3Jvc3NfYmxvY2tfY291bnQYECABKA0ieAoMSm9pblJlc3BvbnNlEjIKCHByb2dyZXNzGAEgASgLMh4udGVzc2VyYS5zaGFyZC52MS5Kb2luUHJvZ3Jlc3NIABIsCgVyZWFkeRgCIAEoCzIbLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlYWR5SABCBgoEa2luZCI6CgxKb2luUHJvZ3Jlc3MSDQoFc3RhZ2UYASABKAkSDAoEZG9uZRgCIAEoBBINCgV0b3RhbBgDIAEoBCJnCglKb2luUmVhZHkSFAoMd2VpZ2h0X2J5dGVzGAEgASgEEhMKC2NhY2hlX2J5dGVzGAIgASgEEhcKD3dvcmtzcGFjZV9ieXRlcxgDIAEoBBIWCg5yZXNpZGVudF9ieXRlcxgEIAEoBCI3CgtTdGVwUmVxdWVzdBIoCgRwbGFuGAEgASgLMhoudGVzc2VyYS5zaGFyZC52MS5TdGVwUGxhbiKgAwoIU3RlcFBsYW4SDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBIVCg1yZWxlYXNlZF9zdGVwGAMgASgEEi4KBm9wZW5lZBgEIAMoCzIeLnRlc3NlcmEuc2hhcmQudjEuU2VxdWVuY2VPcGVuEhsKE2Nsb3NlZF9zZXF1ZW5jZV9pZHMYBSADKAQSHgoWcmVsZWFzZWRfZW1iZWRkaW5nX2lkcxgGIAMoBBIvCgZzbGljZXMYByADKAsyHy50ZXNzZXJhLnNoYXJkLnYxLlNlcXVlbmNlU2xpY2USEwoLZGVhZGxpbmVfbXMYCCABKA0SNAoOb3BlbmVkX3N0cmVhbXMYCSADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLlN0cmVhbU9wZW4SGQoRY2xvc2VkX3N0cmVhbV9pZHMYCiADKAQSMgoNY29waWVkX2Jsb2NrcxgLIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuQmxvY2tDb3B5EiUKBW1hc2tzGAwgAygLMhYudGVzc2VyYS5zaGFyZC52MS5NYXNrIiUKCUJsb2NrQ29weRIMCgRmcm9tGAEgASgNEgoKAnRvGAIgASgNIl8KClN0cmVhbU9wZW4SEQoJc3RyZWFtX2lkGAEgASgEEisKBXRpbGVzGAIgAygLMhwudGVzc2VyYS5zaGFyZC52MS5TdHJlYW1UaWxlEhEKCWJsb2NrX2lkcxgDIAMoDSJPCgpTdHJlYW1UaWxlEhUKDXRhZ190b2tlbl9pZHMYASADKA0SFAoMZW1iZWRkaW5nX2lkGAIgASgEEhQKDGVuY29kZXJfcmFuaxgDIAEoDSKAAQoMU2VxdWVuY2VPcGVuEhMKC3NlcXVlbmNlX2lkGAEgASgEEhUKDXByb21wdF9sZW5ndGgYAiABKA0SEQoJdG9rZW5faWRzGAMgAygNEjEKCHNhbXBsaW5nGAQgASgLMh8udGVzc2VyYS5zaGFyZC52MS5TYW1wbGluZ1N0YXRlIsECCg1TYW1wbGluZ1N0YXRlEhMKC3RlbXBlcmF0dXJlGAEgASgCEgwKBHNlZWQYAiABKAQSDgoGY2hvaWNlGAMgASgNEhoKEnJlcGV0aXRpb25fcGVuYWx0eRgEIAEoAhIYChBwcmVzZW5jZV9wZW5hbHR5GAUgASgCEhkKEWZyZXF1ZW5jeV9wZW5hbHR5GAYgASgCEi8KCmxvZ2l0X2JpYXMYByADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkxvZ2l0QmlhcxIZChFhbGxvd2VkX3Rva2VuX2lkcxgIIAMoDRIuCgliYWRfd29yZHMYCSADKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlRva2VuTGlzdBISCgptaW5fdG9rZW5zGAogASgNEhwKFHN1cHByZXNzZWRfdG9rZW5faWRzGAsgAygNIisKCUxvZ2l0QmlhcxIQCgh0b2tlbl9pZBgBIAEoDRIMCgRiaWFzGAIgASgCIh4KCVRva2VuTGlzdBIRCgl0b2tlbl9pZHMYASADKA0i/wEKDVNlcXVlbmNlU2xpY2USEwoLc2VxdWVuY2VfaWQYASABKAQSFgoOc3RhcnRfcG9zaXRpb24YAiABKA0SEQoJdG9rZW5faWRzGAMgAygNEhMKC2ZpcnN0X2Jsb2NrGAQgASgNEhEKCWJsb2NrX2lkcxgFIAMoDRIvCgppbWFnZV9yb3dzGAYgAygLMhsudGVzc2VyYS5zaGFyZC52MS5JbWFnZVJvd3MSKwoGd2FudGVkGAcgAygLMhsudGVzc2VyYS5zaGFyZC52MS5XYW50ZWRSb3cSKAoEc2VlbhgIIAMoCzIaLnRlc3NlcmEuc2hhcmQudjEuU2VlblJvd3MiVQoIU2VlblJvd3MSCwoDcm93GAEgASgNEg0KBWNvdW50GAIgASgNEi0KBnJhbmdlcxgDIAMoCzIdLnRlc3NlcmEuc2hhcmQudjEuU3RyZWFtUmFuZ2UiPAoLU3RyZWFtUmFuZ2USEQoJc3RyZWFtX2lkGAEgASgEEg0KBWZpcnN0GAIgASgNEgsKA2VuZBgDIAEoDSJmCglJbWFnZVJvd3MSCwoDcm93GAEgASgNEhQKDGVtYmVkZGluZ19pZBgCIAEoBBIRCglmaXJzdF9yb3cYAyABKA0SDQoFY291bnQYBCABKA0SFAoMZW5jb2Rlcl9yYW5rGAUgASgNInsKCVdhbnRlZFJvdxILCgNyb3cYASABKA0SEgoKY2FuZGlkYXRlcxgCIAEoDRIUCgx0b3BfbG9ncHJvYnMYAyABKA0SDwoHbG9ncHJvYhgEIAEoCBIYChBzY29yZWRfdG9rZW5faWRzGAUgAygNEgwKBG1hc2sYBiABKA0iPQoETWFzaxInCgRydW5zGAEgAygLMhkudGVzc2VyYS5zaGFyZC52MS5NYXNrUnVuEgwKBGJpdHMYAiABKAwiJwoHTWFza1J1bhINCgVzdGFydBgBIAEoDRINCgVjb3VudBgCIAEoDSKFAQoMU3RlcFJlc3BvbnNlEg0KBWVwb2NoGAEgASgEEg8KB3N0ZXBfaWQYAiABKAQSKQoEcm93cxgDIAMoCzIbLnRlc3NlcmEuc2hhcmQudjEuUm93UmVzdWx0EioKBXRpbWVzGAQgASgLMhsudGVzc2VyYS5zaGFyZC52MS5TdGVwVGltZXMiXwoJU3RlcFRpbWVzEhIKCmNvbXB1dGVfbnMYASABKAQSDwoHd2FpdF9ucxgCIAEoBBIWCg5leGNoYW5nZV9ieXRlcxgDIAEoBBIVCg1jb2xsZWN0aXZlX25zGAQgASgEIloKCVJvd1Jlc3VsdBITCgtzZXF1ZW5jZV9pZBgBIAEoBBILCgNyb3cYAiABKA0SKwoFbGFuZXMYAyADKAsyHC50ZXNzZXJhLnNoYXJkLnYxLkxhbmVSZXN1bHQitgIKCkxhbmVSZXN1bHQSDAoEbGFuZRgBIAEoDRISCgpub25fZmluaXRlGAIgASgIEikKBGJlc3QYAyABKAsyGy50ZXNzZXJhLnNoYXJkLnYxLkNhbmRpZGF0ZRIvCgpjYW5kaWRhdGVzGAQgAygLMhsudGVzc2VyYS5zaGFyZC52MS5DYW5kaWRhdGUSKgoDdG9wGAUgAygLMh0udGVzc2VyYS5zaGFyZC52MS5TY29yZWRUb2tlbhItCgZzY29yZWQYBiADKAsyHS50ZXNzZXJhLnNoYXJkLnYxLlNjb3JlZFRva2VuEiUKA3JhdxgHIAEoCzIYLnRlc3NlcmEuc2hhcmQudjEuTG9nU3VtEigKBnNjYWxlZBgIIAEoCzIYLnRlc3NlcmEuc2hhcmQudjEuTG9nU3VtIkkKCUNhbmRpZGF0ZRIQCgh0b2tlbl9pZBgBIAEoDRILCgNyYXcYAiABKAISDgoGc2NhbGVkGAMgASgCEg0KBW5vaXNlGAQgASgCIiwKC1Njb3JlZFRva2VuEhAKCHRva2VuX2lkGAEgASgNEgsKA3JhdxgCIAEoAiIiCgZMb2dTdW0SCwoDbWF4GAEgASgCEgsKA3N1bRgCIAEoAiJtCg1FbmNvZGVSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEEhEKCWVuY29kZV9pZBgCIAEoBBIlCgV0aWxlcxgDIAMoCzIWLnRlc3NlcmEuc2hhcmQudjEuVGlsZRITCgtkZWFkbGluZV9tcxgEIAEoDSIsCgRUaWxlEhQKDGVtYmVkZGluZ19pZBgBIAEoBBIOCgZwaXhlbHMYAiABKAwiJAoORW5jb2RlUmVzcG9uc2USEgoKY29tcHV0ZV9ucxgBIAEoBCJoChVNb3JlQ2FuZGlkYXRlc1JlcXVlc3QSDQoFZXBvY2gYASABKAQSDwoHc3RlcF9pZBgCIAEoBBITCgtzZXF1ZW5jZV9pZBgDIAEoBBILCgNyb3cYBCABKA0SDQoFY291bnQYBSABKA0iQgoWTW9yZUNhbmRpZGF0ZXNSZXNwb25zZRIoCgNyb3cYASABKAsyGy50ZXNzZXJhLnNoYXJkLnYxLlJvd1Jlc3VsdCJMCg5SZWxlYXNlUmVxdWVzdBINCgVlcG9jaBgBIAEoBBIUCgxzZXF1ZW5jZV9pZHMYAiADKAQSFQoNZW1iZWRkaW5nX2lkcxgDIAMoBCIRCg9SZWxlYXNlUmVzcG9uc2UiHQoMRmVuY2VSZXF1ZXN0Eg0KBWVwb2NoGAEgASgEIg8KDUZlbmNlUmVzcG9uc2UiEQoPR2V0U3RhdHNSZXF1ZXN0IpUBChBHZXRTdGF0c1Jlc3BvbnNlEg0KBWVwb2NoGAEgASgEEgwKBHJhbmsYAiABKA0SFAoMbGFzdF9zdGVwX2lkGAMgASgEEhEKCXNlcXVlbmNlcxgEIAEoDRISCgplbWJlZGRpbmdzGAUgASgNEhYKDnJlc2lkZW50X2J5dGVzGAYgASgEEg8KB3N0cmVhbXMYByABKA0qRAoGS3ZUeXBlEhcKE0tWX1RZUEVfVU5TUEVDSUZJRUQQABIPCgtLVl9UWVBFX0YzMhABEhAKDEtWX1RZUEVfQkYxNhACKo4BCg9WaXNpb25QbGFjZW1lbnQSIAocVklTSU9OX1BMQUNFTUVOVF9VTlNQRUNJRklFRBAAEh4KGlZJU0lPTl9QTEFDRU1FTlRfUkVQTElDQVRFEAESGwoXVklTSU9OX1BMQUNFTUVOVF9URU5TT1IQAhIcChhWSVNJT05fUExBQ0VNRU5UX1dPUktFUlMQAypMCghXaXJlVHlwZRIZChVXSVJFX1RZUEVfVU5TUEVDSUZJRUQQABIRCg1XSVJFX1RZUEVfRjMyEAESEgoOV0lSRV9UWVBFX0JGMTYQAjKKBQoFU2hhcmQSTgoHR2V0SW5mbxIgLnRlc3NlcmEuc2hhcmQudjEuR2V0SW5mb1JlcXVlc3QaIS50ZXNzZXJhLnNoYXJkLnYxLkdldEluZm9SZXNwb25zZRJHCgRKb2luEh0udGVzc2VyYS5zaGFyZC52MS5Kb2luUmVxdWVzdBoeLnRlc3NlcmEuc2hhcmQudjEuSm9pblJlc3BvbnNlMAESSQoEU3RlcBIdLnRlc3NlcmEuc2hhcmQudjEuU3RlcFJlcXVlc3QaHi50ZXNzZXJhLnNoYXJkLnYxLlN0ZXBSZXNwb25zZSgBMAESSwoGRW5jb2RlEh8udGVzc2VyYS5zaGFyZC52MS5FbmNvZGVSZXF1ZXN0GiAudGVzc2VyYS5zaGFyZC52MS5FbmNvZGVSZXNwb25zZRJjCg5Nb3JlQ2FuZGlkYXRlcxInLnRlc3NlcmEuc2hhcmQudjEuTW9yZUNhbmRpZGF0ZXNSZXF1ZXN0GigudGVzc2VyYS5zaGFyZC52MS5Nb3JlQ2FuZGlkYXRlc1Jlc3BvbnNlEk4KB1JlbGVhc2USIC50ZXNzZXJhLnNoYXJkLnYxLlJlbGVhc2VSZXF1ZXN0GiEudGVzc2VyYS5zaGFyZC52MS5SZWxlYXNlUmVzcG9uc2USSAoFRmVuY2USHi50ZXNzZXJhLnNoYXJkLnYxLkZlbmNlUmVxdWVzdBofLnRlc3NlcmEuc2hhcmQudjEuRmVuY2VSZXNwb25zZRJRCghHZXRTdGF0cxIhLnRlc3NlcmEuc2hhcmQudjEuR2V0U3RhdHNSZXF1ZXN0GiIudGVzc2VyYS5zaGFyZC52MS5HZXRTdGF0c1Jlc3BvbnNlYgZwcm90bzM");
 
 /**
  * @generated from message tessera.shard.v1.GetInfoRequest
@@ -438,6 +438,13 @@ export type StepPlan = Message<"tessera.shard.v1.StepPlan"> & {
    * @generated from field: repeated tessera.shard.v1.BlockCopy copied_blocks = 11;
    */
   copiedBlocks: BlockCopy[];
+
+  /**
+   * of wanted rows, each once
+   *
+   * @generated from field: repeated tessera.shard.v1.Mask masks = 12;
+   */
+  masks: Mask[];
 };
 
 /**
@@ -890,25 +897,11 @@ export type WantedRow = Message<"tessera.shard.v1.WantedRow"> & {
   scoredTokenIds: number[];
 
   /**
-   * grammar mask: allowed id ranges
+   * 1 + index in the plan's masks; 0: none
    *
-   * @generated from field: repeated tessera.shard.v1.MaskRun mask = 6;
+   * @generated from field: uint32 mask = 6;
    */
-  mask: MaskRun[];
-
-  /**
-   * whether there is a mask
-   *
-   * @generated from field: bool masked = 7;
-   */
-  masked: boolean;
-
-  /**
-   * instead of ranges where that is shorter: bit id mod 8 of byte ⌊id / 8⌋ is set where allowed
-   *
-   * @generated from field: bytes mask_bits = 8;
-   */
-  maskBits: Uint8Array;
+  mask: number;
 };
 
 /**
@@ -917,6 +910,34 @@ export type WantedRow = Message<"tessera.shard.v1.WantedRow"> & {
  */
 export const WantedRowSchema: GenMessage<WantedRow> = /*@__PURE__*/
   messageDesc(file_tessera_shard_v1_shard, 20);
+
+/**
+ * A grammar's: the ids that may come next.
+ *
+ * @generated from message tessera.shard.v1.Mask
+ */
+export type Mask = Message<"tessera.shard.v1.Mask"> & {
+  /**
+   * rising
+   *
+   * @generated from field: repeated tessera.shard.v1.MaskRun runs = 1;
+   */
+  runs: MaskRun[];
+
+  /**
+   * instead of runs where that is shorter: bit id mod 8 of byte ⌊id / 8⌋ is set where allowed
+   *
+   * @generated from field: bytes bits = 2;
+   */
+  bits: Uint8Array;
+};
+
+/**
+ * Describes the message tessera.shard.v1.Mask.
+ * Use `create(MaskSchema)` to create a new message.
+ */
+export const MaskSchema: GenMessage<Mask> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_shard, 21);
 
 /**
  * Allowed ids [start, start + count).
@@ -940,7 +961,7 @@ export type MaskRun = Message<"tessera.shard.v1.MaskRun"> & {
  * Use `create(MaskRunSchema)` to create a new message.
  */
 export const MaskRunSchema: GenMessage<MaskRun> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 21);
+  messageDesc(file_tessera_shard_v1_shard, 22);
 
 /**
  * @generated from message tessera.shard.v1.StepResponse
@@ -974,7 +995,7 @@ export type StepResponse = Message<"tessera.shard.v1.StepResponse"> & {
  * Use `create(StepResponseSchema)` to create a new message.
  */
 export const StepResponseSchema: GenMessage<StepResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 22);
+  messageDesc(file_tessera_shard_v1_shard, 23);
 
 /**
  * @generated from message tessera.shard.v1.StepTimes
@@ -1014,7 +1035,7 @@ export type StepTimes = Message<"tessera.shard.v1.StepTimes"> & {
  * Use `create(StepTimesSchema)` to create a new message.
  */
 export const StepTimesSchema: GenMessage<StepTimes> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 23);
+  messageDesc(file_tessera_shard_v1_shard, 24);
 
 /**
  * @generated from message tessera.shard.v1.RowResult
@@ -1043,7 +1064,7 @@ export type RowResult = Message<"tessera.shard.v1.RowResult"> & {
  * Use `create(RowResultSchema)` to create a new message.
  */
 export const RowResultSchema: GenMessage<RowResult> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 24);
+  messageDesc(file_tessera_shard_v1_shard, 25);
 
 /**
  * @generated from message tessera.shard.v1.LaneResult
@@ -1111,7 +1132,7 @@ export type LaneResult = Message<"tessera.shard.v1.LaneResult"> & {
  * Use `create(LaneResultSchema)` to create a new message.
  */
 export const LaneResultSchema: GenMessage<LaneResult> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 25);
+  messageDesc(file_tessera_shard_v1_shard, 26);
 
 /**
  * @generated from message tessera.shard.v1.Candidate
@@ -1149,7 +1170,7 @@ export type Candidate = Message<"tessera.shard.v1.Candidate"> & {
  * Use `create(CandidateSchema)` to create a new message.
  */
 export const CandidateSchema: GenMessage<Candidate> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 26);
+  messageDesc(file_tessera_shard_v1_shard, 27);
 
 /**
  * @generated from message tessera.shard.v1.ScoredToken
@@ -1171,7 +1192,7 @@ export type ScoredToken = Message<"tessera.shard.v1.ScoredToken"> & {
  * Use `create(ScoredTokenSchema)` to create a new message.
  */
 export const ScoredTokenSchema: GenMessage<ScoredToken> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 27);
+  messageDesc(file_tessera_shard_v1_shard, 28);
 
 /**
  * max and Σ exp(x − max) of a lane.
@@ -1195,7 +1216,7 @@ export type LogSum = Message<"tessera.shard.v1.LogSum"> & {
  * Use `create(LogSumSchema)` to create a new message.
  */
 export const LogSumSchema: GenMessage<LogSum> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 28);
+  messageDesc(file_tessera_shard_v1_shard, 29);
 
 /**
  * @generated from message tessera.shard.v1.EncodeRequest
@@ -1229,7 +1250,7 @@ export type EncodeRequest = Message<"tessera.shard.v1.EncodeRequest"> & {
  * Use `create(EncodeRequestSchema)` to create a new message.
  */
 export const EncodeRequestSchema: GenMessage<EncodeRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 29);
+  messageDesc(file_tessera_shard_v1_shard, 30);
 
 /**
  * @generated from message tessera.shard.v1.Tile
@@ -1253,7 +1274,7 @@ export type Tile = Message<"tessera.shard.v1.Tile"> & {
  * Use `create(TileSchema)` to create a new message.
  */
 export const TileSchema: GenMessage<Tile> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 30);
+  messageDesc(file_tessera_shard_v1_shard, 31);
 
 /**
  * @generated from message tessera.shard.v1.EncodeResponse
@@ -1270,7 +1291,7 @@ export type EncodeResponse = Message<"tessera.shard.v1.EncodeResponse"> & {
  * Use `create(EncodeResponseSchema)` to create a new message.
  */
 export const EncodeResponseSchema: GenMessage<EncodeResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 31);
+  messageDesc(file_tessera_shard_v1_shard, 32);
 
 /**
  * @generated from message tessera.shard.v1.MoreCandidatesRequest
@@ -1311,7 +1332,7 @@ export type MoreCandidatesRequest = Message<"tessera.shard.v1.MoreCandidatesRequ
  * Use `create(MoreCandidatesRequestSchema)` to create a new message.
  */
 export const MoreCandidatesRequestSchema: GenMessage<MoreCandidatesRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 32);
+  messageDesc(file_tessera_shard_v1_shard, 33);
 
 /**
  * @generated from message tessera.shard.v1.MoreCandidatesResponse
@@ -1328,7 +1349,7 @@ export type MoreCandidatesResponse = Message<"tessera.shard.v1.MoreCandidatesRes
  * Use `create(MoreCandidatesResponseSchema)` to create a new message.
  */
 export const MoreCandidatesResponseSchema: GenMessage<MoreCandidatesResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 33);
+  messageDesc(file_tessera_shard_v1_shard, 34);
 
 /**
  * @generated from message tessera.shard.v1.ReleaseRequest
@@ -1355,7 +1376,7 @@ export type ReleaseRequest = Message<"tessera.shard.v1.ReleaseRequest"> & {
  * Use `create(ReleaseRequestSchema)` to create a new message.
  */
 export const ReleaseRequestSchema: GenMessage<ReleaseRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 34);
+  messageDesc(file_tessera_shard_v1_shard, 35);
 
 /**
  * @generated from message tessera.shard.v1.ReleaseResponse
@@ -1368,7 +1389,7 @@ export type ReleaseResponse = Message<"tessera.shard.v1.ReleaseResponse"> & {
  * Use `create(ReleaseResponseSchema)` to create a new message.
  */
 export const ReleaseResponseSchema: GenMessage<ReleaseResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 35);
+  messageDesc(file_tessera_shard_v1_shard, 36);
 
 /**
  * @generated from message tessera.shard.v1.FenceRequest
@@ -1387,7 +1408,7 @@ export type FenceRequest = Message<"tessera.shard.v1.FenceRequest"> & {
  * Use `create(FenceRequestSchema)` to create a new message.
  */
 export const FenceRequestSchema: GenMessage<FenceRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 36);
+  messageDesc(file_tessera_shard_v1_shard, 37);
 
 /**
  * @generated from message tessera.shard.v1.FenceResponse
@@ -1400,7 +1421,7 @@ export type FenceResponse = Message<"tessera.shard.v1.FenceResponse"> & {
  * Use `create(FenceResponseSchema)` to create a new message.
  */
 export const FenceResponseSchema: GenMessage<FenceResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 37);
+  messageDesc(file_tessera_shard_v1_shard, 38);
 
 /**
  * @generated from message tessera.shard.v1.GetStatsRequest
@@ -1413,7 +1434,7 @@ export type GetStatsRequest = Message<"tessera.shard.v1.GetStatsRequest"> & {
  * Use `create(GetStatsRequestSchema)` to create a new message.
  */
 export const GetStatsRequestSchema: GenMessage<GetStatsRequest> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 38);
+  messageDesc(file_tessera_shard_v1_shard, 39);
 
 /**
  * @generated from message tessera.shard.v1.GetStatsResponse
@@ -1460,7 +1481,7 @@ export type GetStatsResponse = Message<"tessera.shard.v1.GetStatsResponse"> & {
  * Use `create(GetStatsResponseSchema)` to create a new message.
  */
 export const GetStatsResponseSchema: GenMessage<GetStatsResponse> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_shard, 39);
+  messageDesc(file_tessera_shard_v1_shard, 40);
 
 /**
  * @generated from enum tessera.shard.v1.KvType
