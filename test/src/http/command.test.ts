@@ -82,20 +82,25 @@ test("traces: a request over HTTP goes on with the caller's trace", async () => 
   try {
     const [trace, parent] = ["4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"];
     const openai = new OpenAI({ baseURL: `http://${cluster.http}/v1`, apiKey: "none" });
+    const asked = { model: "", input: "Hello", max_output_tokens: 3 };
     for (const stream of [false, true]) {
-      const headers = { traceparent: `00-${trace}-${parent}-01`, "x-request-id": `r-${stream}` };
-      const response = await openai.chat.completions
-        .create({ ...ask, stream }, { headers })
-        .asResponse();
-      await response.text();
+      const of = (route: string) => ({
+        headers: { traceparent: `00-${trace}-${parent}-01`, "x-request-id": `${route}-${stream}` },
+      });
+      const { chat, responses } = openai;
+      const told = [
+        await chat.completions.create({ ...ask, stream }, of("chat")).asResponse(),
+        await responses.create({ ...asked, stream }, of("response")).asResponse(),
+      ];
+      for (const response of told) await response.text();
     }
-    const spansOf = (id: string) =>
-      collector.spans.filter((span) => attributesOf(span)["gen_ai.request.id"] === id);
-    await eventually(
-      "both spans",
-      () => spansOf("r-true").length + spansOf("r-false").length === 2,
-    );
-    for (const span of [...spansOf("r-true"), ...spansOf("r-false")])
+    const ids = ["chat-false", "chat-true", "response-false", "response-true"];
+    const spans = () =>
+      collector.spans.filter((span) =>
+        ids.includes(String(attributesOf(span)["gen_ai.request.id"])),
+      );
+    await eventually("a span of each", () => spans().length === ids.length);
+    for (const span of spans())
       assert.deepEqual([span.traceId, span.parentSpanId], [trace, parent]);
   } finally {
     await stop();

@@ -17,7 +17,7 @@ import {
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Front } from "../../stream/front.js";
-import { callOf, eitherOf, nowSeconds, type Call } from "../call.js";
+import { callOf, eitherOf, nameAnswer, nowSeconds, partId, type Call } from "../call.js";
 import { answerStream, generateOnce } from "../generate.js";
 import { encodeText } from "../prompt-text.js";
 import { placedEvents, type PlacedFormat } from "../resume-place.js";
@@ -53,7 +53,7 @@ export async function readCompletion(
   const messages = prompts.map((prompt, p) =>
     create(GenerateRequestSchema, {
       ...request,
-      requestId: prompts.length === 1 ? id : `${id}-${p}`,
+      requestId: prompts.length === 1 ? id : partId(id, p),
       tokenIds: "text" in prompt ? encodeText(serving, prompt.text, "prompt") : prompt.tokenIds,
       returnTokenIds,
     }),
@@ -117,7 +117,7 @@ export function completionRoutes(app: FastifyInstance, front: Front): void {
   app.post("/v1/completions", { schema: completionSchema }, async (request, reply) => {
     const call = callOf(request, reply);
     const asked = await readCompletion(front, request.body, call.requestId);
-    reply.header("x-request-id", asked.id);
+    nameAnswer(reply, asked.id);
     const { stream } = request.body as { stream?: boolean | null };
     if (stream === true) return streamCompletion(front, reply, asked, call);
     return answerCompletion(front, asked, call);
