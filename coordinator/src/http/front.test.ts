@@ -48,8 +48,9 @@ async function start(more: Partial<HttpOptions> = {}): Promise<RunningHttp> {
 }
 
 const noIpv6 =
-  Object.values(networkInterfaces()).flat().some((one) => one?.address === "::1") === false &&
-  "this machine has no ::1";
+  Object.values(networkInterfaces())
+    .flat()
+    .some((one) => one?.address === "::1") === false && "this machine has no ::1";
 
 const described: { url: string; method: string }[] = [];
 const { address } = await start({

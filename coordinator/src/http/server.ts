@@ -100,7 +100,7 @@ async function build(front: Front, options: HttpOptions): Promise<FastifyInstanc
     // A path that is none: there is no route whose handlers could answer.
     frameworkErrors: (error, request, reply) => {
       reply.header("x-request-id", request.id);
-      return answerError(front, { error, bodyLimit }, reply);
+      void answerError(front, { error, bodyLimit }, reply);
     },
     serverFactory: (handler) => createListener(handler, tls),
   });
