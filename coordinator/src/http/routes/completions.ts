@@ -1,4 +1,5 @@
 /** POST /v1/completions */
+import { setImmediate } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import type { FastifyInstance, FastifyReply } from "fastify";
 import { ServeError } from "@tessera/proto";
@@ -50,14 +51,17 @@ export async function readCompletion(
   const echoed = request.echo === true && request.topLogprobs !== undefined;
   // Tokens are counted, and an echo's are named, by their ids.
   const returnTokenIds = request.returnTokenIds === true || usage === "always" || echoed;
-  const messages = prompts.map((prompt, p) =>
-    create(GenerateRequestSchema, {
-      ...request,
-      requestId: prompts.length === 1 ? id : partId(id, p),
-      tokenIds: "text" in prompt ? encodeText(serving, prompt.text, "prompt") : prompt.tokenIds,
-      returnTokenIds,
-    }),
-  );
+  const messages: GenerateRequest[] = [];
+  for (const [p, prompt] of prompts.entries()) {
+    const tokenIds =
+      "text" in prompt ? encodeText(serving, prompt.text, "prompt") : prompt.tokenIds;
+    const requestId = prompts.length === 1 ? id : partId(id, p);
+    messages.push(
+      create(GenerateRequestSchema, { ...request, requestId, tokenIds, returnTokenIds }),
+    );
+    // Steps go on between two prompts.
+    await setImmediate();
+  }
   const format = {
     ...wantedOf(request),
     // An echo's are in the legacy shape.
