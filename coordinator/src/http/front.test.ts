@@ -214,6 +214,9 @@ test("http: pages of the origins that are named may read answers, others not", a
   const ask = { "access-control-request-method": "POST", origin: "https://good.example" };
   const allowed = await call("OPTIONS", "/v1/chat/completions", ask);
   assert.equal(allowed.headers.get("access-control-allow-origin"), "https://good.example");
+  const told = await call("GET", "/version", { origin: "https://good.example" });
+  const shown = told.headers.get("access-control-expose-headers") ?? "";
+  assert.deepEqual(shown.split(", ").sort(), ["retry-after", "retry-after-ms", "x-request-id"]);
   const other = await call("GET", "/version", { origin: "https://bad.example" });
   assert.equal(other.headers.get("access-control-allow-origin"), null);
   const closed = await start();

@@ -114,7 +114,7 @@ async function build(front: Front, options: HttpOptions): Promise<FastifyInstanc
     await app.register(cors, {
       origin: corsOrigins.includes("*") ? "*" : corsOrigins,
       methods: ["GET", "POST", "DELETE"],
-      exposedHeaders: ["x-request-id", "retry-after"],
+      exposedHeaders: ["x-request-id", "retry-after", "retry-after-ms"],
     });
   app.decorateRequest(CALLER);
   app.addHook("onRequest", async (request, reply) => {

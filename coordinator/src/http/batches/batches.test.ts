@@ -31,14 +31,19 @@ class World {
   private constructor(
     private readonly dir: string,
     readonly batches: Batches,
-    private readonly files: FileStore,
+    readonly files: FileStore,
     private readonly reopen: (answer: Answer) => Promise<Batches>,
   ) {}
 
-  static async open(t: TestContext, answer: Answer, limits: Partial<BatchLimits> = {}) {
+  static async open(
+    t: TestContext,
+    answer: Answer,
+    limits: Partial<BatchLimits> = {},
+    fileLimits = {},
+  ) {
     const dir = mkdtempSync(join(tmpdir(), "tessera-batches-"));
     const data = await DataFolder.open(dir);
-    const files = await FileStore.open(data);
+    const files = await FileStore.open(data, fileLimits);
     const opened: Batches[] = [];
     const reopen = async (own: Answer) => {
       const options = { files, concurrency: 2, maxLineBytes: 1000, failed: () => undefined };
@@ -117,6 +122,22 @@ test("batches: of those that have ended a tenant keeps so many, the oldest are f
   );
   assert.throws(() => world.batches.get("a", oldest), { code: "REQUEST_NOT_FOUND" });
   assert.ok(!existsSync(world.folder("a", oldest)));
+});
+
+test("batches: a tenant whose files are at their limit makes none until it deletes some", async (t) => {
+  const world = await World.open(t, answered, {}, { tenantFiles: 3 });
+  const input = await world.input("a");
+  const record = await world.create("a", input);
+  await until("it has ended", () => ended(record));
+  assert.equal(world.files.all("a").length, 2);
+  await world.input("a");
+  await assert.rejects(
+    world.create("a", input),
+    (error: unknown) => error instanceof ServeError && error.quota === "files",
+  );
+  await world.create("b", await world.input("b"));
+  await world.files.remove("a", record.outputFileId ?? "");
+  await world.create("a", input);
 });
 
 test("batches: another tenant's is not found, to be read or to be ended", async (t) => {

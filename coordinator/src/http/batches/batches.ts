@@ -161,6 +161,8 @@ export class Batches {
     const file = files.get(tenant, asked.inputFileId, "input_file_id");
     if (file.purpose !== "batch")
       throw ServeError.field("input_file_id", `is of purpose ${file.purpose}, must be batch`);
+    // Answers are kept beyond a tenant's limits: what would add to them is not begun.
+    files.checkRoom(tenant, 0);
     await this.makeRoom(tenant);
     const createdMs = Date.now();
     const record: BatchRecord = {

@@ -102,7 +102,7 @@ export class FileStore {
   }
 
   /** @throws ServeError OVERLOADED when the tenant has too much with `bytes` more */
-  private checkRoom(tenant: string, bytes: number): void {
+  checkRoom(tenant: string, bytes: number): void {
     const files = [...this.filesOf(tenant).values()];
     const { tenantBytes, tenantFiles } = this.limits;
     const held = files.reduce((sum, file) => sum + file.bytes, bytes);
