@@ -19,7 +19,7 @@ export function callerOf(request: FastifyRequest): Caller {
   return request.getDecorator<Caller>(CALLER);
 }
 
-/** Names the answer after its request. An id that cannot be one is refused by the request part: no header can carry it. */
+/** Names the answer after its request. What cannot be an id is refused elsewhere, and no header can carry it. */
 export function nameAnswer(reply: FastifyReply, id: string): void {
   if (REQUEST_ID.test(id)) reply.header("x-request-id", id);
 }

@@ -73,14 +73,12 @@ test("a conversation whose text cannot fit the context is refused before it is t
   const checked = check({ tokenIds: [], messages });
   const encode = () => assert.fail("it is tokenised");
   const never = new AbortController().signal;
-  const unread = { ...context, tokenizer: Object.create(tokenizer, { encode: { value: encode } }) };
-  await assert.rejects(
-    prepareRequest(checked, { requestId: "r", tenant: "t" }, unread as typeof context, never),
-    {
-      code: "CONTEXT_TOO_LONG",
-      message: `messages: has more than ${context.maxModelLen * 128} bytes, the context has ${context.maxModelLen} tokens`,
-    },
-  );
+  const blind = Object.create(tokenizer, { encode: { value: encode } }) as typeof tokenizer;
+  const unread = { ...context, tokenizer: blind };
+  await assert.rejects(prepareRequest(checked, { requestId: "r", tenant: "t" }, unread, never), {
+    code: "CONTEXT_TOO_LONG",
+    message: `messages: has more than ${context.maxModelLen * 128} bytes, the context has ${context.maxModelLen} tokens`,
+  });
 });
 
 test("allowed ids that are given twice become one", () => {
