@@ -6,6 +6,11 @@ export interface Address {
   port: number;
 }
 
+/** As the operating system knows it: an IPv6 address stands in brackets only beside a port. */
+export function bareHost(host: string): string {
+  return /^\[(.*)\]$/.exec(host)?.[1] ?? host;
+}
+
 /** @throws ServeError CONFIGURATION naming `field`. */
 export function parseAddress(text: string, field: string): Address {
   const at = text.lastIndexOf(":");

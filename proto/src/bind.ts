@@ -1,5 +1,6 @@
 /** Which addresses a server may bind, and say to others, without protection. */
 import { BlockList, isIP } from "node:net";
+import { bareHost } from "./address.js";
 
 const LOOPBACK = new BlockList();
 LOOPBACK.addSubnet("127.0.0.0", 8, "ipv4");
@@ -7,7 +8,7 @@ LOOPBACK.addAddress("::1", "ipv6");
 
 /** Of a host as it stands in host:port; names other than localhost are taken to lead anywhere. */
 export function isLoopback(host: string): boolean {
-  const bare = /^\[(.*)\]$/.exec(host)?.[1] ?? host;
+  const bare = bareHost(host);
   const family = isIP(bare);
   if (family === 0) return bare.toLowerCase() === "localhost";
   return LOOPBACK.check(bare, family === 4 ? "ipv4" : "ipv6");

@@ -1,6 +1,6 @@
 /** /metrics, /livez, /readyz, /startupz on a port of their own, and the same liveness in grpc.health.v1. */
 import { Worker } from "node:worker_threads";
-import type { Address } from "./address.js";
+import { bareHost, type Address } from "./address.js";
 import { ServeError } from "./errors.js";
 import type { FromProbes, ToProbes } from "./probes-messages.js";
 
@@ -61,7 +61,9 @@ export async function startProbes(
   state: ProbeState,
   metrics: MetricsSource,
 ): Promise<Probes> {
-  const thread = new Worker(new URL("./probes-thread.js", import.meta.url), { workerData: listen });
+  const thread = new Worker(new URL("./probes-thread.js", import.meta.url), {
+    workerData: { ...listen, host: bareHost(listen.host) },
+  });
   const port = await new Promise<number>((resolve, reject) => {
     thread.on("message", (message: FromProbes) => {
       if (message.kind === "listening") resolve(message.port);

@@ -45,6 +45,14 @@ test("admission: an id once, so many requests, so many bytes of tiles; places ar
   assert.throws(() => enter(all, "five", 1), { quota: "requests" });
 });
 
+test("admission: more images than a tenant may ever have is no matter of waiting", () => {
+  const limited = { weight: 1, limits: { images: 2 } };
+  assert.throws(() => enter(admission(), "one", 0, { policy: limited, images: 3 }), {
+    code: "INVALID_ARGUMENT",
+    message: "messages: have 3 images, default may have 2 at once",
+  });
+});
+
 /** Work whose end is in the test's hands. */
 function handled(all: Admission, place: Admitted) {
   let end: () => void = () => undefined;

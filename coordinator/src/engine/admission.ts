@@ -104,12 +104,19 @@ export class Admission {
 
   /**
    * A place for a request, with the most that it can take up.
-   * @throws ServeError REQUEST_EXISTS; OVERLOADED with the quota that is used up
+   * @throws ServeError REQUEST_EXISTS; OVERLOADED with the quota that is used up; INVALID_ARGUMENT for what no waiting
+   * makes possible
    */
   enter(of: Entering, cost: RequestCost): Admitted {
     const key = keyOf(of);
     if (this.admitted.has(key))
       throw ServeError.field("request_id", `${JSON.stringify(of.id)} is running`, "REQUEST_EXISTS");
+    const { images: most = Infinity } = of.policy.limits;
+    if (of.images > most)
+      throw ServeError.field(
+        "messages",
+        `have ${of.images} images, ${of.tenant} may have ${most} at once`,
+      );
     const refusal = this.refusal(of, cost);
     if (refusal !== undefined) throw refusal;
     const place = new Admitted(of, cost);

@@ -1,5 +1,5 @@
 /** An HTTP call: who makes it, under which id, until when. */
-import { randomUUID } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { setMaxListeners } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { FastifyReply, FastifyRequest } from "fastify";
@@ -17,6 +17,18 @@ export const CALLER = "caller";
 /** Of a route that asks for a key. */
 export function callerOf(request: FastifyRequest): Caller {
   return request.getDecorator<Caller>(CALLER);
+}
+
+/** Names the answer after its request. What cannot be an id is refused elsewhere, and no header can carry it. */
+export function nameAnswer(reply: FastifyReply, id: string): void {
+  if (REQUEST_ID.test(id)) reply.header("x-request-id", id);
+}
+
+/** Of one prompt among several: as long as an id may be. */
+export function partId(id: string, part: number): string {
+  const own = `${id}-${part}`;
+  if (REQUEST_ID.test(own) || !REQUEST_ID.test(id)) return own;
+  return `${createHash("sha256").update(id).digest("hex").slice(0, 32)}-${part}`;
 }
 
 /** The client's own where it fits, else a new one. */

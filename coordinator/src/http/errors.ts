@@ -122,6 +122,9 @@ export function fromFastify(error: unknown, bodyLimit: number): ServeError {
     return ServeError.field("body", `has more than ${bodyLimit} bytes`, "MESSAGE_TOO_LARGE");
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE")
     return ServeError.field("content-type", "must be application/json");
+  if (code === "FST_ERR_BAD_URL") return ServeError.field("path", "is no path of a URL");
+  if (code === "FST_ERR_MAX_PARAM_LENGTH")
+    return ServeError.field("path", "has a part that is longer than any id", "REQUEST_NOT_FOUND");
   if (typeof statusCode === "number" && statusCode >= 400 && statusCode < 500)
     return ServeError.field("body", String(message));
   return ServeError.from(error);

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { once } from "node:events";
 import { connect } from "node:net";
+import { networkInterfaces } from "node:os";
 import { after, test } from "node:test";
 import { fileURLToPath } from "node:url";
 import type { FastifyInstance } from "fastify";
@@ -45,6 +46,11 @@ async function start(more: Partial<HttpOptions> = {}): Promise<RunningHttp> {
   after(() => http.close());
   return http;
 }
+
+const noIpv6 =
+  Object.values(networkInterfaces())
+    .flat()
+    .some((one) => one?.address === "::1") === false && "this machine has no ::1";
 
 const described: { url: string; method: string }[] = [];
 const { address } = await start({
@@ -166,10 +172,51 @@ test("http: another method is 405 with those that there are, another path 404", 
   assert.equal((await call("HEAD", "/version")).status, 200);
 });
 
+test("http: a path that is none is answered in the same shape, with an id", async () => {
+  for (const [path, status] of [
+    ["/v1/models/%zz", 400],
+    [`/v1/streams/${"x".repeat(600)}`, 404],
+  ] as const) {
+    const answer = await call("GET", path, { ...KEY, "x-request-id": "mine" });
+    assert.equal(answer.status, status, path);
+    assert.equal(answer.headers.get("x-request-id"), "mine");
+    assert.equal((await errorOf(answer))["param"], "path");
+  }
+});
+
+test("http: an id that no header can carry is refused as any other", async () => {
+  const messages = [{ role: "user", content: "a" }];
+  for (const request_id of ["a\nb", "名"])
+    for (const more of [{}, { stream: true, resume: true }])
+      for (const [path, body] of [
+        ["/v1/chat/completions", { messages }],
+        ["/v1/completions", { prompt: "a" }],
+      ] as const) {
+        const text = JSON.stringify({ ...body, ...more, request_id });
+        const answer = await call("POST", path, KEY, text);
+        assert.equal(answer.status, 503, "asked for readiness first");
+        assert.match(answer.headers.get("x-request-id") ?? "", /^req-/);
+        assert.equal((await errorOf(answer))["code"], "not_ready");
+      }
+  const place = { ...KEY, "last-event-id": "token.c1.0:1" };
+  const answer = await call("GET", "/v1/streams/%0A", place);
+  assert.equal(answer.status, 404);
+  assert.equal((await errorOf(answer))["code"], "not_found");
+});
+
+test("http: an IPv6 address is written in brackets", { skip: noIpv6 }, async () => {
+  const { address: six } = await start({ listen: "[::1]:0" });
+  assert.match(six, /^\[::1\]:\d+$/);
+  assert.equal((await fetch(`http://${six}/version`)).status, 200);
+});
+
 test("http: pages of the origins that are named may read answers, others not", async () => {
   const ask = { "access-control-request-method": "POST", origin: "https://good.example" };
   const allowed = await call("OPTIONS", "/v1/chat/completions", ask);
   assert.equal(allowed.headers.get("access-control-allow-origin"), "https://good.example");
+  const told = await call("GET", "/version", { origin: "https://good.example" });
+  const shown = told.headers.get("access-control-expose-headers") ?? "";
+  assert.deepEqual(shown.split(", ").sort(), ["retry-after", "retry-after-ms", "x-request-id"]);
   const other = await call("GET", "/version", { origin: "https://bad.example" });
   assert.equal(other.headers.get("access-control-allow-origin"), null);
   const closed = await start();

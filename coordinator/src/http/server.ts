@@ -2,7 +2,7 @@
 import cors from "@fastify/cors";
 import swagger from "@fastify/swagger";
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from "fastify";
-import { parseAddress, ServeError } from "@tessera/proto";
+import { bareHost, parseAddress, ServeError } from "@tessera/proto";
 import { BUILD } from "../engine/serving.js";
 import { refused, type Front } from "../stream/front.js";
 import { CALLER, OPEN_ROUTE, requestIdOf } from "./call.js";
@@ -97,6 +97,11 @@ async function build(front: Front, options: HttpOptions): Promise<FastifyInstanc
     routerOptions: { maxParamLength: MAX_PARAM_LENGTH },
     requestIdHeader: false,
     genReqId: requestIdOf,
+    // A path that is none: there is no route whose handlers could answer.
+    frameworkErrors: (error, request, reply) => {
+      reply.header("x-request-id", request.id);
+      void answerError(front, { error, bodyLimit }, reply);
+    },
     serverFactory: (handler) => createListener(handler, tls),
   });
   // Bodies are read by the request part, which names fields and values; schemas are for the document.
@@ -109,7 +114,7 @@ async function build(front: Front, options: HttpOptions): Promise<FastifyInstanc
     await app.register(cors, {
       origin: corsOrigins.includes("*") ? "*" : corsOrigins,
       methods: ["GET", "POST", "DELETE"],
-      exposedHeaders: ["x-request-id", "retry-after"],
+      exposedHeaders: ["x-request-id", "retry-after", "retry-after-ms"],
     });
   app.decorateRequest(CALLER);
   app.addHook("onRequest", async (request, reply) => {
@@ -135,7 +140,7 @@ export async function startHttp(front: Front, options: HttpOptions): Promise<Run
   const { host, port } = parseAddress(options.listen, "http");
   const app = await build(front, options);
   try {
-    await app.listen({ host, port });
+    await app.listen({ host: bareHost(host), port });
   } catch (cause) {
     await app.close();
     const { code, message } = cause as NodeJS.ErrnoException;

@@ -66,6 +66,21 @@ test("a text whose token is beyond lm_head is refused", async () => {
   });
 });
 
+test("a conversation whose text cannot fit the context is refused before it is tokenised", async () => {
+  const text = (value: string) => ({ content: { case: "text" as const, value } });
+  const half = " ".repeat(context.maxModelLen * 64);
+  const messages = [{ role: Role.USER, parts: [text(half), text(`${half}.`)] }];
+  const checked = check({ tokenIds: [], messages });
+  const encode = () => assert.fail("it is tokenised");
+  const never = new AbortController().signal;
+  const blind = Object.create(tokenizer, { encode: { value: encode } }) as typeof tokenizer;
+  const unread = { ...context, tokenizer: blind };
+  await assert.rejects(prepareRequest(checked, { requestId: "r", tenant: "t" }, unread, never), {
+    code: "CONTEXT_TOO_LONG",
+    message: `messages: has more than ${context.maxModelLen * 128} bytes, the context has ${context.maxModelLen} tokens`,
+  });
+});
+
 test("allowed ids that are given twice become one", () => {
   const { sampling } = check({ sampling: { allowedTokenIds: [3, 2, 3, 2] } });
   assert.deepEqual(sampling.allowedTokenIds, [3, 2]);

@@ -6,6 +6,7 @@ export * from "./image-decode.js";
 export * from "./image-text.js";
 export * from "./prepare.js";
 export * from "./prompt.js";
+export * from "./text-limit.js";
 export * from "./tile-picture.js";
 export * from "./tiling.js";
 export * from "./tokenizer.js";

@@ -7,6 +7,7 @@ import type { CheckedRequest } from "./check.js";
 import { decodeImage } from "./image-decode.js";
 import { renderPrompt, type ChatTemplate, type RenderedPrompt } from "./prompt.js";
 import { sightsOf, streamsOf } from "./sight.js";
+import { checkTextBytes, textBytes } from "./text-limit.js";
 import { tileImage } from "./tiling.js";
 import type { ImageRowRun, PreparedRequest, PreparedStream, PreparedTile } from "./types.js";
 
@@ -122,6 +123,8 @@ export async function prepareRequest(
   signal: AbortSignal,
 ): Promise<PreparedRequest> {
   const { onDecode, ...identity } = of;
+  if ("turns" in checked.prompt)
+    checkTextBytes(textBytes(checked.prompt.turns), { ...context, field: "messages" });
   const perImage = await cutImages(checked.images, context, { signal, onDecode });
   const rendered =
     "tokenIds" in checked.prompt

@@ -267,6 +267,37 @@ test("room: ended streams that nobody reads go first, the oldest before the othe
   assert.equal(world.running[2]?.asked.signal.aborted, false, "c runs on without a reader");
 });
 
+test("room: it is made of the streams of the tenant that has the most, whoever asks for it", async () => {
+  const world = new World({ keptStreams: 3 });
+  const own = world.generate({ requestId: "own" }, "b");
+  for (const requestId of ["1", "2"]) world.generate({ requestId }, "a");
+  for (const running of world.running) running.done();
+  await settled();
+  world.generate({ requestId: "3" }, "a");
+  const ask = { requestId: "own", resumeToken: own.token, fromIndex: 0n };
+  const again = world.resume(ask, "b");
+  await settled();
+  assert.deepEqual([codeOf(again), again.got], [undefined, [0, 1]]);
+});
+
+test("bytes: what one tenant leaves unread costs no stream of another", async () => {
+  const world = new World({ allKeptBytes: 12_000 });
+  const own = world.generate({ requestId: "own" }, "b", 1);
+  const unread = ["1", "2"].map((requestId) => world.generate({ requestId }, "a", 1));
+  const [mine, ...others] = world.running;
+  for (let made = 0; made < 6; made++) for (const running of others) running.piece(300);
+  const { keptBytes } = world.streams;
+  assert.ok(keptBytes > 11_000 && keptBytes <= 12_000, `${keptBytes} bytes are kept`);
+  for (let made = 0; made < 3; made++) mine?.piece(300);
+  own.drain(Infinity);
+  await settled();
+  assert.deepEqual([own.outcome, mine?.ended, own.got], [undefined, false, [0, 1, 2, 3]]);
+  assert.ok(world.streams.keptBytes <= 12_000);
+  const ends = unread.map(({ outcome }) => outcome && ServeError.from(outcome.error).code);
+  assert.deepEqual(ends.sort(), ["SLOW_READER", undefined], "one of them is enough");
+  assert.equal(others.filter(({ ended }) => ended).length, 1);
+});
+
 test("a plain stream ends with its reader, and with too many unread events", async () => {
   const world = new World({ unreadEvents: 3 });
   const reader = world.generate({ resume: false });

@@ -57,12 +57,23 @@ const SHRUNK_SHARE = 7 / 8;
 /** A stream that can be resumed. */
 interface Kept {
   key: string;
+  tenant: string;
   log: EventLog;
   token: string;
   bodyHash: string;
   abort: AbortController;
   trace: RequestTrace;
   grace: NodeJS.Timeout | undefined;
+}
+
+/** Of the tenant that has the most first, so that none loses by another; the oldest first in each. */
+function heaviestFirst(all: Iterable<Kept>, weightOf: (kept: Kept) => number): Kept[] {
+  const list = [...all];
+  const weights = new Map<string, number>();
+  for (const kept of list)
+    weights.set(kept.tenant, (weights.get(kept.tenant) ?? 0) + weightOf(kept));
+  const weight = ({ tenant }: Kept) => weights.get(tenant) ?? 0;
+  return list.sort((a, b) => weight(b) - weight(a));
 }
 
 function sameText(a: string, b: string): boolean {
@@ -169,20 +180,20 @@ export class Streams {
     log: EventLog;
     abort: AbortController;
     trace: RequestTrace;
-    resumeToken?: string;
+    kept?: Kept;
   }): Promise<void> {
-    const { message, caller, log, abort, trace, resumeToken } = of;
+    const { message, caller, log, abort, trace, kept } = of;
     const { servedName, tokenizer } = this.serving.context;
     const take = (event: Event) => {
       log.append(event);
-      if (resumeToken !== undefined) this.keepBytes(log);
+      if (kept !== undefined) this.keepBytes(kept);
       if (log.closed?.error !== undefined) abort.abort(log.closed.error);
     };
     try {
       await this.serving.requests.run(
         { message, caller, signal: abort.signal, trace },
         (prepared) => {
-          const of = { prepared, model: servedName, tokenizer, resumeToken };
+          const of = { prepared, model: servedName, tokenizer, resumeToken: kept?.token };
           return new EventWriter(of, take);
         },
       );
@@ -200,6 +211,7 @@ export class Streams {
     const { keptEvents: events, keptBytes: bytes } = this.limits;
     const kept: Kept = {
       key: keyOf({ id: message.requestId ?? "", tenant: caller.tenant }),
+      tenant: caller.tenant,
       log: new EventLog({ events, bytes }, this.account),
       token: randomBytes(18).toString("base64url"),
       bodyHash,
@@ -208,8 +220,8 @@ export class Streams {
       grace: undefined,
     };
     this.kept.set(kept.key, kept);
-    const { log, abort, trace, token: resumeToken } = kept;
-    void this.run({ message, caller, log, abort, trace, resumeToken }).then(() => {
+    const { log, abort, trace } = kept;
+    void this.run({ message, caller, log, abort, trace, kept }).then(() => {
       // Refused before its first event: nothing can be resumed, and the id is free.
       if (log.end === 0) this.drop(kept);
       else this.waitGrace(kept);
@@ -217,9 +229,9 @@ export class Streams {
     return kept;
   }
 
-  /** Drops ended streams that nobody reads, the oldest first, until `enough`. */
-  private dropEnded(enough: () => boolean): void {
-    for (const kept of this.kept.values()) {
+  /** Drops ended streams that nobody reads, in their order, until `enough`. */
+  private dropEnded(all: readonly Kept[], enough: () => boolean): void {
+    for (const kept of all) {
       if (enough()) return;
       if (kept.log.closed !== undefined && kept.log.readerCount === 0) this.drop(kept);
     }
@@ -229,7 +241,11 @@ export class Streams {
   private makeRoom(): void {
     const { keptStreams, allKeptBytes, graceMs } = this.limits;
     const room = () => this.kept.size < keptStreams && this.account.bytes < allKeptBytes;
-    this.dropEnded(room);
+    if (room()) return;
+    this.dropEnded(
+      heaviestFirst(this.kept.values(), () => 1),
+      room,
+    );
     if (!room())
       throw new ServeError("OVERLOADED", `${this.kept.size} streams are kept to be resumed`, {
         quota: "resumable streams",
@@ -237,20 +253,29 @@ export class Streams {
       });
   }
 
-  /** After an event: ended streams go, then what readers have taken. Unread events end the stream that adds to them. */
-  private keepBytes(log: EventLog): void {
+  /**
+   * After an event: ended streams go, then what readers have taken. Unread events end a stream of the tenant that has
+   * the most: the one that adds to them, or else its largest.
+   */
+  private keepBytes(adding: Kept): void {
     const { allKeptBytes } = this.limits;
     if (this.account.bytes <= allKeptBytes) return;
     const target = allKeptBytes * SHRUNK_SHARE;
-    this.dropEnded(() => this.account.bytes <= target);
-    for (const kept of this.kept.values()) kept.log.shrink(this.account.bytes - target);
+    const all = heaviestFirst(this.kept.values(), ({ log }) => log.bytes);
+    this.dropEnded(all, () => this.account.bytes <= target);
+    for (const { log } of all) log.shrink(this.account.bytes - target);
     if (this.account.bytes <= allKeptBytes) return;
-    log.close(
-      new ServeError(
-        "SLOW_READER",
-        `${this.account.bytes} bytes are unread, limit ${allKeptBytes}`,
-      ),
+    const [heaviest = adding] = heaviestFirst(this.kept.values(), ({ log }) => log.bytes);
+    const slow = new ServeError(
+      "SLOW_READER",
+      `${this.account.bytes} bytes are unread, limit ${allKeptBytes}`,
     );
+    if (heaviest.tenant === adding.tenant) return adding.log.close(slow);
+    const own = [...this.kept.values()].filter(({ tenant }) => tenant === heaviest.tenant);
+    const largest = own.reduce((most, one) => (one.log.bytes > most.log.bytes ? one : most));
+    largest.log.close(slow);
+    largest.abort.abort(slow);
+    this.drop(largest);
   }
 
   private async follow(kept: Kept, reader: Reader, from: number): Promise<void> {

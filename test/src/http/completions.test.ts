@@ -53,6 +53,20 @@ test("completions: 16 tokens at most where the body does not say", async () => {
   }
 });
 
+test("completions: several prompts are answered under an id as long as one may be", async () => {
+  const id = "x".repeat(64);
+  const headers = { "x-request-id": id };
+  const asked = { model, prompt: ["A", "The total is"], max_tokens: 2 };
+  const answer = await openai.completions.create(asked, { headers });
+  assert.equal(answer.id, id);
+  assert.equal(answer.choices.length, 2);
+  const request_id = "x".repeat(65);
+  await assert.rejects(
+    openai.completions.create({ ...asked, ...{ request_id } }),
+    (error: unknown) => error instanceof BadRequestError && error.param === "request_id",
+  );
+});
+
 test("completions: several prompts and choices come in order, and their usage is one sum", async () => {
   const prompts = ["The name is", "A", "The total is"];
   const shared = { model, n: 2, temperature: 1, seed: 3, max_tokens: 6 };

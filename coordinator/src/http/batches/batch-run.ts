@@ -5,7 +5,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { ServeError } from "@tessera/proto";
 import { newId } from "../storage/data-folder.js";
-import { writeDurably } from "../storage/durable.js";
+import { PART, writeDurably } from "../storage/durable.js";
 import type { FileStore } from "../storage/file-store.js";
 import { linesOf } from "../storage/lines.js";
 import type { LineAnswer } from "./answer-line.js";
@@ -210,9 +210,9 @@ export class BatchRun {
   }
 
   /** What is left of an ended batch is its record. */
-  private async clear(): Promise<void> {
+  async clear(): Promise<void> {
     await ResultLog.remove(this.folder);
-    await rm(join(this.folder, INPUT), { force: true });
+    for (const name of [INPUT, STATE + PART]) await rm(join(this.folder, name), { force: true });
   }
 
   /** The disk does not do what it must. */
@@ -221,7 +221,12 @@ export class BatchRun {
     options.failed(record, error);
     const message = "the server could not read or write the batch's files";
     record.faults = [{ code: "internal", message, param: null, line: null }];
-    await this.enter("failed").catch((why: unknown) => options.failed(record, why));
+    try {
+      await this.enter("failed");
+      await this.clear();
+    } catch (why) {
+      options.failed(record, why);
+    }
   }
 }
 

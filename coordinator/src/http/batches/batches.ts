@@ -42,6 +42,8 @@ export class Batches {
   /** By the tenant's folder. */
   private readonly tenants = new Map<string, Tenant>();
   private readonly running = new Set<Promise<void>>();
+  /** Under way to be made, by tenant: they have a place already. */
+  private readonly making = new Map<string, number>();
   private closed = false;
 
   private constructor(
@@ -66,8 +68,14 @@ export class Batches {
     for (const id of await readdir(all)) {
       const folder = join(all, id);
       const record = await readDurable<BatchRecord>(join(folder, STATE));
-      if (record === undefined) await rm(folder, { recursive: true });
-      else this.add(name, new BatchRun(folder, record, this.options));
+      if (record === undefined) {
+        await rm(folder, { recursive: true });
+        continue;
+      }
+      const run = new BatchRun(folder, record, this.options);
+      // Its end may have been told and not its pieces removed.
+      if (ended(record)) await run.clear();
+      this.add(name, run);
     }
   }
 
@@ -102,16 +110,27 @@ export class Batches {
     return this.find(tenant, id).record;
   }
 
-  /** @throws ServeError OVERLOADED */
-  private async makeRoom(tenant: string): Promise<void> {
-    const { keptBatches, openBatches } = this.limits;
-    const runs = this.runs(tenant);
-    const open = runs.filter(({ record }) => !ended(record));
-    if (open.length >= openBatches)
-      throw new ServeError("OVERLOADED", `${open.length} batches have not ended, the limit`, {
+  /** Takes a place; it is given back when the batch is there or cannot be made. @throws ServeError OVERLOADED */
+  private enter(tenant: string): () => void {
+    const { openBatches } = this.limits;
+    const making = this.making.get(tenant) ?? 0;
+    const open = making + this.runs(tenant).filter(({ record }) => !ended(record)).length;
+    if (open >= openBatches)
+      throw new ServeError("OVERLOADED", `${open} batches have not ended, the limit`, {
         quota: "batches",
       });
-    const over = runs.length + 1 - keptBatches;
+    this.making.set(tenant, making + 1);
+    return () => {
+      const left = (this.making.get(tenant) ?? 1) - 1;
+      if (left === 0) this.making.delete(tenant);
+      else this.making.set(tenant, left);
+    };
+  }
+
+  /** Forgets the oldest that ended, for one more. */
+  private async makeRoom(tenant: string): Promise<void> {
+    const runs = this.runs(tenant);
+    const over = runs.length + 1 - this.limits.keptBatches;
     const old = runs
       .filter(({ record }) => ended(record))
       .sort((a, b) => a.record.createdMs - b.record.createdMs)
@@ -128,11 +147,22 @@ export class Batches {
   }
 
   /** On the caller's account, whatever becomes of the key. @throws ServeError */
-  async create({ tenant, policy }: Caller, asked: AskedBatch): Promise<BatchRecord> {
+  async create(caller: Caller, asked: AskedBatch): Promise<BatchRecord> {
+    const leave = this.enter(caller.tenant);
+    try {
+      return await this.make(caller, asked);
+    } finally {
+      leave();
+    }
+  }
+
+  private async make({ tenant, policy }: Caller, asked: AskedBatch): Promise<BatchRecord> {
     const { files } = this.options;
     const file = files.get(tenant, asked.inputFileId, "input_file_id");
     if (file.purpose !== "batch")
       throw ServeError.field("input_file_id", `is of purpose ${file.purpose}, must be batch`);
+    // Answers are kept beyond a tenant's limits: what would add to them is not begun.
+    files.checkRoom(tenant, 0);
     await this.makeRoom(tenant);
     const createdMs = Date.now();
     const record: BatchRecord = {

@@ -13,7 +13,7 @@ import {
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Front } from "../../stream/front.js";
-import { callOf, nowSeconds, type Call } from "../call.js";
+import { callOf, nameAnswer, nowSeconds, type Call } from "../call.js";
 import { answerStream, generateOnce } from "../generate.js";
 import { placedEvents, type PlacedFormat } from "../resume-place.js";
 import { chatSchema } from "../schemas/chat.js";
@@ -66,7 +66,7 @@ export function chatRoutes(app: FastifyInstance, front: Front): void {
     const asked = await readChat(request.body, call.requestId);
     const { message, format } = asked;
     const id = message.requestId ?? call.requestId;
-    reply.header("x-request-id", id);
+    nameAnswer(reply, id);
     const { stream } = request.body as { stream?: boolean | null };
     if (stream !== true) return answerChat(front, asked, call);
     return answerStream(front, reply, call, (readerFor) => {

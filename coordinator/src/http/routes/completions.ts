@@ -1,4 +1,5 @@
 /** POST /v1/completions */
+import { setImmediate } from "node:timers/promises";
 import { create } from "@bufbuild/protobuf";
 import type { FastifyInstance, FastifyReply } from "fastify";
 import { ServeError } from "@tessera/proto";
@@ -17,7 +18,7 @@ import {
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import type { Front } from "../../stream/front.js";
-import { callOf, eitherOf, nowSeconds, type Call } from "../call.js";
+import { callOf, eitherOf, nameAnswer, nowSeconds, partId, type Call } from "../call.js";
 import { answerStream, generateOnce } from "../generate.js";
 import { encodeText } from "../prompt-text.js";
 import { placedEvents, type PlacedFormat } from "../resume-place.js";
@@ -50,14 +51,17 @@ export async function readCompletion(
   const echoed = request.echo === true && request.topLogprobs !== undefined;
   // Tokens are counted, and an echo's are named, by their ids.
   const returnTokenIds = request.returnTokenIds === true || usage === "always" || echoed;
-  const messages = prompts.map((prompt, p) =>
-    create(GenerateRequestSchema, {
-      ...request,
-      requestId: prompts.length === 1 ? id : `${id}-${p}`,
-      tokenIds: "text" in prompt ? encodeText(serving, prompt.text, "prompt") : prompt.tokenIds,
-      returnTokenIds,
-    }),
-  );
+  const messages: GenerateRequest[] = [];
+  for (const [p, prompt] of prompts.entries()) {
+    const tokenIds =
+      "text" in prompt ? encodeText(serving, prompt.text, "prompt") : prompt.tokenIds;
+    const requestId = prompts.length === 1 ? id : partId(id, p);
+    messages.push(
+      create(GenerateRequestSchema, { ...request, requestId, tokenIds, returnTokenIds }),
+    );
+    // Steps go on between two prompts.
+    await setImmediate();
+  }
   const format = {
     ...wantedOf(request),
     // An echo's are in the legacy shape.
@@ -117,7 +121,7 @@ export function completionRoutes(app: FastifyInstance, front: Front): void {
   app.post("/v1/completions", { schema: completionSchema }, async (request, reply) => {
     const call = callOf(request, reply);
     const asked = await readCompletion(front, request.body, call.requestId);
-    reply.header("x-request-id", asked.id);
+    nameAnswer(reply, asked.id);
     const { stream } = request.body as { stream?: boolean | null };
     if (stream === true) return streamCompletion(front, reply, asked, call);
     return answerCompletion(front, asked, call);

@@ -14,7 +14,7 @@ import {
   type GenerateRequest,
 } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { refused, type Front } from "../../stream/front.js";
-import { callerOf, nowSeconds, signalOf, type Call } from "../call.js";
+import { callOf, nowSeconds, type Call } from "../call.js";
 import { toHttp } from "../errors.js";
 import { EventStream } from "../event-stream.js";
 import { checkEvent } from "../generate.js";
@@ -44,7 +44,7 @@ function asked(front: Front, { input, echo }: AskedResponse, requestId: string):
 async function answerWhole(
   { streams }: Front,
   { message, writer }: Asked,
-  { caller, signal }: Omit<Call, "requestId">,
+  { caller, signal, carrier = {} }: Omit<Call, "requestId">,
 ): Promise<object> {
   const ended: { error?: ServeError | undefined } = {};
   const take = (event: Event) => {
@@ -52,7 +52,8 @@ async function answerWhole(
     ended.error ??= checkEvent(event);
     return true;
   };
-  await streams.generate(message, caller, { take, drained: () => Promise.resolve(), signal });
+  const drained = () => Promise.resolve();
+  await streams.generate(message, caller, { take, drained, signal, carrier });
   if (ended.error !== undefined) throw ended.error;
   return writer.response;
 }
@@ -77,7 +78,7 @@ async function answerEvents(
       .every(Boolean);
   };
   try {
-    const reader = { take, drained: () => stream.drained(), signal };
+    const reader = { take, drained: () => stream.drained(), signal, carrier: call.carrier ?? {} };
     await front.streams.generate(message, call.caller, reader);
     signal.throwIfAborted();
   } catch (thrown) {
@@ -97,7 +98,7 @@ interface OfResponse {
 
 export function responseRoutes(app: FastifyInstance, front: Front): void {
   app.post("/v1/responses", { schema: responseSchema }, async (request, reply) => {
-    const call = { caller: callerOf(request), signal: signalOf(reply) };
+    const call = callOf(request, reply);
     const body = await toResponseRequest(request.body);
     const one = asked(front, body, request.id);
     try {

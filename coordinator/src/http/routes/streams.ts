@@ -2,7 +2,7 @@
 import type { FastifyInstance } from "fastify";
 import { ChatChunks, TextChunks, type Chunks } from "@tessera/proto/openai";
 import type { Front } from "../../stream/front.js";
-import { callerOf, callOf } from "../call.js";
+import { callerOf, callOf, nameAnswer } from "../call.js";
 import { answerStream } from "../generate.js";
 import { placePrefix, readPlace, type Place } from "../resume-place.js";
 import { deleteStreamSchema, resumeStreamSchema } from "../schemas/streams.js";
@@ -25,7 +25,7 @@ export function streamRoutes(app: FastifyInstance, front: Front): void {
     const given = request.headers["last-event-id"];
     const place = readPlace(typeof given === "string" ? given : undefined);
     const { resumeToken, format, index } = place;
-    reply.header("x-request-id", id);
+    nameAnswer(reply, id);
     return answerStream(front, reply, call, (readerFor) => {
       const chunks = chunksOf(front, id, place);
       const prefix = placePrefix(resumeToken, format);

@@ -86,17 +86,23 @@ export class FileStore {
     return this.tenants.get(tenantFolder(tenant)) ?? new Map<string, StoredFile>();
   }
 
+  /** Its bytes lie there already; they are removed where it cannot be told. */
   private async add(tenant: string, file: StoredFile): Promise<StoredFile> {
     const name = tenantFolder(tenant);
     const folder = await this.data.folder(name, "files");
-    await writeDurably(folder, file.id + FACTS, JSON.stringify(file));
+    try {
+      await writeDurably(folder, file.id + FACTS, JSON.stringify(file));
+    } catch (error) {
+      for (const end of [FACTS, DATA]) await rm(join(folder, file.id + end), { force: true });
+      throw error;
+    }
     const files = this.tenants.get(name) ?? (new Map() as Files);
     this.tenants.set(name, files.set(file.id, file));
     return file;
   }
 
   /** @throws ServeError OVERLOADED when the tenant has too much with `bytes` more */
-  private checkRoom(tenant: string, bytes: number): void {
+  checkRoom(tenant: string, bytes: number): void {
     const files = [...this.filesOf(tenant).values()];
     const { tenantBytes, tenantFiles } = this.limits;
     const held = files.reduce((sum, file) => sum + file.bytes, bytes);
