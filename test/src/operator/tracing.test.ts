@@ -98,6 +98,7 @@ interface LogLine {
 const logged = (requestId: string) =>
   stderr
     .split("\n")
+    .slice(0, -1)
     .filter((text) => text.includes(`"requestId":"${requestId}"`))
     .map((text) => JSON.parse(text) as LogLine);
 
