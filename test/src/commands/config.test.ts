@@ -94,6 +94,42 @@ for (const name of ["up", "coordinator", "worker"])
     for (const problem of told) assert.match(stderr, problem);
   });
 
+const WRONG = ["--tls-cert", "none.pem", "--model", join(folder, "none")];
+const WRONG_FRONT = [...WRONG, "--keys", "none.yaml", "--otlp-endpoint", "nonsense"];
+const TOLD = [/^ {2}tls-cert: .*none\.pem/m, /^ {2}\S*none\/config\.json: cannot be read$/m];
+const TOLD_FRONT = [...TOLD, /^ {2}keys: none\.yaml/m, /^ {2}otlp-endpoint: "nonsense"/m];
+const wrongStarts: [name: string, args: string[], told: RegExp[]][] = [
+  [
+    "up",
+    [...WRONG_FRONT, "--http", "8000", "--threads", "0", "--max-requests", "0"],
+    [
+      ...TOLD_FRONT,
+      /^ {2}--http 8000: is no host:port$/m,
+      /^ {2}threads: 0, must be 1/m,
+      /^ {2}max-requests: 0, must be/m,
+    ],
+  ],
+  [
+    "coordinator",
+    [...WRONG_FRONT, "--listen", "x", "--http", "8000"],
+    [
+      ...TOLD_FRONT,
+      /^ {2}listen: "x" is no/m,
+      /^ {2}http: "8000" is no/m,
+      /^ {2}workers and nats/m,
+    ],
+  ],
+  ["worker", [...WRONG, "--listen", "x"], [...TOLD, /^ {2}listen: "x" is no/m]],
+];
+for (const [name, args, told] of wrongStarts)
+  test(`${name}: what addresses, files and the model are wrong in is told at once, each once`, async () => {
+    const { code, stdout, stderr } = await tessera([name, ...args]);
+    assert.deepEqual([code, stdout], [1, ""]);
+    for (const problem of told) assert.match(stderr, problem);
+    const lines = stderr.split("\n").filter((line) => line.startsWith("  "));
+    assert.equal(new Set(lines).size, lines.length, stderr);
+  });
+
 test("config: a file that is missing, and a command that is none", async () => {
   const missing = await tessera(["worker", "--config", join(folder, "none.yaml")]);
   assert.match(missing.stderr, /--config: ENOENT.*none\.yaml/);
