@@ -279,6 +279,8 @@ function addUp(program: Command): void {
       process.stdout.write(`serving on ${cluster.address}\n`);
       const scheme = flags.tlsCert === undefined ? "http" : "https";
       if (cluster.http !== undefined) process.stdout.write(`HTTP on ${scheme}://${cluster.http}\n`);
+      if (cluster.health !== undefined)
+        process.stdout.write(`metrics on http://${cluster.health}/metrics\n`);
     });
 }
 

@@ -41,7 +41,14 @@ test("config: a flag comes before the environment, that before the file, that be
     "workers: 1 # default",
   ];
   for (const line of expected) assert.equal(lines.get(line.split(":")[0] ?? ""), line);
-  assert.equal(lines.get("# vision"), "# vision: not set");
+  assert.equal(lines.get("# vision"), "# vision: not set (default: auto)");
+  assert.equal(lines.get("# max-requests"), "# max-requests: not set (default: 1024)");
+  assert.equal(
+    lines.get("# served-model-name"),
+    "# served-model-name: not set (default: the folder's name)",
+  );
+  assert.equal(lines.get("# health-port"), undefined);
+  assert.equal(lines.get("# keys"), "# keys: not set");
 });
 
 test("config: what is printed can be given as a file, and says the same again", async () => {
