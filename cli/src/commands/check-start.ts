@@ -1,4 +1,5 @@
 /** What would be wrong with a start: all of it told at once, before anything is loaded. */
+import { shown } from "../config/secret.js";
 import { ConfigurationError } from "../config/sources.js";
 
 /** Resolves to what is wrong; what it throws is wrong too. */
@@ -13,5 +14,6 @@ export async function checkAll(checks: readonly Check[]): Promise<void> {
     } catch (error) {
       problems.push(error instanceof Error ? error.message : String(error));
     }
-  if (problems.length > 0) throw new ConfigurationError([...new Set(problems)]);
+  const told = new Set(problems.map((problem) => shown("", problem)));
+  if (told.size > 0) throw new ConfigurationError([...told]);
 }

@@ -102,9 +102,9 @@ for (const name of ["up", "coordinator", "worker"])
   });
 
 const WRONG = ["--tls-cert", "none.pem", "--model", join(folder, "none")];
-const WRONG_FRONT = [...WRONG, "--keys", "none.yaml", "--otlp-endpoint", "nonsense"];
+const WRONG_FRONT = [...WRONG, "--keys", "none.yaml", "--otlp-endpoint", "htp://u:hidden@h"];
 const TOLD = [/^ {2}tls-cert: .*none\.pem/m, /^ {2}\S*none\/config\.json: cannot be read$/m];
-const TOLD_FRONT = [...TOLD, /^ {2}keys: none\.yaml/m, /^ {2}otlp-endpoint: "nonsense"/m];
+const TOLD_FRONT = [...TOLD, /^ {2}keys: none\.yaml/m, /^ {2}otlp-endpoint: "htp:\/\/u:\*\*\*@h"/m];
 const wrongStarts: [name: string, args: string[], told: RegExp[]][] = [
   [
     "up",
@@ -133,6 +133,7 @@ for (const [name, args, told] of wrongStarts)
     const { code, stdout, stderr } = await tessera([name, ...args]);
     assert.deepEqual([code, stdout], [1, ""]);
     for (const problem of told) assert.match(stderr, problem);
+    assert.doesNotMatch(stderr, /hidden/);
     const lines = stderr.split("\n").filter((line) => line.startsWith("  "));
     assert.equal(new Set(lines).size, lines.length, stderr);
   });

@@ -113,12 +113,15 @@ function watch(served: Served): { end(): Promise<Watched> } {
   };
 }
 
-/** The most that a process grew, and how many grew more than they may. */
-function memoryOf({ bytes }: Watched): { growth: number; rising: number } {
-  const rises = bytes.map((samples) => riseOf(samples, GROWTH_LIMIT_BYTES));
-  assert.equal(rises.length, 3);
-  const growth = Math.max(...rises.map((rise) => rise.growth));
-  return { growth, rising: rises.filter((rise) => rise.rises).length };
+/** What the coordinator and the workers grew by, and how many grew more than they may. */
+function memoryOf({ bytes }: Watched) {
+  const [coordinator, ...workers] = bytes.map((samples) => riseOf(samples, GROWTH_LIMIT_BYTES));
+  assert.ok(coordinator !== undefined && workers.length === 2);
+  return {
+    coordinatorGrowth: coordinator.growth,
+    workerGrowth: Math.max(...workers.map(({ growth }) => growth)),
+    rising: [coordinator, ...workers].filter(({ rises }) => rises).length,
+  };
 }
 
 /** One call of the load. */
