@@ -159,6 +159,26 @@ test("addresses: calls are dealt over them", async () => {
   );
 });
 
+test("ownConnections: an address has as many connections as it is there; without it one", async () => {
+  const peers = new Set<string>();
+  const server = await serve({
+    generate: [
+      (call) => {
+        peers.add(call.getPeer());
+        call.end();
+      },
+    ],
+  });
+  const connections = async (options: Partial<ClientOptions>) => {
+    peers.clear();
+    const client = clientOf(Array<string>(4).fill(server.address), options);
+    for (let call = 0; call < 8; call++) await drained(client.generate({}));
+    return peers.size;
+  };
+  assert.equal(await connections({}), 1);
+  assert.equal(await connections({ ownConnections: true }), 4);
+});
+
 test("an address where nobody listens: TRANSPORT, and the address is said", async () => {
   await assert.rejects(clientOf([NOBODY]).countTokens({}), fails("TRANSPORT", /127\.0\.0\.1:1/));
 });
