@@ -13,8 +13,9 @@ import type { Prompt } from "./workload.js";
 
 const CHECK_DEADLINE_MS = 30_000;
 /**
- * Requests are dealt over them, those before the load too, which open them. A server ends a connection that is reset more than 1000 streams at once
- * (docs/pitfalls.md): so many time out together under an overload, and others would fail for it.
+ * Requests are dealt over them, those before the load too, which open them. A server ends a connection that is reset
+ * more than 1000 streams at once (docs/pitfalls.md): so many time out together under an overload, and others would
+ * fail for it.
  */
 const CONNECTIONS = 8;
 
