@@ -50,8 +50,9 @@ export function openChannels(options: {
   addresses: string[];
   tls?: TlsOptions;
   apiKey?: string;
+  ownConnections?: boolean;
 }): Client[] {
-  const { addresses, tls, apiKey } = options;
+  const { addresses, tls, apiKey, ownConnections = false } = options;
   const security = securityOf(tls);
   const serverName = tls?.serverName;
   const interceptors = apiKey === undefined ? [] : [bearerOf(apiKey)];
@@ -59,6 +60,7 @@ export function openChannels(options: {
     "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
     "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
     ...RECONNECT,
+    ...(ownConnections ? { "grpc.use_local_subchannel_pool": 1 } : {}),
     ...(serverName === undefined ? {} : { "grpc.ssl_target_name_override": serverName }),
   };
   return addresses.map((address) => new Client(address, security, { ...channel, interceptors }));

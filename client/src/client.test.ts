@@ -159,6 +159,26 @@ test("addresses: calls are dealt over them", async () => {
   );
 });
 
+test("ownConnections: an address has as many connections as it is there; without it one", async () => {
+  const peers = new Set<string>();
+  const server = await serve({
+    generate: [
+      (call) => {
+        peers.add(call.getPeer());
+        call.end();
+      },
+    ],
+  });
+  const connections = async (options: Partial<ClientOptions>) => {
+    peers.clear();
+    const client = clientOf(Array<string>(4).fill(server.address), options);
+    for (let call = 0; call < 8; call++) await drained(client.generate({}));
+    return peers.size;
+  };
+  assert.equal(await connections({}), 1);
+  assert.equal(await connections({ ownConnections: true }), 4);
+});
+
 test("an address where nobody listens: TRANSPORT, and the address is said", async () => {
   await assert.rejects(clientOf([NOBODY]).countTokens({}), fails("TRANSPORT", /127\.0\.0\.1:1/));
 });
@@ -184,47 +204,70 @@ test("generate: tried again before the first event, never after it", async () =>
   assert.equal(server.calls, 2);
 });
 
-/** Runs a call with a signal that is aborted after `ms`; 0: before. */
-function abortedAfter(ms: number, run: (settings: CallSettings) => Promise<unknown>) {
-  return run({ signal: ms === 0 ? AbortSignal.abort() : AbortSignal.timeout(ms) });
+/** Aborts once the server has the call; `run` gets the signal. */
+class Abort {
+  private readonly controller = new AbortController();
+  /** Scripts of a server. */
+  readonly count: Count = () => this.controller.abort();
+  readonly generate: Stream = () => this.controller.abort();
+
+  run(call: (settings: CallSettings) => Promise<unknown>): Promise<unknown> {
+    return call({ signal: this.controller.signal });
+  }
 }
+/** Less than what a server or a deadline would let a call wait, and far more than an abort takes. */
+const AT_ONCE_MS = 50_000;
 async function drained(events: AsyncIterable<unknown>): Promise<void> {
   for await (const _event of events);
 }
 
 test("signal: before, while running and while waiting to try again, the call rejects with ABORTED", async () => {
   const busy = new ServeError("NOT_READY", "later", { retryDelayMs: 60_000 });
-  const server = await serve({ count: [never], generate: [() => undefined] });
-  const later = await serve({ count: [failing(busy)] });
-  const client = clientOf([server.address], { deadlineMs: 100_000 });
-  const waiting = clientOf([later.address], { deadlineMs: 100_000 });
+  const [counting, streaming] = [new Abort(), new Abort()];
+  const server = await serve({ count: [counting.count] });
+  const stream = await serve({ generate: [streaming.generate] });
+  const waiting = new AbortController();
+  const later = await serve({
+    // The answer is told first, and the client has begun to wait when the timer is due.
+    count: [
+      (reply) => {
+        failing(busy)(reply);
+        setTimeout(() => waiting.abort(), 100);
+      },
+    ],
+  });
+  const clientTo = ({ address }: Scripted) => clientOf([address], { deadlineMs: 100_000 });
+  const [client, streamer] = [clientTo(server), clientTo(stream)];
   const start = Date.now();
-  for (const ms of [0, 50]) {
-    await assert.rejects(
-      abortedAfter(ms, (s) => client.countTokens({}, s)),
-      fails("ABORTED"),
-    );
-    await assert.rejects(
-      abortedAfter(ms, (s) => drained(client.generate({}, s))),
-      fails("ABORTED"),
-    );
-  }
+  const settings = { signal: AbortSignal.abort() };
+  await assert.rejects(client.countTokens({}, settings), fails("ABORTED"));
+  await assert.rejects(drained(streamer.generate({}, settings)), fails("ABORTED"));
+  assert.deepEqual([server.calls, stream.calls], [0, 0]);
   await assert.rejects(
-    abortedAfter(100, (s) => waiting.countTokens({}, s)),
+    counting.run((s) => client.countTokens({}, s)),
     fails("ABORTED"),
   );
-  assert.ok(Date.now() - start < 5000);
-  assert.equal(later.calls, 1);
+  await assert.rejects(
+    streaming.run((s) => drained(streamer.generate({}, s))),
+    fails("ABORTED"),
+  );
+  const call = clientTo(later).countTokens({}, { signal: waiting.signal });
+  await assert.rejects(call, fails("ABORTED"));
+  assert.ok(Date.now() - start < AT_ONCE_MS);
+  assert.deepEqual([server.calls, stream.calls, later.calls], [1, 1, 1]);
 });
 
 test("signal: its reason is the cause, and the server hears of the end", async () => {
   let hear: () => void = () => undefined;
   const heard = new Promise<void>((resolve) => (hear = resolve));
-  const server = await serve({ generate: [(call) => void call.on("cancelled", hear)] });
   const controller = new AbortController();
   const reason = new Error("enough");
+  const taken: Stream = (call) => {
+    call.on("cancelled", hear);
+    controller.abort(reason);
+  };
+  const server = await serve({ generate: [taken] });
   const run = drained(clientOf([server.address]).generate({}, { signal: controller.signal }));
-  setTimeout(() => controller.abort(reason), 50);
   await assert.rejects(run, (error: unknown) => {
     assert.equal((error as TesseraError).cause, reason);
     return true;

@@ -47,6 +47,11 @@ export interface ClientOptions {
   tls?: TlsOptions;
   /** Goes with every call as `authorization: Bearer …`. */
   apiKey?: string;
+  /**
+   * An address that is there several times has as many connections; default: it shares one, with other clients of this
+   * process too. For who has thousands of calls under way.
+   */
+  ownConnections?: boolean;
   /** Of a call; 1: what fails is told at once. Default: MAX_ATTEMPTS, or one for each address when there are more. */
   maxAttempts?: number;
 }

@@ -217,11 +217,10 @@ test("resume: REQUEST_NOT_FOUND at every address is the end", async () => {
 
 test("resume: a server that stays away is asked again while there is time, then its failure is told", async () => {
   const server = await serve([says([0], cut), says([], cut)]);
-  const startMs = Date.now();
-  const { indices, failure } = await read([server.address], 1500);
+  // Asked at 0, 0, 100, 300, 700 and 1500 ms; for the rest of 12 there is no time.
+  const { indices, failure } = await read([server.address], 3000);
   assert.deepEqual([indices, failure?.message], [[0], "gone"]);
-  assert.ok(Date.now() - startMs <= 1500);
-  assert.ok(server.asked.length > 3);
+  assert.ok(server.asked.length > 3 && server.asked.length < 10, `${server.asked.length}`);
 });
 
 test("resume: calls that bring nothing have a bound and wait ever longer; an event makes them new", () => {

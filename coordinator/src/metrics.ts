@@ -179,6 +179,12 @@ export class CoordinatorMetrics {
   );
   readonly cacheUsage = this.gauge("tessera_kv_cache_usage_ratio", "Cache blocks held, 0 to 1");
   readonly cacheBlocks = this.gauge("tessera_kv_cache_blocks", "Cache blocks of 32 tokens in all");
+  readonly cacheConfig = new Gauge({
+    name: "tessera_cache_config_info",
+    help: "1; its labels are the cache's settings",
+    labelNames: ["block_size", "num_gpu_blocks", "cache_dtype", "enable_prefix_caching"],
+    registers: [this.registry],
+  });
   readonly epoch = this.gauge("tessera_epoch", "The current epoch; 0 before the first");
   readonly ready = this.gauge("tessera_group_ready", "1 when the group serves");
   readonly resident = this.gauge(

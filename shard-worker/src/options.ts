@@ -85,8 +85,11 @@ function readPeerTls(files: TlsFiles, problems: string[]): PeerTls | undefined {
   return peerTlsOf(read);
 }
 
-/** @throws ServeError CONFIGURATION with every problem */
-export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions {
+/** Every problem; `checked` where there is none. */
+export function examineWorkerOptions(options: WorkerOptions): {
+  problems: string[];
+  checked?: CheckedWorkerOptions;
+} {
   const problems = natsProblems(options).filter((problem) => problem !== undefined);
   const attempt = <T>(work: () => T): T | undefined => {
     try {
@@ -121,17 +124,16 @@ export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions
     problems.push(
       `advertise: ${advertise.host} is no address to be told, give one that others reach`,
     );
-  if (problems.length > 0 || listen === undefined || advertise === undefined)
-    throw new ServeError("CONFIGURATION", problems.join("; "));
+  if (problems.length > 0 || listen === undefined || advertise === undefined) return { problems };
   const heartbeatIntervalMs = options.heartbeatMs ?? HEARTBEAT_INTERVAL_MS.default;
-  return {
-    listen,
-    advertise,
-    healthListen,
-    nats:
-      url === undefined
-        ? undefined
-        : { url, group: options.group ?? "default", heartbeatIntervalMs },
-    tls,
-  };
+  const nats =
+    url === undefined ? undefined : { url, group: options.group ?? "default", heartbeatIntervalMs };
+  return { problems, checked: { listen, advertise, healthListen, nats, tls } };
+}
+
+/** @throws ServeError CONFIGURATION with every problem */
+export function checkWorkerOptions(options: WorkerOptions): CheckedWorkerOptions {
+  const { problems, checked } = examineWorkerOptions(options);
+  if (checked === undefined) throw new ServeError("CONFIGURATION", problems.join("; "));
+  return checked;
 }

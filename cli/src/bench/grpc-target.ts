@@ -12,6 +12,12 @@ import { TargetFailure, type ServerInfo, type Target } from "./target.js";
 import type { Prompt } from "./workload.js";
 
 const CHECK_DEADLINE_MS = 30_000;
+/**
+ * Requests are dealt over them, those before the load too, which open them. A server ends a connection that is reset
+ * more than 1000 streams at once (docs/pitfalls.md): so many time out together under an overload, and others would
+ * fail for it.
+ */
+const CONNECTIONS = 8;
 
 export interface GrpcOptions {
   /** host:port */
@@ -61,7 +67,8 @@ export class GrpcTarget implements Target {
   constructor(private readonly options: GrpcOptions) {
     const { address, apiKey, tls, requestDeadlineMs } = options;
     this.client = new TesseraClient({
-      addresses: [address],
+      addresses: Array<string>(CONNECTIONS).fill(address),
+      ownConnections: true,
       deadlineMs: requestDeadlineMs,
       maxAttempts: 1,
       ...(apiKey === undefined ? {} : { apiKey }),

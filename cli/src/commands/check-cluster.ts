@@ -6,7 +6,7 @@ export async function checkCluster(
   dir: string,
   workers: number,
   flags: PlacementFlags,
-): Promise<void> {
+): Promise<undefined> {
   const { openModel, planPlacement } = await import("@tessera/model");
   const model = await openModel(dir);
   planPlacement(model.config, {
@@ -22,4 +22,10 @@ export async function checkCluster(
     maxSequences: flags.maxSequences,
   });
   await model.tensors();
+}
+
+/** Of one process, whose cut is not known yet. @throws ModelError */
+export async function checkModel(dir: string): Promise<undefined> {
+  const { openModel } = await import("@tessera/model");
+  await openModel(dir);
 }

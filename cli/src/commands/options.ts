@@ -8,6 +8,13 @@ export function whole(text: string): number {
   return value;
 }
 
+/** 0 takes a free one. */
+export function port(text: string): number {
+  const value = whole(text);
+  if (value > 65_535) throw new InvalidArgumentError("must be a port, 0 to 65535.");
+  return value;
+}
+
 /** A whole number from 1 to `limit`. */
 export function from1(limit: number): (text: string) => number {
   return (text) => {

@@ -1,12 +1,16 @@
 /** tessera up, worker, coordinator. */
 import { cpus } from "node:os";
 import type { Command } from "commander";
-import { checkCluster } from "./check-cluster.js";
+import type { CoordinatorOptions } from "@tessera/coordinator/options";
+import type { WorkerOptions } from "@tessera/shard-worker/options";
+import { checkCluster, checkModel } from "./check-cluster.js";
+import { checkAll } from "./check-start.js";
 import { addHttp, checkHttp, DEFAULT_HTTP, httpOptions, type HttpFlags } from "./http-flags.js";
 import { followParent, say } from "./parent.js";
 import { addPeerTls, addServerSecurity, securityOptions } from "./security-flags.js";
 import type { ServerSecurityFlags, TlsFlags } from "./security-flags.js";
-import { addPlacement, logLevel, MAX_REQUESTS, whole, type PlacementFlags } from "./options.js";
+import { addPlacement, logLevel, MAX_REQUESTS, port, whole } from "./options.js";
+import type { PlacementFlags } from "./options.js";
 
 interface Running {
   address: string;
@@ -31,6 +35,9 @@ function announce(running: Running, withStdin: boolean): void {
   const drain = () => void running.drain?.(DRAIN_MS).then(() => say({ event: "drained" }));
   followParent({ drain, end });
 }
+
+/** Where a child process listens. */
+const LOOPBACK = "127.0.0.1:0";
 
 const MEMBERSHIP_PAGE = "docs/membership.md";
 
@@ -95,22 +102,22 @@ With --nats the worker takes a free rank of its group, or waits as a spare (${ME
 `,
     )
     .action(async (flags: WorkerFlags) => {
-      const { startWorker } = await import("@tessera/shard-worker");
       const { model: modelDir, memory: memoryBytes, endWithStdin, ...rest } = flags;
       const reflection = flags.reflection === true;
-      const worker = await startWorker({
-        ...rest,
-        ...securityOptions(flags),
-        modelDir,
-        memoryBytes,
-        reflection,
-      });
+      const options = { ...rest, ...securityOptions(flags), modelDir, memoryBytes, reflection };
+      await checkAll([() => workerProblems(options), () => checkModel(modelDir)]);
+      const { startWorker } = await import("@tessera/shard-worker");
+      const worker = await startWorker(options);
       announce(worker, endWithStdin === true);
     });
 }
 
-interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags {
+interface FrontFlags {
   model: string;
+  reflection?: boolean;
+}
+
+interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags, FrontFlags {
   listen: string;
   workers?: string;
   nats?: string;
@@ -118,7 +125,6 @@ interface CoordinatorFlags extends PlacementFlags, HttpFlags, ServerSecurityFlag
   tensorParallel?: number;
   heartbeatMs?: number;
   healthListen?: string;
-  reflection?: boolean;
   endWithStdin?: boolean;
 }
 
@@ -145,6 +151,54 @@ function placementOptions(flags: PlacementFlags) {
     resumeGraceMs: flags.resumeGraceMs,
     otlpEndpoint: flags.otlpEndpoint,
   };
+}
+
+/** Of a coordinator, however it finds its workers. */
+function frontOptions(flags: PlacementFlags & HttpFlags & ServerSecurityFlags & FrontFlags) {
+  return {
+    modelDir: flags.model,
+    ...httpOptions(flags),
+    ...placementOptions(flags),
+    reflection: flags.reflection === true,
+    logLevel: flags.logLevel,
+    ...securityOptions(flags),
+  };
+}
+
+async function workerProblems(options: WorkerOptions): Promise<string[]> {
+  const { examineWorkerOptions } = await import("@tessera/shard-worker/options");
+  return examineWorkerOptions(options).problems;
+}
+
+async function coordinatorProblems(options: CoordinatorOptions): Promise<string[]> {
+  const { examineOptions } = await import("@tessera/coordinator/options");
+  return examineOptions(options).problems;
+}
+
+/** Of the processes that `up` starts, and of the model over them. */
+async function checkUp(flags: UpFlags): Promise<void> {
+  const { model: modelDir, workers, threads = 1, logLevel: level } = flags;
+  const front = frontOptions(flags);
+  const worker = { ...securityOptions(flags), modelDir, threads, logLevel: level };
+  const { httpListen } = front;
+  let reached = false;
+  await checkAll([
+    async () => {
+      if (httpListen !== undefined) await checkHttp(httpListen);
+      reached = true;
+      return undefined;
+    },
+    () =>
+      coordinatorProblems({
+        ...front,
+        // An address with a problem is not one that is missing.
+        httpListen: reached ? httpListen : DEFAULT_HTTP,
+        listen: `127.0.0.1:${flags.port}`,
+        workers: Array.from({ length: workers + (flags.visionWorkers ?? 0) }, () => LOOPBACK),
+      }),
+    () => workerProblems({ ...worker, listen: LOOPBACK }),
+    () => checkCluster(modelDir, workers, flags),
+  ]);
 }
 
 function addCoordinator(program: Command): void {
@@ -177,22 +231,19 @@ With --nats the workers are found by their leases; a spare takes the place of a 
 `,
     )
     .action(async (flags: CoordinatorFlags) => {
-      const { startCoordinator } = await import("@tessera/coordinator");
-      const running = await startCoordinator({
-        modelDir: flags.model,
+      const options = {
+        ...frontOptions(flags),
         listen: flags.listen,
         healthListen: flags.healthListen,
-        ...httpOptions(flags),
         workers: flags.workers?.split(","),
         nats: flags.nats,
         group: flags.group,
         tensorParallel: flags.tensorParallel,
         heartbeatMs: flags.heartbeatMs,
-        ...placementOptions(flags),
-        reflection: flags.reflection === true,
-        logLevel: flags.logLevel,
-        ...securityOptions(flags),
-      });
+      };
+      await checkAll([() => coordinatorProblems(options), () => checkModel(flags.model)]);
+      const { startCoordinator } = await import("@tessera/coordinator");
+      const running = await startCoordinator(options);
       const { reloadKeys } = running;
       if (reloadKeys !== undefined) process.on("SIGHUP", reloadKeys);
       announce(running, flags.endWithStdin === true);
@@ -201,13 +252,11 @@ With --nats the workers are found by their leases; a spare takes the place of a 
     });
 }
 
-interface UpFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags {
-  model: string;
+interface UpFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags, FrontFlags {
   workers: number;
   threads?: number;
   port: number;
   healthPort?: number;
-  reflection?: boolean;
 }
 
 function addUp(program: Command): void {
@@ -216,14 +265,13 @@ function addUp(program: Command): void {
     .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
     .option("--threads <count>", "of each worker", whole)
-    .option("--port <port>", "for clients", whole, 4000)
-    .option("--health-port <port>", "/metrics and the probes", whole)
+    .option("--port <port>", "for clients", port, 4000)
+    .option("--health-port <port>", "/metrics and the probes", port)
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
     .addHelpText("after", "\nExample:\n  tessera up --model models/nvlm-d-tiny --workers 2\n")
     .action(async (flags: UpFlags) => {
+      await checkUp(flags);
       const { httpListen: http } = httpOptions(flags);
-      await checkCluster(flags.model, flags.workers, flags);
-      if (http !== undefined) await checkHttp(http);
       const { startCluster } = await import("../supervisor.js");
       const { drainOnSignal } = await import("../drain.js");
       const cluster = await startCluster({ ...flags, http, flags, security: flags });
@@ -231,6 +279,8 @@ function addUp(program: Command): void {
       process.stdout.write(`serving on ${cluster.address}\n`);
       const scheme = flags.tlsCert === undefined ? "http" : "https";
       if (cluster.http !== undefined) process.stdout.write(`HTTP on ${scheme}://${cluster.http}\n`);
+      if (cluster.health !== undefined)
+        process.stdout.write(`metrics on http://${cluster.health}/metrics\n`);
     });
 }
 

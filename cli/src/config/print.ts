@@ -11,10 +11,10 @@ function textOf({ setting, value }: Configured): string {
 }
 
 export function printed(configured: readonly Configured[]): string {
-  const lines = configured.map((each) =>
-    each.source === undefined
-      ? `# ${each.setting.name}: not set\n`
-      : `${each.setting.name}: ${textOf(each)} # ${each.source}\n`,
-  );
+  const lines = configured.map((each) => {
+    const { name, fallback } = each.setting;
+    if (each.source !== undefined) return `${name}: ${textOf(each)} # ${each.source}\n`;
+    return `# ${name}: not set${fallback === undefined ? "" : ` (${fallback})`}\n`;
+  });
   return lines.join("");
 }

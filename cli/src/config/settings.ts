@@ -14,6 +14,8 @@ export interface Setting {
   /** May be given several times. */
   repeats: boolean;
   mandatory: boolean;
+  /** What its help says of the default where that is not the option's own. */
+  fallback: string | undefined;
   /** `before`: what it was until now, of those that repeat. @throws InvalidArgumentError */
   parse(text: string, before: unknown): unknown;
 }
@@ -45,6 +47,7 @@ function settingOf(option: Option, mandatory: ReadonlySet<string>): Setting {
     mayBeOff: false,
     repeats: repeats(option),
     mandatory: mandatory.has(name),
+    fallback: /(?:^|\()(default: .+?)\)?$/.exec(option.description)?.[1],
     parse(text, before) {
       if (parseArg !== undefined) return parseArg(text, before);
       return option.variadic ? [...((before as string[] | undefined) ?? []), text] : text;

@@ -186,6 +186,10 @@ test("secrets are hidden by name, and in URLs", () => {
   assert.equal(shown("tls-key", "server.pem"), "server.pem");
   assert.equal(shown("nats", "nats://u:p:w@a:1,nats://tok@b"), "nats://u:***@a:1,nats://***@b");
   assert.equal(shown("listen", "127.0.0.1:1"), "127.0.0.1:1");
+  assert.equal(
+    shown("otlp-endpoint", "http://a:1/x?team=b&api_key=sk-1&token=t#c"),
+    "http://a:1/x?team=b&api_key=***&token=***#c",
+  );
 });
 
 test("suggestions: the nearest name, none that is far, none for a name without an end", () => {

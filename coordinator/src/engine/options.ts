@@ -120,8 +120,11 @@ function corsProblems({ corsOrigins = [] }: CoordinatorOptions): string[] {
     .map((origin) => `cors-origin: ${JSON.stringify(origin)}, must be as https://host:port, or *`);
 }
 
-/** @throws ServeError CONFIGURATION with every problem */
-export function checkOptions(options: CoordinatorOptions): CheckedOptions {
+/** Every problem, and the files of keys and certificates as they were read. */
+export function examineOptions(options: CoordinatorOptions): {
+  problems: string[];
+  security: Security;
+} {
   const { problems: insecure, ...security } = readSecurity(options);
   const problems = [...membershipProblems(options), ...visionProblems(options), ...insecure];
   const attempt = (work: () => unknown) => {
@@ -152,18 +155,24 @@ export function checkOptions(options: CoordinatorOptions): CheckedOptions {
   const whole = {
     "tensor-parallel": options.tensorParallel,
     "http-body-limit": options.httpBodyLimit,
-    maxBatchedTokens: options.maxBatchedTokens,
-    maxSequences: options.maxSequences,
-    encodeBudgetMs: options.encodeBudgetMs,
+    "max-batched-tokens": options.maxBatchedTokens,
+    "max-sequences": options.maxSequences,
+    "encode-budget-ms": options.encodeBudgetMs,
     "vision-workers": options.visionWorkers,
-    maxRequests: options.maxRequests,
-    maxQueuedTokens: options.maxQueuedTokens,
-    stepDeadlineMs: options.stepDeadlineMs,
+    "max-requests": options.maxRequests,
+    "max-queued-tokens": options.maxQueuedTokens,
+    "step-deadline-ms": options.stepDeadlineMs,
     "resume-grace-ms": options.resumeGraceMs,
   };
   for (const [name, value] of Object.entries(whole))
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
       problems.push(`${name}: ${value}, must be a whole number above 0`);
+  return { problems, security };
+}
+
+/** @throws ServeError CONFIGURATION with every problem */
+export function checkOptions(options: CoordinatorOptions): CheckedOptions {
+  const { problems, security } = examineOptions(options);
   if (problems.length > 0) throw new ServeError("CONFIGURATION", problems.join("; "));
   return { ...options, security };
 }

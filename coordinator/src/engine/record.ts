@@ -91,7 +91,7 @@ export class RequestRecord {
     const { metrics, log } = this.to;
     const endMs = active.acceptedMs + timings.totalMs;
     const { prepared, scheduledMs, firstTokenMs } = active;
-    const { completionTokens } = timings;
+    const { completionTokens, cachedTokens } = timings;
     const figures = {
       e2e: timings.totalMs / 1e3,
       queue: timings.queueMs / 1e3,
@@ -99,6 +99,8 @@ export class RequestRecord {
       prefill: span(scheduledMs, firstTokenMs),
       decode: span(firstTokenMs, endMs),
       inference: span(scheduledMs, endMs),
+      prefillTokens:
+        firstTokenMs === undefined ? undefined : prepared.promptIds.length - cachedTokens,
       completionTokens,
       mostTokens: Math.max(0, ...this.made.values()),
       choiceCount: prepared.choiceCount,

@@ -1,6 +1,6 @@
 /** What serves: the model, the group that is formed again whenever it is lost, the loop, and admission. */
 import assert from "node:assert/strict";
-import { openModel, type ModelFolder, type PlacementPlan } from "@tessera/model";
+import { BLOCK_TOKENS, openModel, type ModelFolder, type PlacementPlan } from "@tessera/model";
 import { GRPC_STATUS, Progress, ServeError, type ServeErrorCode } from "@tessera/proto";
 import type { Logger } from "pino";
 import { Group, type GroupSettings, type LoopPlan, type WorkerFacts } from "../cluster/group.js";
@@ -147,6 +147,16 @@ export class Serving {
       maxModelLen: plan.maxModelLen,
     });
     metrics.cacheBlocks.set(plan.blockCount);
+    metrics.cacheConfig.set(
+      {
+        block_size: BLOCK_TOKENS,
+        num_gpu_blocks: plan.blockCount,
+        cache_dtype: options.kvType,
+        // As Python writes it: vLLM's dashboards read it so.
+        enable_prefix_caching: options.prefixCache === false ? "False" : "True",
+      },
+      1,
+    );
     const progress = new Progress();
     const modelHash = await model.hash();
     const from = { model, modelHash, plan, options, metrics, progress, tokenizer, log };

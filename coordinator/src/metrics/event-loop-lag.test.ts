@@ -15,6 +15,5 @@ test("event loop lag: a turn that takes 200 ms is seen once, and is gone after i
   while (performance.now() < end);
   await turns(3);
   assert.ok(lag.takeP99() > 0.1);
-  await turns(30);
-  assert.ok(lag.takeP99() < 0.1);
+  assert.equal(lag.takeP99(), 0);
 });

@@ -12,6 +12,8 @@ export interface RequestFigures {
   prefill: number | undefined;
   decode: number | undefined;
   inference: number | undefined;
+  /** Of the prompt; undefined: it was not scheduled. */
+  prefillTokens: number | undefined;
   completionTokens: number;
   /** Of its longest choice. */
   mostTokens: number;
@@ -28,6 +30,7 @@ export class RequestMetrics {
   private readonly inference: ExemplarHistogram;
   private readonly perToken: ExemplarHistogram;
   private readonly promptTokens: Histogram;
+  private readonly prefillTokens: Histogram;
   private readonly generationTokens: Histogram;
   private readonly mostTokens: Histogram;
   private readonly choices: Histogram;
@@ -55,6 +58,11 @@ export class RequestMetrics {
       edges.perToken,
     );
     this.promptTokens = this.count("prompt_tokens", "Prompt tokens of a request", tokens);
+    this.prefillTokens = this.count(
+      "prefill_kv_computed_tokens",
+      "Prompt tokens that were not found in the prefix cache",
+      tokens,
+    );
     this.generationTokens = this.count(
       "generation_tokens",
       "Tokens made for a request, all choices",
@@ -94,7 +102,8 @@ export class RequestMetrics {
     ];
     for (const [histogram, value] of times)
       if (value !== undefined) histogram.observe(value, exemplar);
-    const { mostTokens } = figures;
+    const { mostTokens, prefillTokens } = figures;
+    if (prefillTokens !== undefined) this.prefillTokens.observe(prefillTokens);
     if (figures.decode !== undefined && mostTokens > 1)
       this.perToken.observe(figures.decode / (mostTokens - 1), exemplar);
     this.generationTokens.observe(completionTokens);

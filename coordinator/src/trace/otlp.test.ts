@@ -20,6 +20,9 @@ function counted() {
   return { fates, open };
 }
 
+/** Ends of at most 2 s, where one export may take 5 s; a slow machine has its share between. */
+const CLOSED_MS = 4500;
+
 function trace(tracing: Tracing, count: number): void {
   for (let i = 0; i < count; i++) {
     const request = tracing.request({}, 1);
@@ -67,7 +70,7 @@ test("tracing: a collector that is not there: the end waits 2 s at most, and lat
   trace(tracing, 10);
   const start = performance.now();
   await tracing.close();
-  assert.ok(performance.now() - start < 3000);
+  assert.ok(performance.now() - start < CLOSED_MS);
   trace(tracing, 10);
   assert.deepEqual([fates.exported, fates.dropped], [0, 0]);
 });
@@ -80,7 +83,7 @@ test("tracing: a collector that does not answer: the queue has its bound, what i
   assert.deepEqual(fates, { exported: 0, failed: 0, dropped: 10_000 - 4096 });
   const start = performance.now();
   await tracing.close();
-  assert.ok(performance.now() - start < 3000);
+  assert.ok(performance.now() - start < CLOSED_MS);
   collector.close();
 });
 

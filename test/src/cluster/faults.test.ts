@@ -62,10 +62,11 @@ test("kill -9 of a worker: every open stream ends within 5 s naming the rank; no
     const before = essence(await served.client.generateOnce(short));
     const [, pid] = served.cluster.workerPids();
     const ends = await struck(served, () => process.kill(pid ?? 0, "SIGKILL"));
-    const { state } = await served.client.getCluster();
+    const { state, epoch } = await served.client.getCluster();
     assertNamed(ends, /rank 1/);
     for (const { ms } of ends) assert.ok(ms < 5000, `${ms} ms`);
-    assert.equal(state, GroupState.LOST);
+    // Whoever asks late finds the next group.
+    assert.ok(state === GroupState.LOST || epoch > 1n, `state ${state}, epoch ${epoch}`);
     assert.ok((await untilReady(served, 1n)) > 1n);
     assert.deepEqual(essence(await served.client.generateOnce(short)), before);
   } finally {

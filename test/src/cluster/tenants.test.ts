@@ -56,15 +56,27 @@ test("two tenants that always have work are served tokens by their weights, 1 to
         if (open()) tokens[tenant] += usedTokens;
       }
     };
-    await Promise.all(Array.from({ length: 12 }, one));
+    // So many that some wait on the server while this process is held up.
+    await Promise.all(Array.from({ length: 48 }, one));
   };
   await Promise.all([keepBusy("light", 24), keepBusy("heavy", 12)]);
   const ratio = tokens.heavy / tokens.light;
   assert.ok(ratio >= 3 * 0.8 && ratio <= 3 * 1.2, `${tokens.heavy} to ${tokens.light}: ${ratio}`);
 });
 
+/** Resolves when the answer has begun; it is as long as it may be. */
+function running(client: LoadClient): Promise<ReturnType<LoadClient["send"]>> {
+  return new Promise((resolve) => {
+    const call: ReturnType<LoadClient["send"]> = client.send(bodyWith(8, 4000), {
+      onEvent: ({ kind }) => kind.case === "delta" && resolve(call),
+    });
+  });
+}
+
 test("a tenant's only request does not wait behind two hundred of another", async () => {
   const [crowd, guest] = [clientOf("crowd"), clientOf("guest")];
+  // All places are taken until everybody waits.
+  const holders = await Promise.all(Array.from({ length: 4 }, () => running(crowd)));
   let begun = 0;
   const firstOf = (count: () => void) => {
     let first = true;
@@ -93,14 +105,21 @@ test("a tenant's only request does not wait behind two hundred of another", asyn
     return crowd.send(bodyWith(64, 16), { onEvent }).outcome;
   });
   await waiting;
-  const then = begun;
-  assert.ok(then < 150, `${then} had begun already`);
+  assert.equal(begun, 0);
   let between = Infinity;
-  const own = await guest.send(bodyWith(64, 16), {
-    onEvent: secondOf(() => (between = begun - then)),
-  }).outcome;
-  assert.ok(own.usedTokens !== undefined);
-  assert.ok(between < 20, `${between} of the others came first`);
+  const token = secondOf(() => (between = begun));
+  const own = await new Promise<ReturnType<LoadClient["send"]>>((resolve) => {
+    const call: ReturnType<LoadClient["send"]> = guest.send(bodyWith(64, 16), {
+      onEvent() {
+        resolve(call);
+        token();
+      },
+    });
+  });
+  for (const holder of holders) holder.cancel();
+  assert.ok((await own.outcome).usedTokens !== undefined);
+  // Events of other connections that are read late count as well: far from 200 is all there is to say.
+  assert.ok(between < 100, `${between} of the others came first`);
   for (const { usedTokens } of await Promise.all(others)) assert.ok(usedTokens !== undefined);
 });
 
@@ -132,6 +151,7 @@ test("a tenant that has used its tokens is told when there are some again, and t
   assert.deepEqual([error?.code, error?.quota], ["OVERLOADED", "tenant tokens"]);
   const delayMs = error?.retryDelayMs ?? NaN;
   assert.ok(delayMs > 0 && delayMs <= 2010, `${delayMs}`);
-  await new Promise((resolve) => setTimeout(resolve, delayMs));
+  // Timers of Node may be up to a millisecond early.
+  await new Promise((resolve) => setTimeout(resolve, delayMs + 1));
   await slow.ask(bodyWith(8, 1));
 });

@@ -126,7 +126,7 @@ test("a sweep of rates: a point each, a table, a picture of throughput and laten
 test("a full cluster: what it refuses is counted once, not asked again, with the time to come again", async () => {
   const served = await serveInProcess(1, { maxRequests: 1 });
   after(() => served.close());
-  const load = ["--request-rate", "inf", "--num-prompts", "8", "--output-len", "64"];
+  const load = ["--request-rate", "inf", "--num-prompts", "8", "--output-len", "512"];
   const args = ["--server", served.coordinator.address, ...load, "--json", at("full.json")];
   const { code, stdout, stderr } = await bench([...args, "--warmup", "1", "--input-len", "48"]);
   assert.equal(code, 0, stderr);

@@ -41,7 +41,14 @@ test("config: a flag comes before the environment, that before the file, that be
     "workers: 1 # default",
   ];
   for (const line of expected) assert.equal(lines.get(line.split(":")[0] ?? ""), line);
-  assert.equal(lines.get("# vision"), "# vision: not set");
+  assert.equal(lines.get("# vision"), "# vision: not set (default: auto)");
+  assert.equal(lines.get("# max-requests"), "# max-requests: not set (default: 1024)");
+  assert.equal(
+    lines.get("# served-model-name"),
+    "# served-model-name: not set (default: the folder's name)",
+  );
+  assert.equal(lines.get("# health-port"), undefined);
+  assert.equal(lines.get("# keys"), "# keys: not set");
 });
 
 test("config: what is printed can be given as a file, and says the same again", async () => {
@@ -92,6 +99,43 @@ for (const name of ["up", "coordinator", "worker"])
       /^ {2}\S+tessera\.yaml:3: model: must be a text or a number$/m,
     ];
     for (const problem of told) assert.match(stderr, problem);
+  });
+
+const WRONG = ["--tls-cert", "none.pem", "--model", join(folder, "none")];
+const WRONG_FRONT = [...WRONG, "--keys", "none.yaml", "--otlp-endpoint", "htp://u:hidden@h"];
+const TOLD = [/^ {2}tls-cert: .*none\.pem/m, /^ {2}\S*none\/config\.json: cannot be read$/m];
+const TOLD_FRONT = [...TOLD, /^ {2}keys: none\.yaml/m, /^ {2}otlp-endpoint: "htp:\/\/u:\*\*\*@h"/m];
+const wrongStarts: [name: string, args: string[], told: RegExp[]][] = [
+  [
+    "up",
+    [...WRONG_FRONT, "--http", "8000", "--threads", "0", "--max-requests", "0"],
+    [
+      ...TOLD_FRONT,
+      /^ {2}--http 8000: is no host:port$/m,
+      /^ {2}threads: 0, must be 1/m,
+      /^ {2}max-requests: 0, must be/m,
+    ],
+  ],
+  [
+    "coordinator",
+    [...WRONG_FRONT, "--listen", "x", "--http", "8000"],
+    [
+      ...TOLD_FRONT,
+      /^ {2}listen: "x" is no/m,
+      /^ {2}http: "8000" is no/m,
+      /^ {2}workers and nats/m,
+    ],
+  ],
+  ["worker", [...WRONG, "--listen", "x"], [...TOLD, /^ {2}listen: "x" is no/m]],
+];
+for (const [name, args, told] of wrongStarts)
+  test(`${name}: what addresses, files and the model are wrong in is told at once, each once`, async () => {
+    const { code, stdout, stderr } = await tessera([name, ...args]);
+    assert.deepEqual([code, stdout], [1, ""]);
+    for (const problem of told) assert.match(stderr, problem);
+    assert.doesNotMatch(stderr, /hidden/);
+    const lines = stderr.split("\n").filter((line) => line.startsWith("  "));
+    assert.equal(new Set(lines).size, lines.length, stderr);
   });
 
 test("config: a file that is missing, and a command that is none", async () => {

@@ -37,7 +37,8 @@ class MessageCounter {
         this.frameLeft = this.head.readUIntBE(0, 3);
         this.type = this.head.readUInt8(3);
         this.head = Buffer.alloc(0);
-        if (this.cut === "answered" && this.type === HEADERS) return at - FRAME_HEAD;
+        // The head's first bytes may have come, and gone, before these.
+        if (this.cut === "answered" && this.type === HEADERS) return Math.max(0, at - FRAME_HEAD);
         continue;
       }
       const step = bytes.subarray(at, at + this.frameLeft);

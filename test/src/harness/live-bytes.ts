@@ -54,7 +54,7 @@ export class LiveBytes {
 /** What a heap may gain by warming up: compiled code, caches that fill. */
 const LIVE_LIMIT_BYTES = 8 << 20;
 /** What malloc keeps of buffers that have been freed. */
-const NATIVE_LIMIT_BYTES = 96 << 20;
+const NATIVE_LIMIT_BYTES = 192 << 20;
 
 /** @throws AssertionError when a process holds more than before. → the greatest growth of one */
 export function assertFlat(before: readonly Held[], after: readonly Held[]): Held {

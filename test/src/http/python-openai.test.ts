@@ -13,7 +13,9 @@ const python = (...args: string[]) => run("python3", args, { timeout: DEADLINE_M
 /** Undefined when it is there. */
 const missing = await python("-c", "import openai").then(
   () => undefined,
-  (error: unknown) => `python3 cannot import openai: ${String(error).trim().split("\n").at(-1)}`,
+  (error: unknown) =>
+    `python3 cannot import openai (${String(error).trim().split("\n").at(-1)}); install Python 3.9 or later and ` +
+    '"python3 -m pip install openai"',
 );
 
 interface Said {

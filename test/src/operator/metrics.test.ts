@@ -139,6 +139,27 @@ test("a request of two choices is counted: tokens, first token, time between tok
   );
 });
 
+test("a prompt whose blocks are known: the tokens that its prefill computed are those that were not", async () => {
+  const name = "tessera_request_prefill_kv_computed_tokens";
+  const tokenIds = Array.from({ length: 100 }, (_, i) => 40 + (i % 60));
+  const computed = async () => {
+    const sumOf = async () => valueOf(await front(), `${name}_sum`);
+    const before = await sumOf();
+    const { usage } = await client.generateOnce({ tokenIds, n: 2, maxTokens: 1 });
+    return [(await sumOf()) - before, usage?.cachedTokens];
+  };
+  assert.deepEqual(await computed(), [100, 0]);
+  assert.deepEqual(await computed(), [4, 96]);
+});
+
+test("the cache's settings are labels of one figure, as vLLM has them", async () => {
+  const text = await front();
+  const blocks = String(valueOf(text, "tessera_kv_cache_blocks"));
+  const labels = { block_size: "32", num_gpu_blocks: blocks, cache_dtype: "f32" };
+  const all = { ...labels, enable_prefix_caching: "True" };
+  assert.equal(valueOf(text, "tessera_cache_config_info", all), 1);
+});
+
 test("the same picture twice in a request: its tiles count as reused", async () => {
   const before = valueOf(await front(), "tessera_image_tiles_reused_total");
   const value = { data: await readFile(root("models/documents/document-02.png")) };

@@ -8,7 +8,6 @@ import { after, test } from "node:test";
 import { Role } from "@tessera/client";
 import { attributesOf, collect, type CollectedSpan } from "../harness/collector.js";
 import { eventually } from "../harness/eventually.js";
-import { freePort } from "../harness/free-port.js";
 import { root } from "../harness/paths.js";
 import { valueOf } from "../harness/prometheus.js";
 import { rawGenerate, rawResume } from "../harness/raw-call.js";
@@ -21,7 +20,6 @@ const ROOT_NAME = "chat nvlm-d-tiny";
 const collector = await collect();
 after(() => collector.close());
 
-const healthPort = await freePort();
 const flags = ["--workers", "1", "--threads", "1", "--port", "0", "--no-http"];
 const child = spawn(
   process.execPath,
@@ -32,7 +30,7 @@ const child = spawn(
     root("models/nvlm-d-tiny"),
     ...flags,
     "--health-port",
-    String(healthPort),
+    "0",
     "--log-level",
     "trace",
   ],
@@ -48,10 +46,13 @@ after(async () => {
   child.kill("SIGTERM");
   await closed;
 });
-const [line] = (await once(createInterface({ input: child.stdout }), "line", {
-  signal: AbortSignal.timeout(60_000),
-})) as [string];
-const address = /^serving on (\S+)$/.exec(line)?.[1] ?? assert.fail(line);
+const lines: string[] = [];
+createInterface({ input: child.stdout }).on("line", (line) => lines.push(line));
+await eventually("it says where it is", () => lines.length === 2, 60_000);
+const said = lines.join("\n");
+const [, address = "", metricsUrl = ""] =
+  /^serving on (\S+)\nmetrics on (http:\/\/127\.0\.0\.1:[1-9]\d*\/metrics)$/.exec(said) ??
+  assert.fail(said);
 
 const picture = await readFile(root("models/documents/document-02.png"));
 const asking = (text: string) => ({
@@ -71,7 +72,7 @@ const texts = (text: string) => ({
 
 const OPEN = "application/openmetrics-text; version=1.0.0";
 async function metrics(accept: string): Promise<{ type: string | null; text: string }> {
-  const response = await fetch(`http://127.0.0.1:${healthPort}/metrics`, {
+  const response = await fetch(metricsUrl, {
     headers: { accept },
     signal: AbortSignal.timeout(10_000),
   });
@@ -98,6 +99,7 @@ interface LogLine {
 const logged = (requestId: string) =>
   stderr
     .split("\n")
+    .slice(0, -1)
     .filter((text) => text.includes(`"requestId":"${requestId}"`))
     .map((text) => JSON.parse(text) as LogLine);
 

@@ -63,7 +63,7 @@ async function withUp(work: (up: Up) => Promise<void>): Promise<number | null> {
   }
 }
 
-const request = { tokenIds: [65, 66, 67], minTokens: 400, maxTokens: 400, returnTokenIds: true };
+const request = { tokenIds: [65, 66, 67], minTokens: 2000, maxTokens: 2000, returnTokenIds: true };
 
 test("up: Ctrl-C drains: what runs is answered whole, what is new is refused, then it ends", async () => {
   const code = await withUp(async ({ child, client, stderr }) => {
@@ -81,7 +81,7 @@ test("up: Ctrl-C drains: what runs is answered whole, what is new is refused, th
     let tokens = 0;
     for await (const { kind } of stream)
       tokens += kind.case === "delta" ? kind.value.tokenIds.length : 0;
-    assert.equal(tokens, 400);
+    assert.equal(tokens, 2000);
     assert.equal(stderr(), "draining; again: stops at once\n");
   });
   assert.equal(code, 0);

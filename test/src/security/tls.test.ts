@@ -193,7 +193,7 @@ for (const [name, set, message] of wrongWorkers)
     try {
       await assert.rejects(
         withClient(coordinator.address, options, (client) =>
-          client.generateOnce({ tokenIds: [65], maxTokens: 1 }, { deadlineMs: 2000 }),
+          client.generateOnce({ tokenIds: [65], maxTokens: 1 }, { deadlineMs: 5000 }),
         ),
         { code: "NOT_READY" },
       );

@@ -2,6 +2,7 @@
 import { createReadStream } from "node:fs";
 import { open, rm, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
+import { parseStored } from "../storage/durable.js";
 import { linesOf } from "../storage/lines.js";
 
 export type Kind = "output" | "error";
@@ -34,15 +35,19 @@ export interface Answered {
   status: number | undefined;
 }
 
+/** What is read of a line. */
+interface Stored {
+  custom_id: string;
+  response: { status_code: number } | null;
+}
+
 async function readAnswers(path: string): Promise<Answered[]> {
   const found: Answered[] = [];
   const source = createReadStream(path) as AsyncIterable<Buffer>;
-  for await (const { bytes } of linesOf(source, MAX_ANSWER_BYTES)) {
+  for await (const { number, bytes } of linesOf(source, MAX_ANSWER_BYTES)) {
     if (bytes === undefined) continue;
-    const { custom_id: customId, response } = JSON.parse(bytes.toString("utf8")) as {
-      custom_id: string;
-      response: { status_code: number } | null;
-    };
+    const place = `${path}: line ${number}`;
+    const { custom_id: customId, response } = parseStored<Stored>(bytes.toString("utf8"), place);
     found.push({ customId, status: response?.status_code });
   }
   return found;

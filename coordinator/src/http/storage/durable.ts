@@ -29,10 +29,20 @@ export async function writeDurably(folder: string, name: string, text: string): 
   await syncFolder(folder);
 }
 
+/** `place` names it. @throws ServeError CONFIGURATION without the parser's word, which quotes what a user wrote */
+export function parseStored<T>(text: string, place: string): T {
+  try {
+    return JSON.parse(text) as T;
+  } catch {
+    throw new ServeError("CONFIGURATION", `data-dir: ${place} is no JSON`);
+  }
+}
+
 /** What `writeDurably` wrote; undefined where there is nothing. @throws ServeError CONFIGURATION */
 export async function readDurable<T>(path: string): Promise<T | undefined> {
+  let text: string;
   try {
-    return JSON.parse(await readFile(path, "utf8")) as T;
+    text = await readFile(path, "utf8");
   } catch (cause) {
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === "ENOENT") return undefined;
@@ -40,4 +50,5 @@ export async function readDurable<T>(path: string): Promise<T | undefined> {
       cause,
     });
   }
+  return parseStored(text, path);
 }
