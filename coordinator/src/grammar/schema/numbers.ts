@@ -100,13 +100,17 @@ function integersWithin(bounds: NumberBounds): Expression {
 /** Decimal writings of 0 ≤ low … high, without leading zeros. */
 function wholesBetween(low: bigint, high: bigint): Expression {
   const ways: Expression[] = [];
+  /** Lengths all of whose numbers are within. */
+  const whole: number[] = [];
   for (let length = String(low).length; length <= String(high).length; length++) {
     const least = length === 1 ? 0n : 10n ** BigInt(length - 1);
     const most = 10n ** BigInt(length) - 1n;
-    const from = String(low > least ? low : least);
-    const to = String(high < most ? high : most);
-    if (from.length === length && to.length === length) ways.push(sameLength(from, to));
+    if (length > 1 && low <= least && high >= most) whole.push(length);
+    else ways.push(sameLength(String(low > least ? low : least), String(high < most ? high : most)));
   }
+  const [first, last] = [whole[0], whole.at(-1)];
+  if (first !== undefined && last !== undefined)
+    ways.push(seq(digits(1, 9), repeat(DIGIT, first - 1, last - 1)));
   return alt(...ways);
 }
 
