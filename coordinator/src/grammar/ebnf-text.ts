@@ -244,8 +244,9 @@ function escape(point: number): string {
     : `\\U${point.toString(16).padStart(8, "0")}`;
 }
 
-/** An EBNF string literal. @throws Refusal on NUL, at which this version's literals end. */
+/** An EBNF string literal. @throws Refusal on NUL, at which this version's literals end, and on what is no text. */
 export function quote(value: string): string {
+  if (!value.isWellFormed()) throw new Refusal("half of a surrogate pair is not supported");
   if (value.includes("\0")) throw new Refusal("U+0000 is not supported");
   const letters = Array.from(value, (letter) =>
     /[A-Za-z0-9 _.,:;{}[\]()<>/+*=!?@#$%&|~^'-]/.test(letter) ? letter : escape(pointOf(letter)),

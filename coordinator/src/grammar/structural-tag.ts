@@ -146,6 +146,8 @@ function rewrite(value: Json, place: Place): Json {
     return value.map((part, i) => rewrite(part, { ...place, path: `${path}/${i}` }));
   if (typeof value === "string" && value.includes("\0"))
     throw new Refusal("U+0000 is not supported", path);
+  if (typeof value === "string" && !value.isWellFormed())
+    throw new Refusal("half of a surrogate pair is not supported", path);
   if (typeof value === "string")
     for (const letter of value) if (letter > "\x7f") place.needed.add(letter.codePointAt(0) ?? 0);
   if (!isObject(value)) return value;

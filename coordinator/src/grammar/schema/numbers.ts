@@ -106,7 +106,8 @@ function wholesBetween(low: bigint, high: bigint): Expression {
     const least = length === 1 ? 0n : 10n ** BigInt(length - 1);
     const most = 10n ** BigInt(length) - 1n;
     if (length > 1 && low <= least && high >= most) whole.push(length);
-    else ways.push(sameLength(String(low > least ? low : least), String(high < most ? high : most)));
+    else
+      ways.push(sameLength(String(low > least ? low : least), String(high < most ? high : most)));
   }
   const [first, last] = [whole[0], whole.at(-1)];
   if (first !== undefined && last !== undefined)
@@ -297,7 +298,9 @@ function listed(
   step: number,
 ): Expression {
   const ways: Expression[] = [];
-  for (let k = Math.ceil(min / step); k * step <= max; k++) {
+  const most = Math.min(max, Number(INTEGER_MAX));
+  const least = Math.max(min, -Number(INTEGER_MAX));
+  for (let k = Math.ceil(least / step); k * step <= most; k++) {
     const value = k * step;
     if ((minOpen && value <= min) || (maxOpen && value >= max) || value < min) continue;
     if (!integer || Number.isInteger(value)) ways.push(text(plainValue(value)));

@@ -4,7 +4,7 @@
  * `char*` in a rule of its own costs 60 ms (vocabulary of 151,936). A state of the chain costs some 25 ms to compile
  * there, hence one chain for all `maxLength` of a schema, and beyond `CHAIN` characters whole runs of `RUN`.
  */
-import { charsOf, subtract } from "../char-set.js";
+import { charsOf, isEmpty, subtract } from "../char-set.js";
 import { alt, EMPTY, oneOf, seq, text, type Expression, type RuleBook } from "../expression.js";
 import { fitLength, readPattern } from "../pattern.js";
 import { Refusal } from "../refusal.js";
@@ -102,15 +102,15 @@ function exactly(book: RuleBook, count: number): Expression {
   );
 }
 
+/** Written without escapes, as a free key is. */
+function isPlain(name: string): boolean {
+  return name.isWellFormed() && isEmpty(subtract(charsOf(name), PLAIN));
+}
+
 /** A key that is none of `names`: free text without escapes, along a tree of the names. */
 export function keyBeside(book: RuleBook, names: readonly string[]): Expression {
-  return seq(
-    text('"'),
-    besides(
-      book,
-      names.map((name) => Array.from(name)),
-    ),
-  );
+  const near = names.filter(isPlain).map((name) => Array.from(name));
+  return seq(text('"'), besides(book, near));
 }
 
 function besides(book: RuleBook, rests: readonly string[][]): Expression {
