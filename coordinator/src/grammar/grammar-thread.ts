@@ -160,17 +160,17 @@ class GrammarThread {
     const tokens = item.kind === "open" ? item.tokens : [item.tokenId];
     for (const tokenId of tokens) {
       if (!open.matcher.acceptToken(tokenId))
-        return [{ matcherId, position: open.position, state: "rejected" }];
+        return [{ matcherId, position: open.position, state: "rejected", mayEnd: false }];
       open.position++;
       open.lastByte = tokenBytes(this.data.vocabulary, tokenId).at(-1) ?? open.lastByte;
       if (open.filter !== undefined) open.tail = open.filter.tail(open.tail, tokenId);
     }
-    const { position } = open;
-    if (open.matcher.isTerminated()) return [{ matcherId, position, state: "ended" }];
+    const at = { matcherId, position: open.position, mayEnd: false };
+    if (open.matcher.isTerminated()) return [{ ...at, state: "ended" }];
     const mask = await this.mask(open);
-    return mask === undefined
-      ? [{ matcherId, position, state: "stuck" }]
-      : [{ matcherId, position, state: "mask" }, mask];
+    if (mask === undefined) return [{ ...at, state: "stuck" }];
+    const mayEnd = this.data.stopTokenIds.some((id) => ((mask[id >> 3] ?? 0) >> (id & 7)) & 1);
+    return [{ ...at, state: "mask", mayEnd }, mask];
   }
 
   private async open(item: WorkItem & { kind: "open" }): Promise<OpenMatcher> {

@@ -38,6 +38,8 @@ export interface MatcherState {
   position: number;
   /** `mask`: the next of `masks` is its. */
   state: "mask" | "ended" | "stuck" | "rejected";
+  /** The mask has a stop id. */
+  mayEnd: boolean;
   tookMs: number;
 }
 

@@ -118,13 +118,13 @@ export class Shapes {
   }
 }
 
-/** Validators in JavaScript do not see such a property. */
-function refuseProto({ properties, required }: SchemaObject, path: string): void {
-  const name = "__proto__";
-  if (isObject(properties) && Object.hasOwn(properties, name))
-    throw new Refusal("the name is not supported", `${path}/properties/${name}`);
-  if (Array.isArray(required) && required.includes(name))
-    throw new Refusal(`the name ${name} is not supported`, `${path}/required`);
+/** Ajv does not count such a property among the named ones. */
+function refuseProto(schema: SchemaObject, path: string): void {
+  const { properties } = schema;
+  if (!isObject(properties) || !Object.hasOwn(properties, "__proto__")) return;
+  for (const keyword of ["additionalProperties", "unevaluatedProperties"])
+    if (schema[keyword] !== undefined)
+      throw new Refusal("is not supported beside a property __proto__", `${path}/${keyword}`);
 }
 
 function schemasIn(value: Json | undefined): Schema[] {
