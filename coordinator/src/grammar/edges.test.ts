@@ -104,6 +104,14 @@ for (const [name, spec, message] of REFUSED)
     await assert.rejects(engine.compile(spec, FIELD), message);
   });
 
+test("an enum beside a format: a text that is not of the format never comes", async () => {
+  const spec = schema({ enum: ["today", "2024-01-31", 7], format: "date" });
+  const found = await accepted(spec, ['"today"', '"2024-01-31"', "7"]);
+  assert.deepEqual(found, ['"2024-01-31"', "7"]);
+  const other = schema({ const: "/a", format: "json-pointer" });
+  await assert.rejects(engine.compile(other, FIELD), /#\/format: json-pointer/);
+});
+
 test("$async in a schema: a word of the validator's own, without effect", async () => {
   const spec = schema({ $async: true, enum: ["a", 2], type: "string" });
   assert.deepEqual(await accepted(spec, ['"a"', "2"]), ['"a"']);

@@ -215,13 +215,13 @@ test("a request that ends while its constraint compiles: the thread comes back w
     for (const text of ["a", "b", "c"]) {
       const leaving = new AbortController();
       const left = choice(engine, [`${text}1`], { signal: leaving.signal });
-      // The first takes the one thread that compiles; the second takes its place among those kept.
-      const next = new Promise<Grammar>((resolve, reject) =>
+      // The first takes a thread that compiles; the second takes its place among those kept.
+      const next = new Promise<Grammar>((resolve, reject) => {
         setImmediate(() => {
           leaving.abort();
-          setImmediate(() => choice(engine, [`${text}2`]).then(resolve, reject));
-        }),
-      );
+          setImmediate(() => void choice(engine, [`${text}2`]).then(resolve, reject));
+        });
+      });
       await assert.rejects(left, { code: "ABORTED" });
       const grammar = await Promise.race([next, deadline(`${text}2`)]);
       grammar.close();

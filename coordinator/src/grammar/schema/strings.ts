@@ -10,6 +10,7 @@ import { fitLength, readPattern } from "../pattern.js";
 import { Refusal } from "../refusal.js";
 import { FORMATS, REFUSED_FORMATS } from "./formats.js";
 import { encodeInString, ESCAPE, PLAIN } from "./json-string.js";
+import type { Json } from "./document.js";
 import type { Shape } from "./shape.js";
 
 /** Longest string with a state for each character. */
@@ -29,6 +30,17 @@ export function stringRule(shape: Shape, book: RuleBook): Expression {
     throw new Refusal(`more than ${LENGTH_MAX}, the limit`, "/minLength");
   if (max !== undefined && max < shape.minLength) return alt();
   return seq(text('"'), free(book, shape.minLength, max));
+}
+
+/** Whether a listed value is of the formats beside it, in what is enforced of them. */
+export function hasFormats({ formats }: Shape, value: Json): boolean {
+  if (typeof value !== "string") return true;
+  return formats.every((name) => {
+    if (REFUSED_FORMATS.has(name)) throw new Refusal(`${name} is not supported`, "/format");
+    return (
+      !Object.hasOwn(FORMATS, name) || new RegExp(`^(?:${FORMATS[name] ?? ""})$`, "u").test(value)
+    );
+  });
 }
 
 /** The pattern, or the format as one; undefined when any text will do. */
