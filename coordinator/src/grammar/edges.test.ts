@@ -112,6 +112,11 @@ test("an enum beside a format: a text that is not of the format never comes", as
   await assert.rejects(engine.compile(other, FIELD), /#\/format: json-pointer/);
 });
 
+test("propertyNames with a format: a named property that is not of it never comes", async () => {
+  const spec = schema({ properties: { day: whole }, propertyNames: { format: "date" } });
+  assert.deepEqual(await accepted(spec, ['{"day":1}', "{}"]), ["{}"]);
+});
+
 test("$async in a schema: a word of the validator's own, without effect", async () => {
   const spec = schema({ $async: true, enum: ["a", 2], type: "string" });
   assert.deepEqual(await accepted(spec, ['"a"', "2"]), ['"a"']);

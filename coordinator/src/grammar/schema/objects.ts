@@ -5,7 +5,7 @@ import type { Schema } from "./document.js";
 import type { RuleContext } from "./rules.js";
 import { both, matchingPatterns, type Shape } from "./shape.js";
 import { COLON, space } from "./space.js";
-import { keyBeside } from "./strings.js";
+import { hasFormats, keyBeside } from "./strings.js";
 
 /** Properties that `minProperties` and `maxProperties` count. */
 const COUNT_MAX = 256;
@@ -49,7 +49,12 @@ export function objectRule(shape: Shape, context: RuleContext): Expression {
 
 /** Undefined when a required one can never be there. */
 function namedProperties(shape: Shape, context: RuleContext): ObjectPlan["named"] | undefined {
-  const allowed = (name: string) => shape.names.every((schema) => context.validate(schema, name));
+  const allowed = (name: string) =>
+    shape.names.every(
+      (schema) =>
+        context.validate(schema, name) &&
+        context.shapes.of(schema).some((each) => hasFormats(each, name)),
+    );
   const names = new Set([...shape.properties.keys(), ...shape.required]);
   const named: ObjectPlan["named"] = [];
   for (const name of names) {
