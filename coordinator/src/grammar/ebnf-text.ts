@@ -166,7 +166,7 @@ class Writer {
 
   private group(part: Expression, times: number): string {
     const written = this.write(part, times);
-    return part.kind === "alt" || (part.kind === "set" && !written.startsWith("["))
+    return part.kind === "alt" || (part.kind === "set" && written.includes(" | "))
       ? `(${written})`
       : written;
   }

@@ -54,6 +54,11 @@ test("alternatives beyond ASCII that share bytes: no mixture of two passes", asy
   assert.deepEqual(found, ["乀一x", "é"]);
 });
 
+test("a class with characters beyond ASCII and others: what follows it follows each of them", async () => {
+  const spec: ConstraintSpec = { kind: "regex", pattern: "b[aé]c" };
+  assert.deepEqual(await accepted(spec, ["ba", "bac", "béc", "bé"]), ["bac", "béc"]);
+});
+
 test("integer bounds: every number is on its side, at the edges and far off", async () => {
   const random = seeded(5);
   for (let i = 0; i < 20; i++) {
