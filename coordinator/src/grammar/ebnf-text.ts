@@ -1,7 +1,8 @@
 /**
  * Expressions → the EBNF that XGrammar 0.1.27 reads, kept to what it gets right. Its character classes know ASCII
  * alone: `[à-ÿ]` matches nothing, `[^à]` matches à, and a class with a range past U+07FF matches anything. So a class is
- * written over ASCII, a negated one takes in all that lies beyond, and few characters beyond are written as texts, each a rule of its own (`factor.ts` has the reason).
+ * written over ASCII, a negated one takes in all that lies beyond, and few characters beyond are written as
+ * texts, each a rule of its own (`factor.ts` has the reason).
  */
 import {
   ASCII,

@@ -24,7 +24,7 @@ const REFUSED: ReadonlyMap<string, string> = new Map([
   ["$recursiveRef", "is not supported; use $ref"],
 ]);
 
-/** Draft 7 passes over them, and with them more or less is valid. What only narrows a value is enforced all the same. */
+/** Draft 7 passes over them, and they change what is valid. What only narrows a value is enforced all the same. */
 const NOT_IN_OLD = ["prefixItems", "minContains"];
 
 export class Shapes {
