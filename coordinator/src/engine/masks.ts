@@ -17,6 +17,20 @@ function isPending({ parts: { matcher } }: Sequence): boolean {
   return matcher.mask === undefined && !matcher.ended && matcher.failure === undefined;
 }
 
+/**
+ * Before `min_tokens` stop ids are suppressed. Where the grammar lets nothing but them come its end wins: an answer that
+ * cannot be longer is whole.
+ */
+function isWhole({ parts: { matcher }, request, tokens }: Sequence): boolean {
+  const { minTokens, promptIds, stopTokenIds } = request.prepared;
+  const made = tokens.length - promptIds.length;
+  if (made === 0 || made >= minTokens || matcher?.mask === undefined || !matcher.mayEnd)
+    return false;
+  const others = Uint8Array.from(matcher.mask);
+  for (const id of stopTokenIds) others[id >> 3] = (others[id >> 3] ?? 0) & ~(1 << (id & 7));
+  return others.every((byte) => byte === 0);
+}
+
 export class Masks {
   /** Sequences whose mask is waited for beside the steps. */
   private readonly late = new Set<Sequence>();
@@ -36,7 +50,8 @@ export class Masks {
     return sequences.flatMap((sequence): Settled[] => {
       const { matcher } = sequence.parts;
       if (matcher?.failure !== undefined) return [{ sequence, outcome: matcher.failure }];
-      return matcher?.ended === true ? [{ sequence, outcome: { reason: "stop" } }] : [];
+      const ended = matcher?.ended === true || isWhole(sequence);
+      return ended ? [{ sequence, outcome: { reason: "stop" } }] : [];
     });
   }
 

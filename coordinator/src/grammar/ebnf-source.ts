@@ -212,7 +212,7 @@ class Parser {
       this.at += point > 0xffff ? 2 : 1;
       return point;
     }
-    const hex = /\\(?:x([0-9a-fA-F]{1,8})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))/y;
+    const hex = /\\(?:x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8}))/y;
     hex.lastIndex = this.at;
     const found = hex.exec(this.source);
     if (found !== null) {

@@ -1,7 +1,8 @@
 /**
  * Expressions → the EBNF that XGrammar 0.1.27 reads, kept to what it gets right. Its character classes know ASCII
  * alone: `[à-ÿ]` matches nothing, `[^à]` matches à, and a class with a range past U+07FF matches anything. So a class is
- * written over ASCII, a negated one takes in all that lies beyond, and few characters beyond are written as texts.
+ * written over ASCII, a negated one takes in all that lies beyond, and few characters beyond are written as
+ * texts, each a rule of its own (`factor.ts` has the reason).
  */
 import {
   ASCII,
@@ -14,12 +15,11 @@ import {
   type CharSet,
 } from "./char-set.js";
 import { EMPTY, type Expression } from "./expression.js";
+import { Factoring, isWide, MAX_MISSING } from "./factor.js";
 import { Refusal } from "./refusal.js";
 
 /** Characters beyond ASCII that are written as texts, each a path of its own through the grammar. */
 const MAX_LISTED = 512;
-/** A set that lacks no more than these of all beyond ASCII is written as all; the thread's filter keeps them out. */
-const MAX_FORBIDDEN = 64;
 /** States that counted repetitions unroll to. */
 const MAX_UNROLLED = 20_000;
 
@@ -36,11 +36,15 @@ export function writeGrammar(root: Expression, rules: readonly Expression[]): Gr
   const productive = findProductive(rules);
   const trimmed = trim(root, productive);
   if (trimmed === undefined) throw new Refusal("can never be satisfied: no text matches it");
-  const bodies = rules.map((rule) => trim(rule, productive));
-  const ids = [...reachable(trimmed, bodies)];
+  const whole = rules.map((rule) => trim(rule, productive));
+  const ids = [...reachable(trimmed, whole)];
+  const factoring = new Factoring(whole);
+  const start = factoring.apply(trimmed);
+  const bodies = new Map(ids.map((id) => [id, factoring.apply(whole[id] ?? EMPTY)]));
   const write = (writer: Writer) => [
-    `root ::= ${writer.write(trimmed)}`,
-    ...ids.map((id) => `r${id} ::= ${writer.write(bodies[id] ?? EMPTY)}`),
+    `root ::= ${writer.write(start)}`,
+    ...ids.map((id) => `r${id} ::= ${writer.write(bodies.get(id) ?? EMPTY)}`),
+    ...writer.pointRules(),
   ];
   // What one class leaves out, the others must not list: known after a first writing.
   const first = new Writer(new Set());
@@ -135,6 +139,7 @@ function reachable(root: Expression, bodies: readonly (Expression | undefined)[]
 class Writer {
   readonly forbidden = new Set<number>();
   readonly needed = new Set<number>();
+  private readonly listed = new Set<number>();
   private unrolled = 0;
 
   /** `unlisted`: forbidden by another class. */
@@ -162,7 +167,7 @@ class Writer {
 
   private group(part: Expression, times: number): string {
     const written = this.write(part, times);
-    return part.kind === "alt" || (part.kind === "set" && !written.startsWith("["))
+    return part.kind === "alt" || (part.kind === "set" && written.includes(" | "))
       ? `(${written})`
       : written;
   }
@@ -187,8 +192,8 @@ class Writer {
     const low = intersect(set, ASCII);
     const high = intersect(set, BEYOND_ASCII);
     if (isEmpty(high)) return positive(low);
-    const missing = subtract(BEYOND_ASCII, set);
-    if (sizeOf(missing) <= MAX_FORBIDDEN) {
+    if (isWide(high)) {
+      const missing = subtract(BEYOND_ASCII, set);
       for (const [first, last] of missing)
         for (let point = first; point <= last; point++) this.forbidden.add(point);
       const out = subtract(ASCII, low);
@@ -198,16 +203,29 @@ class Writer {
     const count = sizeOf(high);
     if (count > MAX_LISTED)
       throw new Refusal(
-        `a class holds ${count} characters beyond ASCII; at most ${MAX_LISTED}, or all but ${MAX_FORBIDDEN}`,
+        `a class holds ${count} characters beyond ASCII; at most ${MAX_LISTED}, or all but ${MAX_MISSING}`,
       );
     const points = high
       .flatMap(([first, last]) => Array.from({ length: last - first + 1 }, (_, i) => first + i))
       .filter((point) => !this.unlisted.has(point));
     if (points.length === 0 && isEmpty(low))
       throw new Refusal("a class and one that leaves out all its characters are not supported");
-    const texts = points.map((point) => quote(String.fromCodePoint(point)));
-    return [...(isEmpty(low) ? [] : [positive(low)]), ...texts].join(" | ");
+    for (const point of points) this.listed.add(point);
+    const names = points.map(pointName);
+    return [...(isEmpty(low) ? [] : [positive(low)]), ...names].join(" | ");
   }
+
+  /** The empty rule at the end keeps XGrammar from putting the character in place of the rule's name. */
+  pointRules(): string[] {
+    const rules = [...this.listed].map(
+      (point) => `${pointName(point)} ::= ${quote(String.fromCodePoint(point))} none`,
+    );
+    return rules.length === 0 ? [] : [...rules, 'none ::= ""'];
+  }
+}
+
+function pointName(point: number): string {
+  return `u${point.toString(16)}`;
 }
 
 function positive(set: CharSet): string {
@@ -227,8 +245,9 @@ function escape(point: number): string {
     : `\\U${point.toString(16).padStart(8, "0")}`;
 }
 
-/** An EBNF string literal. @throws Refusal on NUL, at which this version's literals end. */
+/** An EBNF string literal. @throws Refusal on NUL, at which this version's literals end, and on what is no text. */
 export function quote(value: string): string {
+  if (!value.isWellFormed()) throw new Refusal("half of a surrogate pair is not supported");
   if (value.includes("\0")) throw new Refusal("U+0000 is not supported");
   const letters = Array.from(value, (letter) =>
     /[A-Za-z0-9 _.,:;{}[\]()<>/+*=!?@#$%&|~^'-]/.test(letter) ? letter : escape(pointOf(letter)),

@@ -224,3 +224,28 @@ test("engine: closed with matchers open, they fail and nothing new starts", asyn
   assert.equal(matcher.failure?.code, "DRAINING");
   await assert.rejects(choice(engine, ["ab"]), /stopping/);
 });
+
+test("a request that ends while its constraint compiles: the thread comes back when others have taken the place", () =>
+  withEngine({ threads: 2, keptPerTenant: 1, lightMs: -1 }, async (engine) => {
+    for (const text of ["a", "b", "c"]) {
+      const leaving = new AbortController();
+      const left = choice(engine, [`${text}1`], { signal: leaving.signal });
+      // The first takes a thread that compiles; the second takes its place among those kept.
+      const next = new Promise<Grammar>((resolve, reject) => {
+        setImmediate(() => {
+          leaving.abort();
+          setImmediate(() => void choice(engine, [`${text}2`]).then(resolve, reject));
+        });
+      });
+      await assert.rejects(left, { code: "ABORTED" });
+      const grammar = await Promise.race([next, deadline(`${text}2`)]);
+      grammar.close();
+    }
+    assert.equal(engine.stats.kept, 1);
+  }));
+
+function deadline(what: string): Promise<never> {
+  return new Promise((_, reject) => {
+    setTimeout(() => reject(new Error(`${what} is not compiled within 10 s`)), 10_000).unref();
+  });
+}

@@ -44,6 +44,8 @@ interface Kept {
   /** The host has no other grammar, and its thread came from the pool. */
   alone: boolean;
   condemned: string | undefined;
+  /** It went to make room, maybe while it was compiled for nobody any more. */
+  evicted: boolean;
   /** Masks that were slow beside other grammars. */
   strikes: number;
 }
@@ -147,6 +149,7 @@ export class GrammarEngine implements GrammarCompiler {
       host: undefined,
       alone: false,
       condemned: undefined,
+      evicted: false,
       strikes: 0,
     };
     // A refusal is remembered; want of room is not.
@@ -161,7 +164,7 @@ export class GrammarEngine implements GrammarCompiler {
   /** Places a compiled grammar. @throws ServeError OVERLOADED when it needs a thread and there is none. */
   private settle(kept: Kept, { input, tookMs, seat }: Compiled): CompilerInput {
     kept.input = input;
-    if (tookMs <= this.limits.lightMs) {
+    if (kept.evicted || tookMs <= this.limits.lightMs) {
       this.pool.giveBack(seat, kept.id);
       return input;
     }
@@ -225,6 +228,7 @@ export class GrammarEngine implements GrammarCompiler {
     for (const [key, kept] of this.kept) {
       if (kept.users > 0 || (tenant !== undefined && kept.tenant !== tenant)) continue;
       this.kept.delete(key);
+      kept.evicted = true;
       if (kept.alone) {
         this.endHost(kept);
         this.pool.lost();

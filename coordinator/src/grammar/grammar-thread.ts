@@ -6,6 +6,7 @@ import type { FromThread, MatcherState, ThreadData, ToThread, WorkItem } from ".
 import { Refusal } from "./refusal.js";
 import { readConstraint, type CompilerInput } from "./source.js";
 import { TokenFilter, tokenBytes } from "./token-filter.js";
+import { Utf8Filter } from "./utf8-filter.js";
 import { loadXGrammar, reasonOf, type LoadedXGrammar } from "./xgrammar.js";
 
 interface KeptGrammar {
@@ -19,17 +20,22 @@ interface OpenMatcher {
   position: number;
   filter: TokenFilter | undefined;
   tail: Buffer;
+  /** 0 before the first token. */
+  lastByte: number;
 }
 
 class GrammarThread {
   private readonly grammars = new Map<number, KeptGrammar>();
   private readonly matchers = new Map<number, OpenMatcher>();
+  private readonly utf8: Utf8Filter;
 
   private constructor(
     private readonly data: ThreadData,
     private readonly loaded: LoadedXGrammar,
     private readonly compiler: GrammarCompiler,
-  ) {}
+  ) {
+    this.utf8 = new Utf8Filter(data.vocabulary);
+  }
 
   static async start(data: ThreadData): Promise<GrammarThread> {
     const loaded = await loadXGrammar(data.limits.threadBytes);
@@ -158,16 +164,17 @@ class GrammarThread {
     const tokens = item.kind === "open" ? item.tokens : [item.tokenId];
     for (const tokenId of tokens) {
       if (!open.matcher.acceptToken(tokenId))
-        return [{ matcherId, position: open.position, state: "rejected" }];
+        return [{ matcherId, position: open.position, state: "rejected", mayEnd: false }];
       open.position++;
+      open.lastByte = tokenBytes(this.data.vocabulary, tokenId).at(-1) ?? open.lastByte;
       if (open.filter !== undefined) open.tail = open.filter.tail(open.tail, tokenId);
     }
-    const { position } = open;
-    if (open.matcher.isTerminated()) return [{ matcherId, position, state: "ended" }];
+    const at = { matcherId, position: open.position, mayEnd: false };
+    if (open.matcher.isTerminated()) return [{ ...at, state: "ended" }];
     const mask = await this.mask(open);
-    return mask === undefined
-      ? [{ matcherId, position, state: "stuck" }]
-      : [{ matcherId, position, state: "mask" }, mask];
+    if (mask === undefined) return [{ ...at, state: "stuck" }];
+    const mayEnd = this.data.stopTokenIds.some((id) => ((mask[id >> 3] ?? 0) >> (id & 7)) & 1);
+    return [{ ...at, state: "mask", mayEnd }, mask];
   }
 
   private async open(item: WorkItem & { kind: "open" }): Promise<OpenMatcher> {
@@ -176,13 +183,20 @@ class GrammarThread {
     this.begin(item.grammarId);
     const matcher = await this.newMatcher(grammar.compiled);
     const { filter } = grammar;
-    const open = { grammarId: item.grammarId, matcher, position: 0, filter, tail: Buffer.alloc(0) };
+    const { grammarId } = item;
+    const start = { position: 0, tail: Buffer.alloc(0), lastByte: 0 };
+    const open = { grammarId, matcher, filter, ...start };
     this.matchers.set(item.matcherId, open);
     return open;
   }
 
   /** Undefined when no token may come. */
-  private async mask({ matcher, filter, tail }: OpenMatcher): Promise<Uint8Array | undefined> {
+  private async mask({
+    matcher,
+    filter,
+    tail,
+    lastByte,
+  }: OpenMatcher): Promise<Uint8Array | undefined> {
     const words = await matcher.getNextTokenBitmask();
     const tokenCount = this.data.vocabulary.ends.length;
     const bytes = new Uint8Array(words.buffer, words.byteOffset, Math.ceil(tokenCount / 8));
@@ -190,6 +204,7 @@ class GrammarThread {
     const last = bytes.length - 1;
     bytes[last] = (bytes[last] ?? 0) & (0xff >> spare);
     filter?.apply(bytes, tail);
+    this.utf8.apply(bytes, lastByte);
     return bytes.some((byte) => byte !== 0) ? bytes : undefined;
   }
 }

@@ -41,6 +41,11 @@ export class Host implements SeatEvents, MatcherHome {
     return this.data.limits;
   }
 
+  /** It has a thread, or one that starts. */
+  get running(): boolean {
+    return this.seat !== undefined;
+  }
+
   get matcherCount(): number {
     return this.matchers.size;
   }
@@ -48,7 +53,8 @@ export class Host implements SeatEvents, MatcherHome {
   /** `compiled`: the thread has it already. */
   keep(grammarId: number, input: CompilerInput, compiled: boolean): void {
     this.inputs.set(grammarId, input);
-    if (!compiled) this.thread().post({ kind: "load", grammarId, input }, this.limits.compileMs);
+    if (this.seat === undefined) this.thread();
+    else if (!compiled) this.load(this.seat, grammarId, input);
   }
 
   drop(grammarId: number): void {
@@ -86,9 +92,17 @@ export class Host implements SeatEvents, MatcherHome {
     await this.seat?.close();
   }
 
+  /** A new one is told all grammars. */
   private thread(): ThreadSeat {
-    this.seat ??= new ThreadSeat(this.data, this);
-    return this.seat;
+    if (this.seat !== undefined) return this.seat;
+    const seat = new ThreadSeat(this.data, this);
+    this.seat = seat;
+    for (const [grammarId, input] of this.inputs) this.load(seat, grammarId, input);
+    return seat;
+  }
+
+  private load(seat: ThreadSeat, grammarId: number, input: CompilerInput): void {
+    seat.post({ kind: "load", grammarId, input }, this.limits.compileMs);
   }
 
   private enqueue(item: WorkItem): void {
@@ -158,9 +172,9 @@ export class Host implements SeatEvents, MatcherHome {
     this.events.condemned(grammarId, why);
   }
 
+  /** Without matchers the next thread waits until there is one. */
   private rebuild(): void {
     if (this.closed) return;
-    for (const [grammarId, input] of this.inputs) this.keep(grammarId, input, false);
     for (const matcher of this.matchers.values()) this.add(matcher);
   }
 }

@@ -39,6 +39,8 @@ export interface MatcherState {
   state: "mask" | "ended" | "stuck" | "rejected";
   /** Of state `mask`: index among the message's masks, where each stands once. */
   mask?: number;
+  /** The mask has a stop id. */
+  mayEnd: boolean;
   tookMs: number;
 }
 

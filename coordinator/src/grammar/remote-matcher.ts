@@ -12,6 +12,7 @@ export class RemoteMatcher implements Matcher {
   /** All accepted tokens: another thread can take the matcher over. */
   readonly tokens: number[] = [];
   mask: TokenMask | undefined;
+  mayEnd = false;
   ended = false;
   failure: ServeError | undefined;
   ready: Promise<void>;
@@ -52,7 +53,7 @@ export class RemoteMatcher implements Matcher {
   }
 
   /** What its thread says; of an earlier position when the matcher has moved to another thread since. */
-  take({ state, position }: MatcherState, mask: TokenMask | undefined): void {
+  take({ state, position, mayEnd }: MatcherState, mask: TokenMask | undefined): void {
     if (this.closed || position > this.tokens.length) return;
     if (state === "rejected")
       return this.fail(
@@ -61,6 +62,7 @@ export class RemoteMatcher implements Matcher {
     if (position !== this.tokens.length) return;
     if (state === "stuck") return this.fail(this.internal("no token can follow: a dead end"));
     this.ended = state === "ended";
+    this.mayEnd = mayEnd;
     this.mask = mask;
     this.settle();
   }

@@ -5,7 +5,7 @@
 import { Ajv, type ErrorObject } from "ajv";
 import { refuseNeeded, writeGrammar } from "./ebnf-text.js";
 import { readEbnf } from "./ebnf-source.js";
-import { RuleBook, type Expression } from "./expression.js";
+import { alt, RuleBook, text as plainText, type Expression } from "./expression.js";
 import type { GrammarLimits } from "./limits.js";
 import { wholeMatch } from "./pattern.js";
 import { Refusal } from "./refusal.js";
@@ -146,9 +146,13 @@ function rewrite(value: Json, place: Place): Json {
     return value.map((part, i) => rewrite(part, { ...place, path: `${path}/${i}` }));
   if (typeof value === "string" && value.includes("\0"))
     throw new Refusal("U+0000 is not supported", path);
+  if (typeof value === "string" && !value.isWellFormed())
+    throw new Refusal("half of a surrogate pair is not supported", path);
   if (typeof value === "string")
     for (const letter of value) if (letter > "\x7f") place.needed.add(letter.codePointAt(0) ?? 0);
   if (!isObject(value)) return value;
+  const joined = joinChoice(value, place);
+  if (joined !== undefined) return joined;
   const inner = innerGrammar(value, place);
   if (inner !== undefined) return { type: "grammar", grammar: inner };
   if (value["type"] === "triggered_tags") checkTriggers(value, path);
@@ -160,18 +164,48 @@ function rewrite(value: Json, place: Place): Json {
   );
 }
 
-function innerGrammar(
-  format: SchemaObject,
-  { path, limits, forbidden, needed }: Place,
-): string | undefined {
+type Make = [make: () => Expression, rules: readonly Expression[], where: string];
+
+function writeInner([make, rules, where]: Make, { path, forbidden, needed }: Place): string {
+  const out = within(`${path}/${where}`, () => writeGrammar(make(), rules));
+  for (const point of out.forbidden) forbidden.add(point);
+  for (const point of out.needed) needed.add(point);
+  return out.ebnf;
+}
+
+/** Texts and patterns of a choice as one grammar, before its other elements: XGrammar mixes them (`factor.ts`). */
+function joinChoice(value: SchemaObject, place: Place): Json | undefined {
+  const { type, elements } = value;
+  if (type !== "or" || !Array.isArray(elements)) return undefined;
+  const parts = elements.map((element, i) =>
+    isObject(element) ? choicePart(element, i) : undefined,
+  );
+  const joined = parts.filter((part) => part !== undefined);
+  if (joined.length < 2) return undefined;
+  const make = () => alt(...joined.map((part) => part()));
+  const grammar: Json = { type: "grammar", grammar: writeInner([make, [], "elements"], place) };
+  const others = elements.flatMap((element, i) =>
+    parts[i] === undefined
+      ? [rewrite(element, { ...place, path: `${place.path}/elements/${i}` })]
+      : [],
+  );
+  return others.length === 0 ? grammar : { type: "or", elements: [grammar, ...others] };
+}
+
+function choicePart(
+  { type, value, pattern }: SchemaObject,
+  index: number,
+): (() => Expression) | undefined {
+  if (type === "const_string" && typeof value === "string") return () => plainText(value);
+  if (type !== "regex" || typeof pattern !== "string") return undefined;
+  return () => within(`#/${index}/pattern`, () => wholeMatch(pattern));
+}
+
+function innerGrammar(format: SchemaObject, place: Place): string | undefined {
+  const { path, limits } = place;
   const { type, json_schema: schema, pattern, grammar } = format;
   const book = new RuleBook(limits.rules);
-  const write = (make: () => Expression, rules: readonly Expression[], where: string) => {
-    const out = within(`${path}/${where}`, () => writeGrammar(make(), rules));
-    for (const point of out.forbidden) forbidden.add(point);
-    for (const point of out.needed) needed.add(point);
-    return out.ebnf;
-  };
+  const write = (...args: Make) => writeInner(args, place);
   if (type === "json_schema")
     return write(() => documentExpression(schema, book), book.rules, "json_schema");
   if (type === "regex" && typeof pattern === "string")

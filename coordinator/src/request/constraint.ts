@@ -16,6 +16,8 @@ export type TokenMask = Uint8Array;
 export interface Matcher {
   /** For the next token; undefined while it is being made. */
   readonly mask: TokenMask | undefined;
+  /** The mask has a stop id: what is there is whole. */
+  readonly mayEnd: boolean;
   /** The grammar is at its end: nothing may come any more. Set after a stop id was accepted. */
   readonly ended: boolean;
   /** Set when no mask will come. */

@@ -183,3 +183,19 @@ test("a constrained stream that is cut off leaves nothing behind, and others go 
   const { choices } = await client.generateOnce({ ...good, constraint: choice?.[1] ?? {} });
   assert.ok(choices.every(({ text }) => choice?.[2](text)));
 });
+
+test("min_tokens beyond the end of the grammar: the grammar's end wins, and the answer is whole", async () => {
+  const constraint: Constraint = { kind: { case: "choice", value: { texts: ["yes"] } } };
+  const input = { ...good, constraint, minTokens: 50 };
+  const [one, two] = await Promise.all(served.map((each) => each.client.generateOnce(input)));
+  for (const { text, finished } of one?.choices ?? [])
+    assert.deepEqual([text, finished?.reason], ["yes", FinishReason.STOP]);
+  assert.equal(one?.choices.length, 2);
+  assert.ok(one !== undefined && two !== undefined);
+  assert.deepEqual(essence(one), essence(two));
+  // Where more may come it does.
+  const open: Constraint = { kind: { case: "regex", value: "a+" } };
+  const longer = await client.generateOnce({ ...good, n: 1, constraint: open, minTokens: 20 });
+  const tokens = longer.choices[0]?.tokenIds ?? [];
+  assert.ok(tokens.length >= 20, `${tokens.length} tokens`);
+});

@@ -100,13 +100,18 @@ function integersWithin(bounds: NumberBounds): Expression {
 /** Decimal writings of 0 ≤ low … high, without leading zeros. */
 function wholesBetween(low: bigint, high: bigint): Expression {
   const ways: Expression[] = [];
+  /** Lengths all of whose numbers are within. */
+  const whole: number[] = [];
   for (let length = String(low).length; length <= String(high).length; length++) {
     const least = length === 1 ? 0n : 10n ** BigInt(length - 1);
     const most = 10n ** BigInt(length) - 1n;
-    const from = String(low > least ? low : least);
-    const to = String(high < most ? high : most);
-    if (from.length === length && to.length === length) ways.push(sameLength(from, to));
+    if (length > 1 && low <= least && high >= most) whole.push(length);
+    else
+      ways.push(sameLength(String(low > least ? low : least), String(high < most ? high : most)));
   }
+  const [first, last] = [whole[0], whole.at(-1)];
+  if (first !== undefined && last !== undefined)
+    ways.push(seq(digits(1, 9), repeat(DIGIT, first - 1, last - 1)));
   return alt(...ways);
 }
 
@@ -293,7 +298,9 @@ function listed(
   step: number,
 ): Expression {
   const ways: Expression[] = [];
-  for (let k = Math.ceil(min / step); k * step <= max; k++) {
+  const most = Math.min(max, Number(INTEGER_MAX));
+  const least = Math.max(min, -Number(INTEGER_MAX));
+  for (let k = Math.ceil(least / step); k * step <= most; k++) {
     const value = k * step;
     if ((minOpen && value <= min) || (maxOpen && value >= max) || value < min) continue;
     if (!integer || Number.isInteger(value)) ways.push(text(plainValue(value)));

@@ -5,7 +5,7 @@ import type { Schema } from "./document.js";
 import type { RuleContext } from "./rules.js";
 import { both, matchingPatterns, type Shape } from "./shape.js";
 import { COLON, space } from "./space.js";
-import { keyBeside } from "./strings.js";
+import { hasFormats, keyBeside } from "./strings.js";
 
 /** Properties that `minProperties` and `maxProperties` count. */
 const COUNT_MAX = 256;
@@ -31,7 +31,7 @@ export function objectRule(shape: Shape, context: RuleContext): Expression {
   const requiredCount = named.filter(({ required }) => required).length;
   const min = shape.minProperties > requiredCount ? shape.minProperties : 0;
   // Free keys may repeat, and a repeated key counts once: they can stand for one property, not for two.
-  if (free !== undefined && min > Math.max(1, named.length))
+  if (free !== undefined && min > named.length + 1)
     throw new Refusal("more than 1 is supported for named properties only", "/minProperties");
   const max = shape.maxProperties;
   if (Math.max(min, free === undefined ? 0 : (max ?? 0)) > COUNT_MAX)
@@ -49,7 +49,12 @@ export function objectRule(shape: Shape, context: RuleContext): Expression {
 
 /** Undefined when a required one can never be there. */
 function namedProperties(shape: Shape, context: RuleContext): ObjectPlan["named"] | undefined {
-  const allowed = (name: string) => shape.names.every((schema) => context.validate(schema, name));
+  const allowed = (name: string) =>
+    shape.names.every(
+      (schema) =>
+        context.validate(schema, name) &&
+        context.shapes.of(schema).some((each) => hasFormats(each, name)),
+    );
   const names = new Set([...shape.properties.keys(), ...shape.required]);
   const named: ObjectPlan["named"] = [];
   for (const name of names) {
@@ -78,6 +83,11 @@ function freeProperty(shape: Shape, namedCount: number, context: RuleContext): M
     const [first] = patterns;
     if (first === undefined || taken.some((name) => matchingPatterns(shape, name).length > 0))
       return undefined;
+    if (patterns.length < shape.patternProperties.size)
+      throw new Refusal(
+        "a pattern that is false beside others is not supported",
+        "/patternProperties",
+      );
     const same = patterns.every(
       ([, schema]) => JSON.stringify(schema) === JSON.stringify(first[1]),
     );
@@ -115,7 +125,7 @@ function members(plan: ObjectPlan, { index, count }: Place, context: RuleContext
     const property = plan.named[index];
     if (property === undefined) {
       const end = count >= plan.min ? [seq(space(book), text("}"))] : [];
-      if (plan.free === undefined || full) return end[0] ?? NEVER;
+      if (plan.free === undefined || full || count + 1 < plan.min) return end[0] ?? NEVER;
       const next = members(plan, { index, count: after }, context);
       return alt(...end, seq(lead, plan.free.key, COLON, plan.free.value, next));
     }

@@ -7,7 +7,7 @@ import { numberExpression } from "./numbers.js";
 import { objectRule } from "./objects.js";
 import type { Shape } from "./shape.js";
 import type { Shapes } from "./shapes.js";
-import { stringRule } from "./strings.js";
+import { hasFormats, stringRule } from "./strings.js";
 
 /** Whether a value is valid under a part of the document, as Ajv sees it. */
 export type Validate = (schema: Schema, value: Json) => boolean;
@@ -44,6 +44,7 @@ export class SchemaRules implements RuleContext {
         ? this.typed(shape, path)
         : shape.values
             .filter((value) => this.validate(schema, value))
+            .filter((value) => at(path, () => hasFormats(shape, value)))
             .map((value) => text(JSON.stringify(value))),
     );
     return ways.length === 0 ? NEVER : alt(...ways);

@@ -27,17 +27,21 @@ export function documentExpression(value: Json | undefined, book: RuleBook): Exp
   if (!isSchema(value)) throw new Refusal("a schema is an object or a boolean", "#");
   const document = new SchemaDocument(value);
   const validate = checked(value);
-  const rules = new SchemaRules(book, document, new Shapes(document), validate);
+  const rules = new SchemaRules(book, document, new Shapes(document, isOld(value)), validate);
   return rules.valueOf(value);
+}
+
+/** Of draft 6 or 7. */
+function isOld(root: Schema): boolean {
+  const draft = isObject(root) ? root["$schema"] : undefined;
+  return typeof draft === "string" && /draft-0[67]/.test(draft);
 }
 
 /** @throws Refusal when the schema is not valid, or refers to what is not there. */
 function checked(root: Schema): Validate {
-  const draft = isObject(root) ? root["$schema"] : undefined;
-  const old = typeof draft === "string" && /draft-0[67]/.test(draft);
   // Formats are enforced by the grammar. A schema comes from outside: nothing of it is logged.
   const options = { strict: false, validateFormats: false, logger: false as const };
-  const ajv = old ? new Ajv(options) : new Ajv2020(options);
+  const ajv = isOld(root) ? new Ajv(options) : new Ajv2020(options);
   const plain = withRoot(root, "");
   try {
     ajv.addSchema(typeof plain === "boolean" ? { allOf: [plain] } : plain, ROOT);
@@ -70,6 +74,8 @@ function withRoot(schema: Schema, root: string): Schema {
   return JSON.parse(JSON.stringify(schema), function (this: unknown, key: string, value: Json):
     Json | undefined {
     if (key === "$id" || key === "$schema") return typeof value === "string" ? undefined : value;
+    // With it Ajv's validators answer with a promise.
+    if (key === "$async" && typeof value === "boolean") return undefined;
     return key === "$ref" && typeof value === "string" && value.startsWith("#")
       ? `${root}${value}`
       : value;

@@ -24,11 +24,18 @@ const REFUSED: ReadonlyMap<string, string> = new Map([
   ["$recursiveRef", "is not supported; use $ref"],
 ]);
 
+/** Draft 7 passes over them, and they change what is valid. What only narrows a value is enforced all the same. */
+const NOT_IN_OLD = ["prefixItems", "minContains"];
+
 export class Shapes {
   private mergeCount = 0;
   private readonly known = new Map<string, Shape[]>();
 
-  constructor(private readonly document: SchemaDocument) {}
+  /** `old`: the schema is of draft 6 or 7. */
+  constructor(
+    private readonly document: SchemaDocument,
+    private readonly old: boolean,
+  ) {}
 
   /** @throws Refusal naming the keyword that is not supported. */
   of(schema: Schema): Shape[] {
@@ -47,6 +54,10 @@ export class Shapes {
     const path = this.document.pathOf(schema);
     for (const [keyword, why] of REFUSED)
       if (schema[keyword] !== undefined) throw new Refusal(why, `${path}/${keyword}`);
+    for (const keyword of this.old ? NOT_IN_OLD : [])
+      if (schema[keyword] !== undefined)
+        throw new Refusal("is no keyword of this draft", `${path}/${keyword}`);
+    refuseProto(schema, path);
     if (typeof schema["$id"] === "string" && path !== "#")
       throw new Refusal("is supported at the root only", `${path}/$id`);
     const inner = [...open, schema];
@@ -105,6 +116,15 @@ export class Shapes {
       }),
     );
   }
+}
+
+/** Ajv does not count such a property among the named ones. */
+function refuseProto(schema: SchemaObject, path: string): void {
+  const { properties } = schema;
+  if (!isObject(properties) || !Object.hasOwn(properties, "__proto__")) return;
+  for (const keyword of ["additionalProperties", "unevaluatedProperties"])
+    if (schema[keyword] !== undefined)
+      throw new Refusal("is not supported beside a property __proto__", `${path}/${keyword}`);
 }
 
 function schemasIn(value: Json | undefined): Schema[] {

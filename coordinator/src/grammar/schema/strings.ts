@@ -4,12 +4,13 @@
  * `char*` in a rule of its own costs 60 ms (vocabulary of 151,936). A state of the chain costs some 25 ms to compile
  * there, hence one chain for all `maxLength` of a schema, and beyond `CHAIN` characters whole runs of `RUN`.
  */
-import { charsOf, subtract } from "../char-set.js";
+import { charsOf, isEmpty, subtract } from "../char-set.js";
 import { alt, EMPTY, oneOf, seq, text, type Expression, type RuleBook } from "../expression.js";
 import { fitLength, readPattern } from "../pattern.js";
 import { Refusal } from "../refusal.js";
 import { FORMATS, REFUSED_FORMATS } from "./formats.js";
 import { encodeInString, ESCAPE, PLAIN } from "./json-string.js";
+import type { Json } from "./document.js";
 import type { Shape } from "./shape.js";
 
 /** Longest string with a state for each character. */
@@ -29,6 +30,17 @@ export function stringRule(shape: Shape, book: RuleBook): Expression {
     throw new Refusal(`more than ${LENGTH_MAX}, the limit`, "/minLength");
   if (max !== undefined && max < shape.minLength) return alt();
   return seq(text('"'), free(book, shape.minLength, max));
+}
+
+/** Whether a listed value is of the formats beside it, in what is enforced of them. */
+export function hasFormats({ formats }: Shape, value: Json): boolean {
+  if (typeof value !== "string") return true;
+  return formats.every((name) => {
+    if (REFUSED_FORMATS.has(name)) throw new Refusal(`${name} is not supported`, "/format");
+    return (
+      !Object.hasOwn(FORMATS, name) || new RegExp(`^(?:${FORMATS[name] ?? ""})$`, "u").test(value)
+    );
+  });
 }
 
 /** The pattern, or the format as one; undefined when any text will do. */
@@ -102,15 +114,15 @@ function exactly(book: RuleBook, count: number): Expression {
   );
 }
 
+/** Written without escapes, as a free key is. */
+function isPlain(name: string): boolean {
+  return name.isWellFormed() && isEmpty(subtract(charsOf(name), PLAIN));
+}
+
 /** A key that is none of `names`: free text without escapes, along a tree of the names. */
 export function keyBeside(book: RuleBook, names: readonly string[]): Expression {
-  return seq(
-    text('"'),
-    besides(
-      book,
-      names.map((name) => Array.from(name)),
-    ),
-  );
+  const near = names.filter(isPlain).map((name) => Array.from(name));
+  return seq(text('"'), besides(book, near));
 }
 
 function besides(book: RuleBook, rests: readonly string[][]): Expression {
