@@ -13,7 +13,7 @@ import type { RequestSink } from "./active.js";
 import { CoordinatorMetrics } from "../metrics.js";
 import type { Grammar } from "../request/constraint.js";
 import type { ChoiceText, PreparedRequest } from "../request/types.js";
-import { EngineLoop } from "./engine-loop.js";
+import { EngineLoop, type LoopLimits } from "./engine-loop.js";
 import { preparedOf } from "./prepared.fixture.js";
 
 /** An answer in the test's hands. */
@@ -119,7 +119,9 @@ function textOf({ maxTokens }: PreparedRequest): ChoiceText {
   };
 }
 
-export function setup() {
+export function setup(
+  of: { limits?: Partial<LoopLimits>; prefixRoot?: (request: PreparedRequest) => string } = {},
+) {
   const faults: unknown[] = [];
   const clock = { nowMs: 0 };
   const metrics = new CoordinatorMetrics({ codes: [], ranks: 2, maxModelLen: 64 });
@@ -135,13 +137,14 @@ export function setup() {
       maxStreamRows: 100,
       vocabulary: 2000,
       maxRequests: 100,
+      ...of.limits,
     },
     metrics,
     progress: new Progress(),
     bounds: { stepMs: 1e6, encodeMs: 1e6 },
     stepDeadlineMs: 4000,
     encodeBudgetMs: 100,
-    prefixRoot: undefined,
+    prefixRoot: of.prefixRoot,
     createText: textOf,
     nowMs: () => clock.nowMs,
     onFault: (error) => faults.push(error),

@@ -1,4 +1,5 @@
 /** Masks of constrained sequences, made on another thread between two steps. */
+import assert from "node:assert/strict";
 import type { ServeError } from "@tessera/proto";
 import type { FinishCause } from "../request/types.js";
 import type { Sequence } from "./active.js";
@@ -67,5 +68,11 @@ export class Masks {
   forget(sequence: Sequence): void {
     this.late.delete(sequence);
     this.passed.delete(sequence);
+  }
+
+  /** @throws AssertionError when a mask is waited for that no one of `running` needs. */
+  audit(running: readonly Sequence[]): void {
+    const all = new Set(running);
+    for (const one of [...this.late, ...this.passed]) assert(all.has(one), "a mask for nobody");
   }
 }
