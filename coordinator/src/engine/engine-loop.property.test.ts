@@ -153,7 +153,7 @@ class World {
     assert.deepEqual(this.parts.faults, []);
     for (const { active, told, grammars, matchers } of this.lives) {
       const ends = told.filter((word) => /^(done|DEADLINE|INTERNAL)/.test(word));
-      assert.ok(ends.length <= 1 && (ends.length === 0 || told.at(-1) === ends[0]), `${told}`);
+      assert.ok(ends.length <= 1 && (ends.length === 0 || told.at(-1) === ends[0]), told.join());
       if (!active.ended) continue;
       assert.ok(grammars.closed === 1 && matchers.every(({ closed }) => closed));
     }

@@ -245,9 +245,7 @@ export class ImageStore {
 
   /** @throws AssertionError when `requests`, all that hold something, are not who it is noted for. */
   audit(requests: readonly RequestImages[]): void {
-    this.tiles.audit(
-      requests.flatMap(({ tiles }) => tiles.filter((tile) => tile !== undefined)),
-    );
+    this.tiles.audit(requests.flatMap(({ tiles }) => tiles.filter((tile) => tile !== undefined)));
     this.streams.audit(requests.flatMap(({ streams }) => streams));
     this.pool.audit([...this.streams.all()].flatMap(({ value }) => value.blockIds));
   }

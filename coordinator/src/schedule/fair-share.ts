@@ -49,7 +49,12 @@ export class FairShare {
     const levels = groupBy(claims, ({ priority }) => priority);
     return [...levels]
       .sort(([a], [b]) => a - b)
-      .flatMap(([, level]) => serve(groupBy(level, ({ tenant }) => tenant), trial));
+      .flatMap(([, level]) =>
+        serve(
+          groupBy(level, ({ tenant }) => tenant),
+          trial,
+        ),
+      );
   }
 
   /** One of `waiting` is begun: the rounds up to its turn are over. */
@@ -97,7 +102,7 @@ function turnsOf<T extends Claim>(queues: Queues<T>, { credit, ring }: Credits) 
 }
 
 /**
- * All of them, one after the other. Which round a claim is served in depends on its own tenant alone, and within a round
+ * All of them, one after the other. Which round a claim is served in depends on its own tenant alone; within a round
  * tenants come by turn.
  */
 function serve<T extends Claim>(queues: Queues<T>, state: Credits): T[] {
