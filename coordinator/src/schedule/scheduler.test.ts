@@ -171,6 +171,23 @@ test("scheduler: without blocks the youngest of the lowest priority gives way an
   assert.deepEqual(counts(scheduler.next()), [[1, 0, 21]]);
 });
 
+test("scheduler: a prompt counts once as looked up, however often it is computed again", () => {
+  const limits = { poolSize: 3, maxBatchedTokens: 128, maxSequences: 8, prefixCache: true };
+  const { scheduler, sequences } = fill(limits, [
+    [0, 32, 9],
+    [0, 40, 9],
+  ]);
+  scheduler.computed(scheduler.next());
+  for (const sequence of sequences) sequence.push(1);
+  // The second begins again behind the first block, which both have.
+  assert.deepEqual(counts(scheduler.next()), [
+    [0, 32, 1],
+    [1, 32, 9],
+  ]);
+  assert.equal(scheduler.preemptions, 1);
+  assert.deepEqual(scheduler.prefix, { queries: 32 + 40, hits: 0 });
+});
+
 test("scheduler: a decoding sequence without a block does not keep an earlier one from taking its blocks", () => {
   const limits = { poolSize: 4, maxBatchedTokens: 33, maxSequences: 8 };
   const { scheduler, sequences } = fill(limits, [[0, 29, 50]]);
