@@ -135,9 +135,10 @@ export class ActiveRequest {
   }
   timings(nowMs: number): RequestTimings {
     const since = (ms: number | undefined) => (ms ?? nowMs) - this.acceptedMs;
+    const { encodeStartMs, encodeEndMs = nowMs } = this;
     return {
       queueMs: since(this.scheduledMs),
-      encodeMs: (this.encodeEndMs ?? 0) - (this.encodeStartMs ?? 0),
+      encodeMs: encodeStartMs === undefined ? 0 : encodeEndMs - encodeStartMs,
       firstTokenMs: since(this.firstTokenMs),
       totalMs: since(nowMs),
       completionTokens: this.completionTokens,

@@ -250,7 +250,10 @@ export class EngineLoop {
     this.intake.holdImages(this.images);
     const encoded = this.startEncode(group);
     // Ranks that encode together do it in the same order beside the steps: never both at once.
-    if (group.encodesTogether) await encoded;
+    if (group.encodesTogether && encoded !== undefined) {
+      this.outbox.flush();
+      await encoded;
+    }
     await this.settleMasks();
     if (this.group !== group) return false;
     const planStart = performance.now();
@@ -441,6 +444,9 @@ export class EngineLoop {
     const running = this.running();
     assert.equal(this.scheduler.sequenceCount, running.length, "sequences scheduled and running");
     for (const request of this.intake.requests) assert(!request.ended, "an ended request is held");
+    const held = [...this.intake.requests].map(({ images }) => images);
+    this.images.audit(held.filter((images) => images !== undefined));
+    this.masks.audit(running);
   }
 
   private accept(sequence: Sequence, token: Parameters<ChoiceText["push"]>[0]): void {

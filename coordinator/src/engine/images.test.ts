@@ -155,6 +155,16 @@ test("images: without room for all of a request nothing of it is held", () => {
   assert.deepEqual(store.load(), before);
 });
 
+test("images: the audit finds what is held for nobody", () => {
+  const store = new ImageStore(LIMITS);
+  const [first, second] = [0, 0].map(() => hold(store, requestOf({ text: "a", streams: ["bc"] })));
+  assert.ok(first !== undefined && second !== undefined);
+  store.audit([first, second]);
+  assert.throws(() => store.audit([first]), /holders of default\/a/);
+  store.leave(second);
+  store.audit([first]);
+});
+
 const texts = fc.subarray([..."abcdefgh"], { maxLength: 4 }).map((list) => list.join(""));
 const actions = fc.array(
   fc.oneof(
@@ -195,6 +205,7 @@ test("images: whatever comes and goes, blocks and embeddings are never given twi
           for (const block of held.blockIds) assert.ok(!blocks.has(block) && blocks.add(block));
         }
         assert.ok((onWorkers.get("tile")?.size ?? 0) <= LIMITS.maxEmbeddings);
+        store.audit(live.map(({ images }) => images));
       }
       for (const { images } of live) store.leave(images);
       const { embeddings, usedCrossBlocks } = store.load();

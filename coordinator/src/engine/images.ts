@@ -242,4 +242,11 @@ export class ImageStore {
   get anythingReleased(): boolean {
     return this.released.length > 0 || this.closed.length > 0;
   }
+
+  /** @throws AssertionError when `requests`, all that hold something, are not who it is noted for. */
+  audit(requests: readonly RequestImages[]): void {
+    this.tiles.audit(requests.flatMap(({ tiles }) => tiles.filter((tile) => tile !== undefined)));
+    this.streams.audit(requests.flatMap(({ streams }) => streams));
+    this.pool.audit([...this.streams.all()].flatMap(({ value }) => value.blockIds));
+  }
 }

@@ -1,9 +1,10 @@
 /** Masks of constrained sequences, made on another thread between two steps. */
+import assert from "node:assert/strict";
 import type { ServeError } from "@tessera/proto";
 import type { FinishCause } from "../request/types.js";
 import type { Sequence } from "./active.js";
 
-/** A step waits so long for masks; they take some 0.1 ms, the first of a grammar a few. */
+/** A step waits so long for masks, once for each; they take some 0.1 ms, the first of a grammar a few. */
 const WAIT_MS = 5;
 
 export interface Settled {
@@ -32,10 +33,12 @@ function isWhole({ parts: { matcher }, request, tokens }: Sequence): boolean {
 }
 
 export class Masks {
-  /** Sequences whose mask is waited for beside the steps. */
+  /** Sequences whose mask is waited for beside the steps, or was found missing for good. */
   private readonly late = new Set<Sequence>();
+  /** Of those, the ones that a step has waited for in vain. */
+  private readonly passed = new Set<Sequence>();
 
-  /** `onLate`: a mask came after its step had gone without it. */
+  /** `onLate`: a mask came after its step had gone without it, or is known not to come. */
   constructor(private readonly onLate: () => void) {}
 
   get anyLate(): boolean {
@@ -44,9 +47,12 @@ export class Masks {
 
   /** Waits for the masks of `sequences`, a little. → those that have no next token */
   async settle(sequences: Sequence[]): Promise<Settled[]> {
-    const pending = sequences.filter(isPending);
+    const pending = sequences.filter((one) => isPending(one) && !this.passed.has(one));
     if (pending.length > 0) await this.wait(pending);
-    for (const sequence of pending) this.follow(sequence);
+    for (const sequence of pending.filter(isPending)) {
+      this.passed.add(sequence);
+      this.follow(sequence);
+    }
     return sequences.flatMap((sequence): Settled[] => {
       const { matcher } = sequence.parts;
       if (matcher?.failure !== undefined) return [{ sequence, outcome: matcher.failure }];
@@ -63,11 +69,12 @@ export class Masks {
     clearTimeout(timer);
   }
 
-  /** If it has no mask yet, `onLate` is told when it has. */
+  /** If it has no mask yet, `onLate` is told when that is settled; it may be so already, without one. */
   follow(sequence: Sequence): void {
-    if (this.late.has(sequence) || !isPending(sequence)) return;
+    if (this.late.has(sequence) || sequence.ready) return;
     this.late.add(sequence);
     void sequence.parts.matcher?.ready.then(() => {
+      this.passed.delete(sequence);
       if (this.late.delete(sequence)) this.onLate();
     });
   }
@@ -75,5 +82,12 @@ export class Masks {
   /** A sequence has ended. */
   forget(sequence: Sequence): void {
     this.late.delete(sequence);
+    this.passed.delete(sequence);
+  }
+
+  /** @throws AssertionError when a mask is waited for that no one of `running` needs. */
+  audit(running: readonly Sequence[]): void {
+    const all = new Set(running);
+    for (const one of [...this.late, ...this.passed]) assert(all.has(one), "a mask for nobody");
   }
 }

@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { BLOCK_TOKENS } from "@tessera/model";
 import { StepPlanSchema, type StepPlan } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { RunningGroup } from "../cluster/group.js";
+import { blockCount } from "../schedule/blocks.js";
 import type { LoopLimits } from "./engine-loop.js";
 
 export type Pace = Pick<LoopLimits, "maxBatchedTokens" | "maxSequences">;
@@ -18,7 +19,10 @@ const LEAST_SEQUENCES = 4;
 export interface WarmUp {
   /** `lastStepId` and `step` of it. */
   group: Pick<RunningGroup, "step" | "lastStepId">;
-  limits: Pick<LoopLimits, "maxBatchedTokens" | "maxSequences" | "blockCount">;
+  limits: Pick<LoopLimits, "maxBatchedTokens" | "maxSequences" | "blockCount"> & {
+    /** Tokens of one sequence. */
+    maxModelLen: number;
+  };
   /** What was asked for by name is not measured. */
   fixed: Partial<Record<keyof Pace, number | undefined>>;
   nowMs: () => number;
@@ -26,24 +30,30 @@ export interface WarmUp {
 
 type StepPart = Pick<StepPlan, "slices" | "opened">;
 
-/** Sequences of `count` tokens each, opened, computed and forgotten. */
-function planOf(sequences: number, count: number): StepPart & { ids: bigint[] } {
-  const blocks = Math.ceil(count / BLOCK_TOKENS);
-  const ids = Array.from({ length: sequences }, (_, i) => BigInt(i + 1));
+/** Sequences of so many tokens each, opened, computed and forgotten. */
+function planOf(lengths: number[]): StepPart & { ids: bigint[] } {
+  const ids = lengths.map((_, i) => BigInt(i + 1));
+  let block = 0;
   const { opened, slices } = create(StepPlanSchema, {
-    opened: ids.map((sequenceId) => ({
-      sequenceId,
-      promptLength: count,
+    opened: lengths.map((promptLength, i) => ({
+      sequenceId: ids[i] ?? 0n,
+      promptLength,
       sampling: { repetitionPenalty: 1 },
     })),
-    slices: ids.map((sequenceId, i) => ({
-      sequenceId,
+    slices: lengths.map((count, i) => ({
+      sequenceId: ids[i] ?? 0n,
       tokenIds: Array.from({ length: count }, () => 0),
-      blockIds: Array.from({ length: blocks }, (_block, b) => i * blocks + b),
+      blockIds: Array.from({ length: blockCount(count) }, () => block++),
       wanted: [{ row: count - 1 }],
     })),
   });
   return { opened, slices, ids };
+}
+
+/** `count` tokens in sequences as long as they may be. */
+function cut(count: number, longest: number): number[] {
+  const whole = Array.from({ length: Math.floor(count / longest) }, () => longest);
+  return count % longest === 0 ? whole : [...whole, count % longest];
 }
 
 /** 1, 2, 4, … and `limit` itself. */
@@ -57,13 +67,13 @@ class Measure {
   constructor(private readonly of: WarmUp) {}
 
   /** Milliseconds of one such step; the better of two. */
-  async stepMs(sequences: number, count: number): Promise<number> {
-    return Math.min(await this.once(sequences, count), await this.once(sequences, count));
+  async stepMs(lengths: number[]): Promise<number> {
+    return Math.min(await this.once(lengths), await this.once(lengths));
   }
 
-  private async once(sequences: number, count: number): Promise<number> {
+  private async once(lengths: number[]): Promise<number> {
     const { nowMs } = this.of;
-    const { ids, ...part } = planOf(sequences, count);
+    const { ids, ...part } = planOf(lengths);
     const start = nowMs();
     await this.step(part, []);
     const spent = nowMs() - start;
@@ -98,14 +108,17 @@ export async function warmUp(of: WarmUp): Promise<Pace> {
   if (tokens !== undefined && sequences !== undefined)
     return { maxBatchedTokens: tokens, maxSequences: sequences };
   const measure = new Measure(of);
-  const boundMs = Math.max(STEP_MS, STEP_RATIO * (await measure.stepMs(1, 1)));
-  const mostTokens = Math.min(limits.maxBatchedTokens, limits.blockCount * BLOCK_TOKENS);
+  const boundMs = Math.max(STEP_MS, STEP_RATIO * (await measure.stepMs([1])));
+  const longest = Math.min(limits.maxModelLen, limits.blockCount * BLOCK_TOKENS);
+  // Of so many sequences of the longest kind all blocks are there.
+  const whole = Math.min(limits.maxSequences, Math.floor(limits.blockCount / blockCount(longest)));
+  const mostTokens = Math.min(limits.maxBatchedTokens, whole * longest);
   const maxBatchedTokens =
     tokens ??
     (await measure.climb(ladder(Math.min(LEAST_TOKENS, mostTokens), mostTokens), {
       least: LEAST_TOKENS,
       boundMs,
-      ms: (count) => measure.stepMs(1, count),
+      ms: (count) => measure.stepMs(cut(count, longest)),
     }));
   const mostSequences = Math.min(limits.maxSequences, limits.blockCount, maxBatchedTokens);
   const maxSequences =
@@ -113,7 +126,7 @@ export async function warmUp(of: WarmUp): Promise<Pace> {
     (await measure.climb(ladder(Math.min(LEAST_SEQUENCES, mostSequences), mostSequences), {
       least: LEAST_SEQUENCES,
       boundMs,
-      ms: (count) => measure.stepMs(count, 1),
+      ms: (count) => measure.stepMs(Array.from({ length: count }, () => 1)),
     }));
   return { maxBatchedTokens, maxSequences };
 }

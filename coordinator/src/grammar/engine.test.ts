@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { ServeError } from "@tessera/proto";
 import type { Grammar, Matcher } from "../request/constraint.js";
 import type { GrammarEngine, GrammarLimits } from "./index.js";
 import { engineOf, FIELD, smallModel, type TestModel } from "./models.fixture.js";
@@ -39,6 +40,17 @@ async function feed(matcher: Matcher, text: string): Promise<void> {
 
 const has = (matcher: Matcher, id: number) =>
   allowedIds(matcher.mask ?? new Uint8Array()).includes(id);
+
+test("compile: a request that ends meanwhile has the reason of its end, be it its deadline", () =>
+  withEngine({}, async (engine) => {
+    for (const code of ["DEADLINE", "ABORTED"] as const) {
+      const call = new AbortController();
+      const compiling = choice(engine, [`for ${code}`], { signal: call.signal });
+      call.abort(new ServeError(code, "the call has ended"));
+      await assert.rejects(compiling, { code, message: "the call has ended" });
+      assert.equal(engine.stats.used, 0);
+    }
+  }));
 
 test("matcher: a stop id is allowed where the grammar may end, and ends it", () =>
   withEngine({}, async (engine) => {
@@ -201,8 +213,9 @@ test("compiles that wait: bounded per tenant; a request that ends leaves the que
       choice(engine, ["4"]),
       (error: Error & { code?: string }) => error.code === "OVERLOADED",
     );
-    stop.abort();
-    await assert.rejects(gone, (error: Error & { code?: string }) => error.code === "ABORTED");
+    const reason = new ServeError("ABORTED", "the client left");
+    stop.abort(reason);
+    await assert.rejects(gone, reason);
     await Promise.all([running, waiting]);
     assert.equal(engine.stats.kept, 2);
   }));

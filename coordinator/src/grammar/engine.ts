@@ -316,7 +316,7 @@ export class GrammarEngine implements GrammarCompiler {
 
 function aborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   return new Promise((resolve, reject) => {
-    const stop = () => reject(new ServeError("ABORTED", "constraint: the request has ended"));
+    const stop = () => reject(signal.reason as Error);
     signal.addEventListener("abort", stop, { once: true });
     work.then(resolve, reject).finally(() => signal.removeEventListener("abort", stop));
   });

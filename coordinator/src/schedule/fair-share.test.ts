@@ -74,7 +74,9 @@ test("fair share: serving the first again and again is the order that was foreto
       let waiting = [...claims];
       const served: Claim[] = [];
       while (waiting.length > 0) {
-        const [first] = share.order(waiting);
+        const order = share.order(waiting);
+        assert.deepEqual(order, foretold.slice(served.length));
+        const [first] = order;
         assert.ok(first);
         share.served(first, waiting);
         served.push(first);
@@ -95,4 +97,26 @@ test("fair share: tokens made count; who comes back begins anew", () => {
   share.keep(new Set(["b"]));
   const order = share.order([b, a, a, a]);
   assert.ok(order.indexOf(a) <= 1);
+});
+
+test("fair share: the order of a long queue of many tenants looks at each claim a few times", () => {
+  let looks = 0;
+  const claims = Array.from({ length: 1024 }, (_, i): Claim => {
+    const cost = 100 + (i % 900);
+    return {
+      tenant: `t${i % 512}`,
+      weight: 1,
+      priority: i % 8,
+      get cost() {
+        looks++;
+        return cost;
+      },
+    };
+  });
+  const share = new FairShare();
+  const [first] = share.order(claims);
+  assert.ok(first && looks <= 8 * claims.length, `${looks} looks`);
+  looks = 0;
+  share.served(first, claims);
+  assert.ok(looks <= 8 * claims.length, `${looks} looks`);
 });

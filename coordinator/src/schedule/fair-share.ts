@@ -46,19 +46,25 @@ export class FairShare {
     for (const { tenant } of claims) this.meet(tenant);
     const { credit, ring } = this.state;
     const trial = { credit: new Map(credit), ring: [...ring] };
-    const levels = [...new Set(claims.map(({ priority }) => priority))].sort((a, b) => a - b);
-    return levels.flatMap((level) =>
-      serve(
-        claims.filter(({ priority }) => priority === level),
-        trial,
-      ),
-    );
+    const levels = groupBy(claims, ({ priority }) => priority);
+    return [...levels]
+      .sort(([a], [b]) => a - b)
+      .flatMap(([, level]) =>
+        serve(
+          groupBy(level, ({ tenant }) => tenant),
+          trial,
+        ),
+      );
   }
 
   /** One of `waiting` is begun: the rounds up to its turn are over. */
   served(claim: Claim, waiting: readonly Claim[]): void {
-    const queues = queuesOf(waiting.filter(({ priority }) => priority === claim.priority));
-    advance(queues, this.state, claim.tenant);
+    const level = waiting.filter(({ priority }) => priority === claim.priority);
+    pass(
+      groupBy(level, ({ tenant }) => tenant),
+      this.state,
+      claim.tenant,
+    );
     this.charge(claim.tenant, claim.cost);
   }
 
@@ -71,60 +77,71 @@ export class FairShare {
 
 type Queues<T extends Claim> = Map<string, T[]>;
 
-function queuesOf<T extends Claim>(claims: readonly T[]): Queues<T> {
-  const queues: Queues<T> = new Map();
+function groupBy<T extends Claim, K>(claims: readonly T[], keyOf: (claim: T) => K): Map<K, T[]> {
+  const groups = new Map<K, T[]>();
   for (const claim of claims) {
-    const queue = queues.get(claim.tenant);
-    if (queue === undefined) queues.set(claim.tenant, [claim]);
-    else queue.push(claim);
+    const key = keyOf(claim);
+    const group = groups.get(key);
+    if (group === undefined) groups.set(key, [claim]);
+    else group.push(claim);
   }
-  return queues;
+  return groups;
 }
 
-/** All of them, one after the other. */
-function serve<T extends Claim>(claims: readonly T[], state: Credits): T[] {
-  const queues = queuesOf(claims);
-  const served: T[] = [];
-  while (queues.size > 0) {
-    const tenant = advance(queues, state);
-    const queue = queues.get(tenant);
-    const claim = queue?.shift();
-    assert(claim !== undefined, `tenant ${tenant} has no claim`);
-    if (queue?.length === 0) queues.delete(tenant);
-    state.credit.set(tenant, (state.credit.get(tenant) ?? 0) - claim.cost);
-    served.push(claim);
-  }
-  return served;
+/** Rounds until `credit` covers what a claim costs. */
+function roundsFor({ cost, weight }: Claim, credit: number): number {
+  return Math.max(0, Math.ceil((cost - credit) / (QUANTUM * weight)));
+}
+
+/** Tenants by turn. Who has used up its credit has had its turn and is last; else it goes on, in round 0. */
+function turnsOf<T extends Claim>(queues: Queues<T>, { credit, ring }: Credits) {
+  const [current = "", ...others] = ring;
+  const first = queues.get(current)?.[0];
+  const goesOn = first !== undefined && roundsFor(first, credit.get(current) ?? 0) === 0;
+  return { turns: goesOn ? ring : [...others, current], goesOn };
 }
 
 /**
- * Moves the turn on to a tenant whose credit covers its first claim, or to `wanted`. Rounds that lead nowhere are leapt
- * over.
+ * All of them, one after the other. Which round a claim is served in depends on its own tenant alone; within a round
+ * tenants come by turn.
  */
-function advance<T extends Claim>(queues: Queues<T>, state: Credits, wanted?: string): string {
-  const { credit } = state;
-  const short = (tenant: string) => {
-    const first = queues.get(tenant)?.[0];
-    if (first === undefined) return undefined;
-    const rise = QUANTUM * first.weight;
-    return Math.max(0, Math.ceil((first.cost - (credit.get(tenant) ?? 0)) / rise));
-  };
-  const [current = "", ...others] = state.ring;
-  // Who has used up its credit has had its turn.
-  const ring = short(current) === 0 ? state.ring : [...others, current];
-  const rounds = ring.map(short);
-  const least = Math.min(...rounds.filter((count) => count !== undefined));
-  assert(Number.isFinite(least), "no tenant of the ring has a claim");
-  const at =
-    wanted === undefined ? rounds.findIndex((count) => count === least) : ring.indexOf(wanted);
-  const count = rounds[at] ?? 0;
-  ring.forEach((tenant, i) => {
-    const first = queues.get(tenant)?.[0];
-    // Those behind the one at turn have not had the last round's credit yet.
-    const gained = i <= at ? count : count - 1;
-    if (first !== undefined && gained > 0)
-      credit.set(tenant, (credit.get(tenant) ?? 0) + gained * QUANTUM * first.weight);
+function serve<T extends Claim>(queues: Queues<T>, state: Credits): T[] {
+  const { turns, goesOn } = turnsOf(queues, state);
+  const served: { claim: T; round: number; turn: number }[] = [];
+  turns.forEach((tenant, turn) => {
+    let credit = state.credit.get(tenant) ?? 0;
+    let round = 0;
+    for (const claim of queues.get(tenant) ?? []) {
+      const rounds = roundsFor(claim, credit);
+      // A turn that has not come yet is in round 1 at the earliest.
+      const more = round === 0 && !(goesOn && turn === 0) ? Math.max(1, rounds) : rounds;
+      round += more;
+      credit += more * QUANTUM * claim.weight - claim.cost;
+      // Who goes on and has used up its credit comes after all others.
+      served.push({ claim, round, turn: goesOn && turn === 0 && round > 0 ? turns.length : turn });
+    }
+    state.credit.set(tenant, credit);
   });
-  state.ring = [...ring.slice(at), ...ring.slice(0, at)];
-  return state.ring[0] ?? "";
+  served.sort((a, b) => a.round - b.round || a.turn - b.turn);
+  const last = served.at(-1)?.turn ?? 0;
+  state.ring = [...turns.slice(last), ...turns.slice(0, last)];
+  return served.map(({ claim }) => claim);
+}
+
+/** The rounds up to the one in which `tenant` is served first; the turn is its then. */
+function pass<T extends Claim>(queues: Queues<T>, state: Credits, tenant: string): void {
+  const { turns, goesOn } = turnsOf(queues, state);
+  const { credit } = state;
+  const at = turns.indexOf(tenant);
+  const first = queues.get(tenant)?.[0];
+  assert(first !== undefined && at >= 0, `tenant ${tenant} has no claim`);
+  if (goesOn && at === 0) return;
+  const rounds = Math.max(1, roundsFor(first, credit.get(tenant) ?? 0));
+  turns.forEach((other, turn) => {
+    const claim = queues.get(other)?.[0];
+    const visits = turn <= at && !(goesOn && turn === 0) ? rounds : rounds - 1;
+    if (claim !== undefined && visits > 0)
+      credit.set(other, (credit.get(other) ?? 0) + visits * QUANTUM * claim.weight);
+  });
+  state.ring = [...turns.slice(at), ...turns.slice(0, at)];
 }

@@ -136,6 +136,36 @@ test("scheduler: a decoding sequence goes before a prompt of higher priority", (
   ]);
 });
 
+test("scheduler: a stream has its token in every step while a long prompt is computed beside it", () => {
+  const limits = { poolSize: 60, maxBatchedTokens: 16, maxSequences: 8 };
+  const { scheduler, sequences } = fill(limits, [[0, 4, 200]]);
+  const [stream] = sequences;
+  assert.ok(stream);
+  scheduler.next();
+  const long = sequenceOf(9, { priority: -5, prompt: 1000, answer: 1 });
+  scheduler.add(long);
+  let steps = 0;
+  for (; long.computed < 1000; steps++) {
+    stream.push(1);
+    const [first, second] = scheduler.next();
+    assert.equal(first?.sequence, stream);
+    assert.ok(second?.sequence === long && second.count <= 15);
+  }
+  assert.equal(steps, Math.ceil(1000 / 15));
+});
+
+test("scheduler: of a prompt that is known to its end the last block is computed all the same", () => {
+  const limits = { poolSize: 9, maxBatchedTokens: 96, maxSequences: 8, prefixCache: true };
+  const { scheduler, sequences } = fill(limits, [[0, 64, 1]]);
+  const [first] = sequences;
+  assert.ok(first);
+  scheduler.computed(scheduler.next());
+  scheduler.remove(first);
+  scheduler.add(sequenceOf(1, { priority: 0, prompt: 64, answer: 1 }));
+  assert.deepEqual(counts(scheduler.next()), [[1, 32, 32]]);
+  assert.deepEqual(scheduler.prefix, { queries: 128, hits: 32 });
+});
+
 test("scheduler: among waiting prompts the lower number of priority is first, then the earlier", () => {
   const limits = { poolSize: 20, maxBatchedTokens: 12, maxSequences: 2 };
   const { scheduler } = fill(limits, [
@@ -169,6 +199,23 @@ test("scheduler: without blocks the youngest of the lowest priority gives way an
   assert.deepEqual([second.computed, second.blocks], [0, []]);
   scheduler.remove(first);
   assert.deepEqual(counts(scheduler.next()), [[1, 0, 21]]);
+});
+
+test("scheduler: a prompt counts once as looked up, however often it is computed again", () => {
+  const limits = { poolSize: 3, maxBatchedTokens: 128, maxSequences: 8, prefixCache: true };
+  const { scheduler, sequences } = fill(limits, [
+    [0, 32, 9],
+    [0, 40, 9],
+  ]);
+  scheduler.computed(scheduler.next());
+  for (const sequence of sequences) sequence.push(1);
+  // The second begins again behind the first block, which both have.
+  assert.deepEqual(counts(scheduler.next()), [
+    [0, 32, 1],
+    [1, 32, 9],
+  ]);
+  assert.equal(scheduler.preemptions, 1);
+  assert.deepEqual(scheduler.prefix, { queries: 32 + 40, hits: 0 });
 });
 
 test("scheduler: a decoding sequence without a block does not keep an earlier one from taking its blocks", () => {

@@ -79,6 +79,8 @@ interface Budget {
 
 export class Scheduler<S extends ScheduledSequence> {
   private readonly sequences = new Map<bigint, S>();
+  /** Those that have begun, preempted or not. */
+  private readonly begun = new Set<bigint>();
   /** Sources of copies of the step under way. */
   private pinned: number[] = [];
   preemptions = 0;
@@ -99,7 +101,9 @@ export class Scheduler<S extends ScheduledSequence> {
     this.sequences.set(sequence.id, sequence);
   }
   remove(sequence: S): void {
-    if (this.sequences.delete(sequence.id)) this.release(sequence);
+    if (!this.sequences.delete(sequence.id)) return;
+    this.begun.delete(sequence.id);
+    this.release(sequence);
   }
 
   private release(sequence: S): void {
@@ -122,6 +126,7 @@ export class Scheduler<S extends ScheduledSequence> {
     child.blocks = parent.blocks.slice(0, full);
     const rest = child.computed % BLOCK_TOKENS;
     child.copyFrom = rest === 0 ? undefined : parent.blocks[full];
+    this.begun.add(child.id);
     for (const block of child.blocks) this.pool.share(block);
     if (child.copyFrom !== undefined) this.pool.share(child.copyFrom);
     this.add(child);
@@ -252,7 +257,9 @@ export class Scheduler<S extends ScheduledSequence> {
   }
 
   private countPrefix(sequence: S, found: number): void {
-    if (!this.limits.prefixCache || !sequence.looksUp) return;
+    const first = !this.begun.has(sequence.id);
+    this.begun.add(sequence.id);
+    if (!first || !this.limits.prefixCache || !sequence.looksUp) return;
     this.prefix.queries += sequence.tokenCount;
     this.prefix.hits += found;
   }

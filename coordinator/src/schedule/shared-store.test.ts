@@ -91,6 +91,10 @@ test("store: sizes add up, the capacity holds, and a key has one entry, whatever
         assert.equal(store.heldSize + store.idleSize, sum(store.all()));
         assert.ok(store.heldSize + store.idleSize <= 8);
         for (const entry of distinct) assert.equal(store.get(entry.key), entry);
+        store.audit(held);
+        const [some] = held;
+        if (some !== undefined)
+          assert.throws(() => store.audit(held.slice(1)), new RegExp(`holders of ${some.key}`));
       }
     }),
   );

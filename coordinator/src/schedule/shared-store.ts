@@ -105,4 +105,22 @@ export class SharedStore<T> {
     this.idle.set(entry.key, entry);
     this.idleUnits += entry.size;
   }
+
+  /** @throws AssertionError when `held`, the entries of all holders, is not what the store has noted. */
+  audit(held: Iterable<Entry<T>>): void {
+    const counted = new Map<Entry<T>, number>();
+    for (const entry of held) counted.set(entry, (counted.get(entry) ?? 0) + 1);
+    let [heldUnits, idleUnits] = [0, 0];
+    for (const entry of this.entries.values()) {
+      const { key, size, holders } = entry;
+      assert.equal(holders, counted.get(entry) ?? 0, `holders of ${key}`);
+      assert.equal(this.idle.has(key), holders === 0, `${key} is idle without a holder`);
+      counted.delete(entry);
+      if (holders > 0) heldUnits += size;
+      else idleUnits += size;
+    }
+    assert.equal(counted.size, 0, "entries are held that have left the store");
+    assert.deepEqual([this.heldUnits, this.idleUnits], [heldUnits, idleUnits], "held and idle");
+    assert(heldUnits + idleUnits <= this.capacity, "entries beside the store's capacity");
+  }
 }
