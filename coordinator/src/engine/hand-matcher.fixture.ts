@@ -6,6 +6,7 @@ import type { Grammar, Matcher, TokenMask } from "../request/constraint.js";
 export class HandMatcher implements Matcher {
   mask: TokenMask | undefined;
   ended = false;
+  mayEnd = false;
   failure: ServeError | undefined;
   ready: Promise<void>;
   closed = false;

@@ -293,6 +293,8 @@ export class Serving {
     });
     await this.tuneOnce(group);
     if (this.closing) return group.close();
+    // Lost meanwhile: nobody was told, as it is not attached.
+    if (group.failure !== undefined) throw group.failure;
     if (this.epoch > 0n) this.metrics.failovers.inc();
     this.group = group;
     this.epoch = group.epoch;
