@@ -246,7 +246,7 @@ test("a request that ends while its constraint compiles: the thread comes back w
       // The first takes a thread that compiles; the second takes its place among those kept.
       const next = new Promise<Grammar>((resolve, reject) => {
         setImmediate(() => {
-          leaving.abort();
+          leaving.abort(new ServeError("ABORTED", "the client left"));
           setImmediate(() => void choice(engine, [`${text}2`]).then(resolve, reject));
         });
       });
