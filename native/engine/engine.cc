@@ -193,6 +193,7 @@ EncodeOutcome Engine::encode(const EncodePlan& plan) {
   run.tiles = static_cast<int>(plan.tiles.size());
   run.encode = &plan;
   run.capture = &plan.capture;
+  if (plan.profile) run.profile_from(start);
   const int limit = plan.deadline_ms > 0 ? plan.deadline_ms : placement_.collective_deadline_ms;
   run.deadline = start + std::chrono::milliseconds(limit);
   try {
@@ -203,7 +204,8 @@ EncodeOutcome Engine::encode(const EncodePlan& plan) {
     throw;
   }
   const auto spent = std::chrono::nanoseconds(Clock::now() - start).count();
-  return {static_cast<uint64_t>(spent), run.times.sent_bytes, std::move(run.outcome.captured)};
+  return {static_cast<uint64_t>(spent), run.times.sent_bytes, std::move(run.outcome.captured),
+          std::move(run.op_times)};
 }
 
 StepOutcome Engine::step(const StepPlan& plan) {
@@ -218,10 +220,13 @@ StepOutcome Engine::step(const StepPlan& plan) {
     apply(plan);
     Run& streams = *stream_run_;
     prepare_streams(streams, plan);
+    if (plan.profile) streams.profile_from(start);
     execute(streams, step_weights_);
     prepare(run, plan);
     run.call = streams.call;  // collectives are counted over the whole step
     run.times = streams.times;
+    if (plan.profile) run.profile_from(start);
+    run.op_times = std::move(streams.op_times);
     execute(run, step_weights_);
   } catch (...) {
     mailbox_.end(epoch_, -1);
@@ -232,6 +237,7 @@ StepOutcome Engine::step(const StepPlan& plan) {
   run.outcome.collective_ns = run.times.collective_ns;
   run.outcome.compute_ns = total - std::min(total, run.times.wait_ns);
   run.outcome.exchange_bytes = run.times.sent_bytes;
+  run.outcome.op_times = std::move(run.op_times);
   last_step_ = plan.step_id;
   answered_[plan.step_id] = run.outcome;
   if (answered_.size() > kAnsweredSteps) answered_.erase(answered_.begin());
