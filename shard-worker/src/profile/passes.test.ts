@@ -6,6 +6,7 @@ import {
   encodePlans,
   prefillPlans,
   prefillSlices,
+  warmUpPlan,
 } from "./passes.js";
 
 const sizes = {
@@ -66,16 +67,14 @@ test("blocks: each sequence has its own, enough for prompt and answer", () => {
   assert.deepEqual(blocks, [0, 1, 2, 3, 4, 5]);
 });
 
-test("plans: steps are numbered without a gap, sequences opened once, decode goes on where prompts end", () => {
-  const prefill = [...prefillPlans(sizes, 1)];
-  const decode = [...decodePlans(sizes, prefill.length + 1)];
-  const all = [...prefill, ...decode];
+test("plans: steps are numbered without a gap, decode goes on where prompts end", () => {
+  const prefill = [...prefillPlans(sizes)];
+  const decode = [...decodePlans(sizes, prefill.length + 2)];
+  const all = [warmUpPlan(sizes), ...prefill, ...decode];
   assert.deepEqual(
-    all.map(({ stepId, releasedStep }) => [stepId, releasedStep]),
-    all.map((_, i) => [BigInt(i + 1), BigInt(i)]),
+    all.map(({ stepId, releasedStep, profile }) => [stepId, releasedStep, profile]),
+    all.map((_, i) => [BigInt(i + 1), BigInt(i), i > 0]),
   );
-  const opened = all.flatMap((plan) => plan.opened.map(({ sequenceId }) => sequenceId));
-  assert.deepEqual(opened, [1n, 2n, 3n]);
   assert.deepEqual(
     decode.map(({ slices }) => slices.map(({ startPosition }) => startPosition)),
     [
@@ -83,21 +82,43 @@ test("plans: steps are numbered without a gap, sequences opened once, decode goe
       [11, 11, 11],
     ],
   );
-  const ids = all.flatMap(({ slices }) => slices.flatMap(({ tokenIds }) => tokenIds));
+  const ids = [...prefill, ...decode].flatMap(({ slices }) =>
+    slices.flatMap(({ tokenIds }) => tokenIds),
+  );
   assert.equal(ids.length, 3 * 12);
   assert.ok(ids.every((id) => id >= 0 && id < sizes.vocabulary));
   assert.ok(new Set(ids).size > 10);
 });
 
-test("encodePlans: all tiles, at most so many at a time", () => {
+test("plans: what the warm-up opened is closed by the first that is timed, each sequence then opened once", () => {
+  const wide = { ...sizes, maxBatchedTokens: 25 };
+  const warmUp = warmUpPlan(wide);
+  const prefill = [...prefillPlans(wide)];
+  const opened = (plans: typeof prefill) =>
+    plans.flatMap((plan) => plan.opened.map(({ sequenceId }) => sequenceId));
+  assert.deepEqual(opened([warmUp]), [1n, 2n, 3n]);
+  assert.deepEqual(
+    prefill.map((plan) => plan.closedSequenceIds),
+    [[1n, 2n, 3n], []],
+  );
+  assert.deepEqual(opened(prefill), [1n, 2n, 3n]);
+});
+
+test("encodePlans: the first twice, not timed at first; then all tiles, at most so many at a time", () => {
   const plans = [...encodePlans(5, { epoch: 2n, most: 2, tileSize: 4 })];
   assert.deepEqual(
-    plans.map(({ encodeId, tiles }) => [encodeId, tiles.map(({ embeddingId }) => embeddingId)]),
+    plans.map(({ encodeId, profile, tiles }) => [
+      encodeId,
+      profile,
+      tiles.map(({ embeddingId }) => embeddingId),
+    ]),
     [
-      [1n, [1n, 2n]],
-      [2n, [3n, 4n]],
-      [3n, [5n]],
+      [1n, false, [1n, 2n]],
+      [2n, true, [1n, 2n]],
+      [3n, true, [3n, 4n]],
+      [4n, true, [5n]],
     ],
   );
+  assert.deepEqual([...encodePlans(0, { epoch: 2n, most: 2, tileSize: 4 })], []);
   assert.ok(plans.every(({ tiles }) => tiles.every(({ pixels }) => pixels.length === 48)));
 });

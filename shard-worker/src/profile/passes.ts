@@ -95,9 +95,19 @@ export function prefillSlices(sizes: PassSizes): SliceSpec[][] {
   return steps;
 }
 
-export function* prefillPlans(sizes: PassSizes, firstStep: number): Generator<StepPlanSpec> {
-  let stepId = firstStep;
-  for (const slices of prefillSlices(sizes)) yield plan(stepId++, slices, sizes);
+/** Step 1, not timed: the first of the prompts', so that memory is touched before it is measured. */
+export function warmUpPlan(sizes: PassSizes): StepPlanSpec {
+  const [first = []] = prefillSlices(sizes);
+  return { ...plan(1, first, sizes), profile: false };
+}
+
+/** From step 2 on; the first closes what the warm-up opened. */
+export function* prefillPlans(sizes: PassSizes): Generator<StepPlanSpec> {
+  const closedSequenceIds = warmUpPlan(sizes).opened.map(({ sequenceId }) => sequenceId);
+  for (const [i, slices] of prefillSlices(sizes).entries()) {
+    const made = plan(i + 2, slices, sizes);
+    yield i === 0 ? { ...made, closedSequenceIds } : made;
+  }
 }
 
 export function* decodePlans(sizes: PassSizes, firstStep: number): Generator<StepPlanSpec> {
@@ -109,7 +119,7 @@ export function* decodePlans(sizes: PassSizes, firstStep: number): Generator<Ste
   }
 }
 
-/** Tiles of grey noise, `most` at a time. */
+/** Tiles of noise, `most` at a time; the first of all is not timed. */
 export function* encodePlans(
   tiles: number,
   { epoch, most, tileSize }: { epoch: bigint; most: number; tileSize: number },
@@ -118,16 +128,18 @@ export function* encodePlans(
     { length: 3 * tileSize ** 2 },
     (_, i) => (i * 2_654_435_761) >>> 24,
   );
-  for (let first = 0, encodeId = 1n; first < tiles; first += most, encodeId++)
-    yield {
-      epoch,
-      encodeId,
-      deadlineMs: DEADLINE_MS,
-      tiles: Array.from({ length: Math.min(most, tiles - first) }, (_, i) => ({
-        embeddingId: BigInt(first + i + 1),
-        pixels,
-      })),
-      capture: [],
-      profile: true,
-    };
+  const made = (encodeId: bigint, first: number, profile: boolean): EncodePlan => ({
+    epoch,
+    encodeId,
+    deadlineMs: DEADLINE_MS,
+    tiles: Array.from({ length: Math.min(most, tiles - first) }, (_, i) => ({
+      embeddingId: BigInt(first + i + 1),
+      pixels,
+    })),
+    capture: [],
+    profile,
+  });
+  if (tiles > 0) yield made(1n, 0, false);
+  for (let first = 0, encodeId = 2n; first < tiles; first += most, encodeId++)
+    yield made(encodeId, first, true);
 }

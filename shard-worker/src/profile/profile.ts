@@ -21,6 +21,7 @@ import {
   decodePlans,
   encodePlans,
   prefillPlans,
+  warmUpPlan,
   type PassSizes,
 } from "./passes.js";
 
@@ -80,8 +81,7 @@ class Namer {
 }
 
 const NS_PER_MS = 1e6;
-/** Of the passes that are told of; the one before them warms up. */
-const EPOCH = 2n;
+const EPOCH = 1n;
 
 /** Runs passes one after another; times are since the first of all phases began. */
 class Runner {
@@ -103,7 +103,8 @@ class Runner {
       const startNs = this.sinceNs();
       const { computeNs, opTimes = [] } = await this.engine.encode(plan);
       const ops = opTimes.map((time) => namer.name(time));
-      steps.push({ startNs, ns: Number(computeNs), items: plan.tiles.length, ops });
+      if (plan.profile === true)
+        steps.push({ startNs, ns: Number(computeNs), items: plan.tiles.length, ops });
       const embeddingIds = plan.tiles.map(({ embeddingId }) => embeddingId);
       this.engine.release({ sequenceIds: [], embeddingIds });
     }
@@ -135,21 +136,12 @@ async function runPhases(
   const runner = new Runner(engine, program);
   const phases: ProfiledPhase[] = [];
   if (tiles > 0) phases.push(await runner.encode(tiles, maxTiles));
-  const prefill = await runner.steps("prefill", prefillPlans(sizes, 1));
+  await engine.step(warmUpPlan(sizes));
+  const prefill = await runner.steps("prefill", prefillPlans(sizes));
   phases.push(prefill);
   if (sizes.decodeLen > 0)
-    phases.push(await runner.steps("decode", decodePlans(sizes, prefill.steps.length + 1)));
+    phases.push(await runner.steps("decode", decodePlans(sizes, prefill.steps.length + 2)));
   return phases;
-}
-
-const WARM_UP_TOKENS = 16;
-
-/** One pass that is not told of: what is used for the first time is slower. */
-async function warmUp(engine: Engine, sizes: PassSizes): Promise<void> {
-  const epoch = EPOCH - 1n;
-  const promptLen = Math.min(sizes.promptLen, WARM_UP_TOKENS);
-  const short = { ...sizes, epoch, batch: 1, promptLen, decodeLen: 0 };
-  for (const plan of prefillPlans(short, 1)) await engine.step(plan);
 }
 
 /** @throws ModelError, ServeError naming what does not fit the model */
@@ -183,8 +175,6 @@ export async function profileModel(
         selectableIds: vocabulary,
         collectiveDeadlineMs: 60_000,
       };
-      await engine.beginEpoch(EPOCH - 1n, spec);
-      await warmUp(engine, sizes);
       await engine.beginEpoch(EPOCH, spec);
       const phases = await runPhases(engine, program, { sizes, tiles, maxTiles });
       return { model: options.modelDir, cpu: cpuKind(), threads, ceilings, phases };
