@@ -44,7 +44,7 @@ function imagesOf(value: unknown): string[] {
   if (value === undefined || value === null) return [];
   if (!Array.isArray(value) || !value.every((url) => typeof url === "string"))
     throw new FieldError("images", "must be a list of file: or data URLs");
-  return value as string[];
+  return value;
 }
 
 function scoredOf(json: Record<string, unknown>): Scored {

@@ -189,10 +189,8 @@ test("profile: the table names the ceilings, and every op with calls, time and s
   const command = ["profile", "--model", root("models/nvlm-d-tiny"), ...args];
   const { code, stdout, stderr } = await tessera(command, { deadlineMs: 120_000 });
   assert.deepEqual([code, stderr], [0, ""]);
-  assert.match(
-    stdout,
-    /^ceilings of this run \(\w+, 1 thread\): reading [\d.]+ GB\/s, multiply-adds [\d.]+ GFLOP\/s\n/,
-  );
+  assert.match(stdout, /^ceilings of this run \(\w+, 1 thread\): reading [\d.]+ GB\/s, /);
+  assert.match(stdout, /^[^\n]+ GB\/s, multiply-adds [\d.]+ GFLOP\/s\n/);
   assert.match(stdout, /^prefill: 16 tokens in 1 step of [\d.]+ ms, [\d.]+ tokens\/s$/m);
   assert.match(stdout, /^decode: 2 tokens in 2 steps of [\d.]+ ms, [\d.]+ tokens\/s$/m);
   assert.match(stdout, /^op +calls +ms +of the step +GB\/s +GFLOP\/s +of its ceiling$/m);

@@ -1,5 +1,6 @@
 /** `tessera score`: the oracle's log-probabilities, the same bits at every width, strides as the guide's. */
 import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
 import { cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -136,6 +137,16 @@ test("score: ready token ids have the oracle's log-probabilities, the whole sequ
       assert.ok(Math.abs(got - logprob) < TOLERANCE, `${i} ${k}: ${got} for ${logprob}`);
     });
   });
+});
+
+test("score: the bundled pages' answers, by their script, are what the model expects", async () => {
+  const script = spawnSync(process.execPath, [root("scripts/make-score-lines.mjs")]);
+  const lines = script.stdout.toString("utf8").split("\n");
+  const { out, summary } = await score(lines);
+  assert.equal(out.length, lines.length - 1);
+  assert.equal(summary.failed, 0);
+  const { perplexity } = summary;
+  assert.ok(perplexity !== null && perplexity > 1 && perplexity < 1.5, `${perplexity}`);
 });
 
 const WORDS = "NAME Ada LOVELACE total 12.50 date 03-18 é ü 漢字 sum 7 buy map ".split(" ");
