@@ -58,6 +58,7 @@ export interface PlacementFlags {
   chatTemplate: "nvlm" | "qwen" | "raw";
   maxBatchedTokens?: number;
   maxSequences?: number;
+  speculate?: number;
   /** Default true. */
   prefixCache?: boolean;
   maxRequests?: number;
@@ -118,6 +119,12 @@ export function addPlacement(command: Command): Command {
     )
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
+    .option(
+      "--speculate <tokens>",
+      "guess so many next tokens of a stream where its text repeats itself or its prompt, and verify them in one " +
+        "step; answers stay the same (default: 0, at most 16)",
+      whole,
+    )
     .option("--no-prefix-cache", "full blocks of a prompt are not kept for later requests")
     .option("--max-requests <count>", `accepted and not ended (default: ${MAX_REQUESTS})`, whole)
     .option(
@@ -154,6 +161,7 @@ const CLUSTER_FLAGS = [
   "chatTemplate",
   "maxBatchedTokens",
   "maxSequences",
+  "speculate",
   "prefixCache",
   "maxRequests",
   "maxQueuedTokens",
@@ -191,6 +199,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--chat-template", flags.chatTemplate],
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
+    ["--speculate", flags.speculate],
     ["--max-requests", flags.maxRequests],
     ["--max-queued-tokens", flags.maxQueuedTokens],
     ["--step-deadline-ms", flags.stepDeadlineMs],

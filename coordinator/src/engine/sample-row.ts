@@ -1,8 +1,9 @@
-/** The next token of one sequence, from its row's lanes of all ranks. */
+/** The next tokens of one sequence, from its rows' lanes of all ranks. */
 import { ServeError } from "@tessera/proto";
-import type { RowResult } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type { RowResult, StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { RunningGroup } from "../cluster/group.js";
 import type { SampledToken } from "../request/types.js";
+import type { SliceChoice } from "../schedule/scheduler.js";
 import type { Sequence } from "./active.js";
 import {
   applyFilters,
@@ -13,8 +14,37 @@ import {
   hasFilters,
 } from "./sampler.js";
 
-/** `rows` are of this sequence. A ServeError is this request's own failure. */
-export async function sampleRow(
+/** Rows of all ranks. */
+export function rowsBySequence(answers: StepResponse[]): Map<bigint, RowResult[]> {
+  const rows = new Map<bigint, RowResult[]>();
+  for (const row of answers.flatMap((answer) => answer.rows)) {
+    const known = rows.get(row.sequenceId);
+    if (known === undefined) rows.set(row.sequenceId, [row]);
+    else known.push(row);
+  }
+  return rows;
+}
+
+/**
+ * The token of the slice's last row, then those of the rows behind drafts as long as a draft is what was chosen before
+ * it. Each is the sequence's before the next is asked for. `rows` are of this sequence; a ServeError is this request's
+ * own failure, and the last.
+ */
+export async function* sampleSlice(
+  group: RunningGroup,
+  rows: RowResult[],
+  { sequence, count, drafts, vocabulary }: SliceChoice<Sequence> & { vocabulary: number },
+): AsyncGenerator<SampledToken | ServeError, void> {
+  const stepId = group.lastStepId;
+  for (let i = 0; i <= drafts.length; i++) {
+    const at = { sequence, row: count - 1 + i, stepId, vocabulary };
+    const chosen = await sampleRow(group, rows, at);
+    yield chosen;
+    if (chosen instanceof ServeError || chosen.tokenId !== drafts[i]) return;
+  }
+}
+
+async function sampleRow(
   group: RunningGroup,
   rows: RowResult[],
   at: { sequence: Sequence; row: number; stepId: bigint; vocabulary: number },
