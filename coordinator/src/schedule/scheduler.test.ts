@@ -238,31 +238,35 @@ test("scheduler: a decoding sequence without a block does not keep an earlier on
   assert.deepEqual([low.computed, scheduler.preemptions], [0, 1]);
 });
 
-test("scheduler: drafts take what is left of tokens, rows and blocks, and nobody's blocks", () => {
-  const limits = { poolSize: 3, maxBatchedTokens: 40, maxSequences: 8, maxWantedRows: 6 };
-  const { scheduler, sequences } = fill(limits, [
-    [0, 30, 99],
-    [0, 30, 99],
-  ]);
-  for (const sequence of sequences) sequence.of.guesses = 8;
-  const draftsOf = (slices: Slice[]) => slices.map(({ drafts }) => drafts.length);
-  // Prompts go without.
-  assert.deepEqual(draftsOf(scheduler.next()), [0, 0]);
-  for (const sequence of sequences) sequence.push(1);
-  assert.deepEqual(draftsOf(scheduler.next()), [0]);
-  const [first, second] = sequences;
-  assert.ok(first && second);
-  first.push(1);
-  second.computed = 30;
-  // The first takes the last block for its guesses; six rows are two tokens and four guesses.
-  const slices = scheduler.next();
-  assert.deepEqual(counts(slices), [
-    [0, 31, 1],
-    [1, 30, 1],
-  ]);
-  assert.deepEqual(draftsOf(slices), [4, 0]);
-  assert.deepEqual([first.blocks.length, second.blocks.length, scheduler.preemptions], [2, 1, 0]);
-  scheduler.audit();
+test("scheduler: drafts take what is left of rows and blocks, prompts go without, and nobody gives way", () => {
+  for (const [maxWantedRows, want, blocks] of [
+    [6, [4, 0], [2, 1]],
+    // The first takes the last block for its guesses; the second has one place left in its own.
+    [20, [8, 1], [2, 1]],
+    [2, [0, 0], [1, 1]],
+  ] as const) {
+    const limits = { poolSize: 3, maxBatchedTokens: 60, maxSequences: 8, maxWantedRows };
+    const { scheduler, sequences } = fill(limits, [
+      [0, 30, 99],
+      [0, 30, 99],
+    ]);
+    for (const sequence of sequences) sequence.of.guesses = 8;
+    const draftsOf = (slices: Slice[]) => slices.map(({ drafts }) => drafts.length);
+    assert.deepEqual(draftsOf(scheduler.next()), [0, 0]);
+    for (const sequence of sequences) sequence.push(1000);
+    const slices = scheduler.next();
+    assert.deepEqual(counts(slices), [
+      [0, 30, 1],
+      [1, 30, 1],
+    ]);
+    assert.deepEqual(draftsOf(slices), want);
+    assert.deepEqual(
+      sequences.map((each) => each.blocks.length),
+      blocks,
+    );
+    assert.equal(scheduler.preemptions, 0);
+    scheduler.audit();
+  }
 });
 
 test("scheduler: accepted drafts are computed tokens whose full blocks are found; others are computed again", () => {
@@ -270,13 +274,13 @@ test("scheduler: accepted drafts are computed tokens whose full blocks are found
   const { scheduler, sequences } = fill(limits, [[0, 30, 99]]);
   const [only] = sequences;
   assert.ok(only);
-  only.of.guesses = 8;
+  only.of.guesses = 7;
   scheduler.next();
   only.push(1000);
   const [slice] = scheduler.next();
   assert.ok(slice);
   scheduler.computed([slice]);
-  assert.equal(slice.drafts.length, 8);
+  assert.equal(slice.drafts.length, 7);
   assert.deepEqual([only.computed, only.blocks.length], [31, 2]);
   for (const token of [1000, 1000, 1000, 7]) only.push(token);
   scheduler.accepted(slice, 3);
