@@ -69,7 +69,8 @@ export interface PlacementFlags {
   logLevel: string;
 }
 
-export function addPlacement(command: Command): Command {
+/** Where the model lies, in what types, and under what name it is asked for. */
+function addPlaces(command: Command): Command {
   return command
     .addOption(
       new Option(
@@ -116,7 +117,12 @@ export function addPlacement(command: Command): Command {
       new Option("--chat-template <name>", "nvlm: the reference's; qwen: the tokenizer's own")
         .choices(["nvlm", "qwen", "raw"])
         .default("nvlm"),
-    )
+    );
+}
+
+/** What is computed in a step, what waits, and for how long. */
+function addSteps(command: Command): Command {
+  return command
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
     .option(
@@ -143,6 +149,10 @@ export function addPlacement(command: Command): Command {
       "of an OpenTelemetry collector, as http://127.0.0.1:4318 (default: nothing is traced)",
     )
     .addOption(logLevel("warn"));
+}
+
+export function addPlacement(command: Command): Command {
+  return addSteps(addPlaces(command));
 }
 
 const CLUSTER_FLAGS = [

@@ -1,6 +1,6 @@
 /**
- * The bundled NVLM-D with rows of zeros behind its embeddings and head: lanes of the vocabulary are so wide that the first
- * one has all ids that can be chosen, more than a lane sends at first.
+ * The bundled NVLM-D with rows of zeros behind its embeddings and head: lanes of the vocabulary are so wide that the
+ * first one has all ids that can be chosen, more than a lane sends at first.
  */
 import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
