@@ -4,7 +4,7 @@
  */
 import assert from "node:assert/strict";
 import { type Progress, ServeError } from "@tessera/proto";
-import type { RowResult, StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type { StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { RunningGroup } from "../cluster/group.js";
 import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
@@ -20,7 +20,7 @@ import { Outbox } from "./outbox.js";
 import { buildPlan } from "./plan.js";
 import { BlockKeys } from "./prefix.js";
 import { takeScores } from "./prompt-scores.js";
-import { rowsBySequence, sampleSlice } from "./sample-row.js";
+import { rowsBySequence, sampleRow } from "./sample-row.js";
 
 export interface LoopLimits {
   blockCount: number;
@@ -385,38 +385,44 @@ export class EngineLoop {
     slices: SliceChoice<Sequence>[],
     answers: StepResponse[],
   ): Promise<void> {
+    const stepId = group.lastStepId;
+    const { vocabulary } = this.options.limits;
     const rows = rowsBySequence(answers);
     for (const slice of slices) {
-      const { sequence } = slice;
+      const { sequence, start, count } = slice;
       if (!this.runs(sequence)) continue;
       const own = rows.get(sequence.id) ?? [];
       const failure = takeScores(slice, own);
       if (failure !== undefined) this.failSampling(sequence, failure);
-      else if (slice.start + slice.count === sequence.tokens.length)
-        await this.sampleSlice(group, slice, own);
-      // Meanwhile the epoch may have ended.
-      if (this.group !== group) return;
+      let more = failure === undefined && start + count === sequence.tokens.length;
+      for (let row = count - 1; more; row++) {
+        const sampled = sampleRow(group, own, { sequence, row, stepId, vocabulary });
+        const chosen = sampled instanceof Promise ? await sampled : sampled;
+        // Meanwhile the epoch may have ended, or the request.
+        if (this.group !== group) return;
+        more = this.runs(sequence) && this.take(slice, row, chosen);
+      }
     }
   }
 
-  private async sampleSlice(
-    group: RunningGroup,
+  /** → whether the row behind counts: what was chosen is the draft that it stands on */
+  private take(
     slice: SliceChoice<Sequence>,
-    rows: RowResult[],
-  ): Promise<void> {
-    const { sequence, drafts } = slice;
-    const { vocabulary } = this.options.limits;
-    let accepted = 0;
-    for await (const chosen of sampleSlice(group, rows, { ...slice, vocabulary })) {
-      // Meanwhile the epoch may have ended, or the request.
-      if (this.group !== group || !this.runs(sequence)) return;
-      if (chosen instanceof ServeError) return this.failSampling(sequence, chosen);
-      this.promptIsComputed(sequence);
-      this.accept(sequence, chosen);
-      if (chosen.tokenId === drafts[accepted]) accepted++;
-      if (!this.runs(sequence)) break;
+    row: number,
+    chosen: SampledToken | ServeError,
+  ): boolean {
+    const { sequence, count, drafts } = slice;
+    if (chosen instanceof ServeError) {
+      this.failSampling(sequence, chosen);
+      return false;
     }
-    this.verified(slice, accepted);
+    this.promptIsComputed(sequence);
+    this.accept(sequence, chosen);
+    const before = row - (count - 1);
+    const right = chosen.tokenId === drafts[before];
+    if (right && this.runs(sequence)) return true;
+    this.verified(slice, right ? before + 1 : before);
+    return false;
   }
 
   private failSampling(sequence: Sequence, error: ServeError): void {

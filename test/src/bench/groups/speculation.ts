@@ -94,8 +94,11 @@ async function measure(
   const before = await scrape(guessing.cluster, COUNTERS);
   const ratios: number[] = [];
   for (let round = 0; round < rounds; round++) {
-    const base = await rate(plain, kind.request(round));
-    ratios.push((await rate(guessing, kind.request(round))) / base);
+    // Each is first in every other round.
+    const order = round % 2 === 0 ? [plain, guessing] : [guessing, plain];
+    const rates = new Map<Serving, number>();
+    for (const one of order) rates.set(one, await rate(one, kind.request(round)));
+    ratios.push((rates.get(guessing) ?? NaN) / (rates.get(plain) ?? NaN));
   }
   const after = await scrape(guessing.cluster, COUNTERS);
   const [drafts = 0, accepted = 0] = after.map((value, i) => value - (before[i] ?? 0));
