@@ -22,7 +22,9 @@ class RunIndex {
     let hash = 0x811c9dc5;
     for (let i = end - this.length; i < end; i++)
       hash = Math.imul(hash ^ (tokens[i] ?? 0), 0x01000193) ^ (hash >>> 15);
-    return hash >>> 0;
+    // A slot is named by the low bits alone, ids may differ in the high ones.
+    hash = Math.imul(hash ^ (hash >>> 16), 0x2c1b3c6d);
+    return (hash ^ (hash >>> 12)) >>> 0;
   }
 
   private same(tokens: readonly number[], a: number, b: number): boolean {
