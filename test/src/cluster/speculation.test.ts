@@ -111,30 +111,37 @@ async function using<T>(served: Promise<Served>, work: (served: Served) => Promi
 async function counters({ cluster }: Served) {
   const { text: all } = await get(cluster.health, "/metrics");
   const of = (what: string) => valueOf(all, `tessera_spec_decode_num_${what}_total`);
-  return { slices: of("drafts"), drafts: of("draft_tokens"), accepted: of("accepted_tokens") };
+  const preempted = valueOf(all, "tessera_num_preemptions_total");
+  const guesses = { slices: of("drafts"), drafts: of("draft_tokens") };
+  return { ...guesses, accepted: of("accepted_tokens"), preempted };
 }
 
 const plain = new Map<string, Answers>();
 const plainOf = (model: string) => plain.get(model) ?? assert.fail(`no answers of ${model}`);
 
-for (const [model, workers, speculate, flags] of [
-  ["nvlm-d-tiny", 1, 4, {}],
-  ["nvlm-d-tiny", 2, 16, { maxBatchedTokens: 40, maxModelLen: 512, cacheMemory: 512 * 2048 }],
-  ["nvlm-x-tiny", 2, 4, {}],
-  ["nvlm-h-tiny", 1, 3, { maxSequences: 3 }],
+/** Of little more than one sequence of the longest kind. */
+const TIGHT = { maxBatchedTokens: 40, maxModelLen: 512, cacheMemory: 512 * 2048 };
+
+for (const [model, workers, speculate, flags, preemptions] of [
+  ["nvlm-d-tiny", 1, 4, {}, 0],
+  ["nvlm-d-tiny", 2, 16, TIGHT, 1],
+  ["nvlm-x-tiny", 2, 4, {}, 0],
+  ["nvlm-h-tiny", 1, 3, { maxSequences: 3 }, 0],
 ] as const)
   test(`${model}, ${workers} workers, ${speculate} guesses: every answer to the bit as without; guesses come true`, async () => {
     if (!plain.has(model))
       await using(serve(1, { model, healthPort: 0 }), async (served) => {
         plain.set(model, await answersOf(served.client));
-        assert.deepEqual(await counters(served), { slices: 0, drafts: 0, accepted: 0 });
+        const { slices, drafts, accepted } = await counters(served);
+        assert.deepEqual([slices, drafts, accepted], [0, 0, 0]);
       });
     const settings = { model, healthPort: 0, flags: { ...flags, speculate } };
     await using(serve(workers, settings), async (served) => {
       const answers = await answersOf(served.client);
       for (const name of Object.keys(REQUESTS))
         assert.deepEqual(answers[name], plainOf(model)[name], name);
-      const { slices, drafts, accepted } = await counters(served);
+      const { slices, drafts, accepted, preempted } = await counters(served);
+      assert.ok(preempted >= preemptions, `${preempted} preemptions`);
       assert.ok(accepted > 100 && drafts > accepted && slices < drafts, `${accepted} of ${drafts}`);
       await eventually("nothing is held", async () => (await heldCount(served.client)) === 0);
     });
