@@ -58,6 +58,7 @@ export interface PlacementFlags {
   chatTemplate: "nvlm" | "qwen" | "raw";
   maxBatchedTokens?: number;
   maxSequences?: number;
+  speculate?: number;
   /** Default true. */
   prefixCache?: boolean;
   maxRequests?: number;
@@ -68,7 +69,8 @@ export interface PlacementFlags {
   logLevel: string;
 }
 
-export function addPlacement(command: Command): Command {
+/** Where the model lies, in what types, and under what name it is asked for. */
+function addPlaces(command: Command): Command {
   return command
     .addOption(
       new Option(
@@ -115,9 +117,20 @@ export function addPlacement(command: Command): Command {
       new Option("--chat-template <name>", "nvlm: the reference's; qwen: the tokenizer's own")
         .choices(["nvlm", "qwen", "raw"])
         .default("nvlm"),
-    )
+    );
+}
+
+/** What is computed in a step, what waits, and for how long. */
+function addSteps(command: Command): Command {
+  return command
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
+    .option(
+      "--speculate <tokens>",
+      "guess so many next tokens of a stream where its text repeats itself or its prompt, and verify them in one " +
+        "step; answers stay the same (default: 0, at most 16)",
+      whole,
+    )
     .option("--no-prefix-cache", "full blocks of a prompt are not kept for later requests")
     .option("--max-requests <count>", `accepted and not ended (default: ${MAX_REQUESTS})`, whole)
     .option(
@@ -138,6 +151,10 @@ export function addPlacement(command: Command): Command {
     .addOption(logLevel("warn"));
 }
 
+export function addPlacement(command: Command): Command {
+  return addSteps(addPlaces(command));
+}
+
 const CLUSTER_FLAGS = [
   "vision",
   "visionWorkers",
@@ -154,6 +171,7 @@ const CLUSTER_FLAGS = [
   "chatTemplate",
   "maxBatchedTokens",
   "maxSequences",
+  "speculate",
   "prefixCache",
   "maxRequests",
   "maxQueuedTokens",
@@ -191,6 +209,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--chat-template", flags.chatTemplate],
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
+    ["--speculate", flags.speculate],
     ["--max-requests", flags.maxRequests],
     ["--max-queued-tokens", flags.maxQueuedTokens],
     ["--step-deadline-ms", flags.stepDeadlineMs],

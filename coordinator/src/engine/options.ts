@@ -4,6 +4,7 @@ import { groupNameProblem, heartbeatIntervalProblem } from "@tessera/proto/membe
 import { parseNatsUrl } from "@tessera/proto/nats-server";
 import { readSecurity, type Security, type SecurityOptions } from "../access/security.js";
 import type { ChatTemplate } from "../request/prompt.js";
+import { MAX_DRAFTS } from "./drafting.js";
 
 export interface CoordinatorOptions extends SecurityOptions {
   modelDir: string;
@@ -50,6 +51,8 @@ export interface CoordinatorOptions extends SecurityOptions {
   maxRequests: number;
   /** Prompt tokens that wait; default 64 times the context. */
   maxQueuedTokens?: number | undefined;
+  /** Tokens of a sequence that a step guesses at most, from what the text has had before; default 0, none. */
+  speculate?: number | undefined;
   /** Full blocks are kept and found again; default true. */
   prefixCache?: boolean | undefined;
   stepDeadlineMs: number;
@@ -120,6 +123,11 @@ function corsProblems({ corsOrigins = [] }: CoordinatorOptions): string[] {
     .map((origin) => `cors-origin: ${JSON.stringify(origin)}, must be as https://host:port, or *`);
 }
 
+function speculateProblems({ speculate = 0 }: CoordinatorOptions): string[] {
+  if (Number.isSafeInteger(speculate) && speculate >= 0 && speculate <= MAX_DRAFTS) return [];
+  return [`speculate: ${speculate}, must be a whole number, 0 to ${MAX_DRAFTS}`];
+}
+
 /** Every problem, and the files of keys and certificates as they were read. */
 export function examineOptions(options: CoordinatorOptions): {
   problems: string[];
@@ -167,6 +175,7 @@ export function examineOptions(options: CoordinatorOptions): {
   for (const [name, value] of Object.entries(whole))
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
       problems.push(`${name}: ${value}, must be a whole number above 0`);
+  problems.push(...speculateProblems(options));
   return { problems, security };
 }
 

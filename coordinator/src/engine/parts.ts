@@ -52,6 +52,7 @@ export function plansOf(
       embeddingBytes: options.embeddingMemoryBytes,
       maxBatchedTokens: options.maxBatchedTokens,
       maxSequences: options.maxSequences,
+      draftTokens: options.speculate,
     });
   const first = plan(vision);
   const cut = vision === "auto" && visionWorkers === undefined && size > 1;
@@ -148,5 +149,6 @@ export function loopLimitsOf(
   options: CoordinatorOptions,
 ): LoopLimits {
   const vocabulary = model.config.decoder.vocabularySize;
-  return { ...plan, vocabulary, maxRequests: options.maxRequests };
+  const { maxRequests, speculate: draftTokens = 0 } = options;
+  return { ...plan, vocabulary, maxRequests, draftTokens };
 }
