@@ -70,7 +70,7 @@ test("plan: int8 has room for nearly twice the tokens of bf16 in the same memory
   const args = ["plan", "--model", model, "--tensor-parallel", "8", "--memory", "40"];
   const { code, stdout } = await tessera([...args, "--kv", "int8"]);
   assert.equal(code, 0);
-  assert.match(stdout, /168960 bytes per token \(int8\), 16186 blocks of 32 tokens/);
+  assert.match(stdout, /168960 bytes per token \(int8\), 16187 blocks of 32 tokens/);
   const ranks = stdout.match(/^rank \d: .*, cache 10\.19 GiB, .*$/gm) ?? [];
   assert.equal(ranks.length, 8);
 });
