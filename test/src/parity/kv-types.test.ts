@@ -40,7 +40,7 @@ for (const variant of ["d", "x", "h"]) {
     ["int8", int8],
   ] as const)
     for (const way of WAYS)
-      test(`nvlm-${variant}-tiny, ${kvType}: ${way.size} ranks, chunks of ${way.chunk}, the bits of one rank and whole prompts`, async () => {
+      test(`nvlm-${variant}-tiny, ${kvType}: ${way.size} ranks, chunks of ${way.chunk}: the same bits`, async () => {
         assert.deepEqual(await answersOf(few, dir, { ...way, kvType }), wanted.slice(0, 4));
       });
 
@@ -53,7 +53,7 @@ for (const variant of ["d", "x", "h"]) {
       );
   });
 
-  test(`nvlm-${variant}-tiny: log-probabilities with int8 are as near f32's as elements are, measured by bf16's`, () => {
+  test(`nvlm-${variant}-tiny: int8 moves log-probabilities by no more than elements, by bf16`, () => {
     const near = rms(distances(bf16, wide));
     const far = rms(distances(int8, wide));
     assert.ok(near > 0 && far > 0 && far < ELEMENT_RATIO * near, `int8 ${far}, bf16 ${near}`);
