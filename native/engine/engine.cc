@@ -135,14 +135,14 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
   workspace_ = {};
   workspace_ = Buffer<float>(
       std::max({encode_memory_.elements, step_memory_.elements, stream_memory_.elements}));
-  const size_t element = placement.kv_bf16 ? 2 : 4;
   const size_t layer =
-      element * placement.block_count * spec_.kv_heads * 2 * spec_.head_dim * kBlockTokens;
+      placement.block_count * cache_block_bytes(placement.kv_type, spec_.kv_heads, spec_.head_dim);
   cache_.clear();
   for (int i = 0; i < spec_.layers; ++i) cache_.emplace_back(layer);
   cross_cache_.clear();
-  const size_t cross_layer = element * placement.cross_block_count * spec_.cross.kv_heads * 2 *
-                             spec_.cross.head_dim * kBlockTokens;
+  const size_t cross_layer =
+      placement.cross_block_count *
+      cache_block_bytes(placement.kv_type, spec_.cross.kv_heads, spec_.cross.head_dim);
   for (int i = 0; i < spec_.cross.layers; ++i) cross_cache_.emplace_back(cross_layer);
   rope_table_ = {};
   rope_table_ = Buffer<float>(static_cast<size_t>(placement.max_model_len) * spec_.head_dim);

@@ -55,8 +55,7 @@ void Engine::execute(Run& run, const std::vector<Weight>& weights) {
 }
 
 CacheView Engine::cache_view(std::vector<Buffer<uint8_t>>& cache, const Op& op) {
-  return {cache[op.layer].data(), placement_.kv_bf16 ? CacheType::kBf16 : CacheType::kF32,
-          op.kv_heads, op.head_dim};
+  return {cache[op.layer].data(), placement_.kv_type, op.kv_heads, op.head_dim};
 }
 
 void Engine::linear_op(Run& run, const Op& op, const std::vector<Weight>& weights) {

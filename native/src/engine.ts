@@ -51,7 +51,7 @@ export interface EngineSpec {
 
 /** Memory of one placement; set anew at each join, weights stay. */
 export interface PlacementSpec {
-  kvType: "f32" | "bf16";
+  kvType: "f32" | "bf16" | "int8";
   wireType: "f32" | "bf16";
   blockCount: number;
   maxBatchedTokens: number;

@@ -1,5 +1,6 @@
 /** Flags that several commands share. */
 import { InvalidArgumentError, Option, type Command } from "commander";
+import type { KvType } from "@tessera/model";
 
 export function whole(text: string): number {
   const value = Number(text);
@@ -41,6 +42,12 @@ export function logLevel(fallback: string): Option {
     .default(fallback);
 }
 
+export function kvOption(): Option {
+  return new Option("--kv <type>", "type of the cache; int8 has a scale for each token and head")
+    .choices(["f32", "bf16", "int8"] satisfies KvType[])
+    .default("f32");
+}
+
 /** Accepted and not ended, by default. */
 export const MAX_REQUESTS = 1024;
 
@@ -52,7 +59,7 @@ export interface PlacementFlags {
   crossCacheMemory?: number;
   embeddingMemory?: number;
   encodeBudgetMs?: number;
-  kv: "f32" | "bf16";
+  kv: KvType;
   wire: "f32" | "bf16";
   servedModelName?: string;
   chatTemplate: "nvlm" | "qwen" | "raw";
@@ -101,9 +108,7 @@ function addPlaces(command: Command): Command {
       "what a batch of tiles may take of running streams' time (default: 100)",
       whole,
     )
-    .addOption(
-      new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
-    )
+    .addOption(kvOption())
     .addOption(
       new Option(
         "--wire <type>",

@@ -1,4 +1,5 @@
 /** Settings of a coordinator; checked at start, all problems reported at once. */
+import type { KvType } from "@tessera/model";
 import { bindProblems, frontGuards, parseAddress, peerGuards, ServeError } from "@tessera/proto";
 import { groupNameProblem, heartbeatIntervalProblem } from "@tessera/proto/membership";
 import { parseNatsUrl } from "@tessera/proto/nats-server";
@@ -42,7 +43,7 @@ export interface CoordinatorOptions extends SecurityOptions {
   embeddingMemoryBytes?: number | undefined;
   /** What a batch of tiles may take of the running streams' time; default 100. */
   encodeBudgetMs?: number | undefined;
-  kvType: "f32" | "bf16";
+  kvType: KvType;
   wireType: "f32" | "bf16";
   servedModelName?: string | undefined;
   chatTemplate: ChatTemplate;

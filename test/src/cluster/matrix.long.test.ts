@@ -1,9 +1,10 @@
 /**
- * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and place of the
- * vision encoder: every pair of these, or every combination with TESSERA_FULL.
+ * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache, with and without
+ * prefix cache, and place of the vision encoder: every pair of these, or every combination with TESSERA_FULL.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { KV_TYPES, type KvType } from "@tessera/model";
 import { cpuKind } from "@tessera/native/engine";
 import { essence, requestOf, serve } from "../harness/cluster.js";
 import { readGoldens } from "../harness/goldens.js";
@@ -19,7 +20,8 @@ interface Case {
   threads: number;
   /** Tokens of a step. */
   chunk: number;
-  kv: "f32" | "bf16";
+  kv: KvType;
+  prefixCache: boolean;
 }
 
 const KINDS = ["scalar", "avx2", "avx512"];
@@ -33,7 +35,8 @@ const factors: Factors<Case> = {
   kinds: [...here.map((kind) => [kind]), ...mixed],
   threads: [1, 2],
   chunk: [33, 100, 2048],
-  kv: ["f32", "bf16"],
+  kv: KV_TYPES,
+  prefixCache: [true, false],
 };
 /** A group of one is neither mixed nor cut. */
 const possible = ({ workers, kinds, vision }: Case) =>
@@ -65,7 +68,12 @@ async function answers(one: Case) {
   const served = await serve(one.workers, {
     model: modelOf(one.variant),
     threads: one.threads,
-    flags: { kv: one.kv, maxBatchedTokens: one.chunk, ...visionFlags(one.vision) },
+    flags: {
+      kv: one.kv,
+      maxBatchedTokens: one.chunk,
+      prefixCache: one.prefixCache,
+      ...visionFlags(one.vision),
+    },
     environment: (rank) => ({ TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar" }),
   });
   try {
@@ -88,7 +96,7 @@ async function answers(one: Case) {
 type Answers = Awaited<ReturnType<typeof answers>>;
 /** One scalar worker, one thread, whole prompts, of each variant and type of cache. */
 const references = new Map<string, Answers>();
-const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048 };
+const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, prefixCache: false };
 for (const variant of factors.variant)
   for (const kv of factors.kv) {
     const one: Case = { ...plain, vision: "replicate", variant, kv };
@@ -122,9 +130,10 @@ for (const variant of factors.variant) {
   });
 }
 
-function nameOf({ variant, workers, kinds, threads, chunk, kv, vision }: Case): string {
+function nameOf({ variant, workers, kinds, threads, chunk, kv, vision, ...one }: Case): string {
   const where = `${workers} workers, ${kinds.join("+")}, ${threads} threads`;
-  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${kv}, encoder ${vision}`;
+  const cache = `${kv}, ${one.prefixCache ? "with" : "without"} prefix cache`;
+  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${cache}, encoder ${vision}`;
 }
 
 for (const one of cases)
