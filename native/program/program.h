@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "ops/ops.h"
+
 namespace tessera {
 
 enum class Per { kToken, kWanted, kTile, kStream };
@@ -31,7 +33,8 @@ struct WeightSpec {
   std::string name;
   int outputs, inputs;
   std::vector<TensorPiece> pieces, zeros;
-  std::vector<int> lane_starts;  // linear: columns, then inputs
+  std::vector<int> lane_starts;         // linear: columns, then inputs
+  WeightType type = WeightType::kBf16;  // linear
 };
 
 struct VocabularyLane {
@@ -146,5 +149,7 @@ struct Items {
   }
 };
 MemoryPlan plan_memory(const Program& program, const Items& most);
+// Of the largest quantised linear's activations as integers.
+size_t integer_bytes(const Program& program, const Items& most);
 
 }  // namespace tessera

@@ -53,6 +53,8 @@ export interface PlacementFlags {
   embeddingMemory?: number;
   encodeBudgetMs?: number;
   kv: "f32" | "bf16";
+  /** Default bf16. */
+  weights?: "bf16" | "int8" | "int4";
   wire: "f32" | "bf16";
   servedModelName?: string;
   chatTemplate: "nvlm" | "qwen" | "raw";
@@ -66,6 +68,16 @@ export interface PlacementFlags {
   resumeGraceMs?: number;
   otlpEndpoint?: string;
   logLevel: string;
+}
+
+export function weightsOption(): Option {
+  return new Option(
+    "--weights <type>",
+    "of the decoder's linears, quantised when they are loaded; lm_head is int8 with int8 and int4, embeddings and " +
+      "vision encoder stay bf16",
+  )
+    .choices(["bf16", "int8", "int4"])
+    .default("bf16");
 }
 
 export function addPlacement(command: Command): Command {
@@ -102,6 +114,7 @@ export function addPlacement(command: Command): Command {
     .addOption(
       new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
     )
+    .addOption(weightsOption())
     .addOption(
       new Option(
         "--wire <type>",
@@ -149,6 +162,7 @@ const CLUSTER_FLAGS = [
   "embeddingMemory",
   "encodeBudgetMs",
   "kv",
+  "weights",
   "wire",
   "servedModelName",
   "chatTemplate",
@@ -186,6 +200,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--embedding-memory", flags.embeddingMemory],
     ["--encode-budget-ms", flags.encodeBudgetMs],
     ["--kv", flags.kv],
+    ["--weights", flags.weights],
     ["--wire", flags.wire],
     ["--served-model-name", flags.servedModelName],
     ["--chat-template", flags.chatTemplate],

@@ -12,14 +12,22 @@ const SIZES = [1, 2, 4, 8];
 const { config } = await openModel(root("models/nvlm-d-tiny"));
 const hidden = config.decoder.hiddenSize;
 
+/** Types of cache and weights. */
+const TYPES = [
+  ["f32", "bf16"],
+  ["bf16", "bf16"],
+  ["f32", "int8"],
+  ["f32", "int4"],
+] as const;
+
 for (const size of SIZES)
-  for (const kvType of ["f32", "bf16"] as const)
-    test(`${size} engines, ${kvType}: weights, cache and workspace take the planned bytes`, async () => {
-      const options = { size, kvType, selectableIds: 1024, maxModelLen: 512 };
+  for (const [kvType, weightType] of TYPES)
+    test(`${size} engines, cache ${kvType}, weights ${weightType}: weights, cache and workspace take the planned bytes`, async () => {
+      const options = { size, kvType, weightType, selectableIds: 1024, maxModelLen: 512 };
       const engines = await openGroup(root("models/nvlm-d-tiny"), options);
       const got = engines.map((engine) => engine.info());
       await closeGroup(engines);
-      const { ranks } = planPlacement(config, { size, kvType, maxModelLen: 512 });
+      const { ranks } = planPlacement(config, { size, kvType, weightType, maxModelLen: 512 });
       assert.deepEqual(
         got.map(({ weightBytes, cacheBytes, workspaceBytes }) => [
           weightBytes,
