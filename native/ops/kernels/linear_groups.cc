@@ -65,12 +65,14 @@ template <typename Dot, int kRows, int kCount>
 [[gnu::always_inline]] inline void group_dots(typename Dot::Sums (&dots)[kRows][kCount],
                                               const Part& part, int g, int first) {
   const uint8_t* group = part.weights + g * part.bytes;
+#pragma GCC unroll 8
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kCount; ++v) dots[r][v] = Dot::start(part.totals[r * part.stride + g]);
 #pragma GCC unroll 8
   for (int quad = 0; quad < kQuads; ++quad) {
     typename Dot::Weights w[kCount];
     for (int v = 0; v < kCount; ++v) w[v] = Dot::load(group, quad, first + v);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const int8_t* x = part.q + (r * part.stride + g) * kGroupInputs + quad * 4;
       for (int v = 0; v < kCount; ++v) Dot::add(dots[r][v], w[v], x);
@@ -81,8 +83,7 @@ template <typename Dot, int kRows, int kCount>
 // sums[r][16 v …] += the groups' values, for kCount vectors from `first` on.
 template <typename Dot, int kRows, int kCount, bool kAhead>
 void tile(float* sums, const Part& part, int first) {
-  // A few rows' sums stay in registers; those of more are read and written at each group.
-  constexpr bool kHeld = kRows * kCount <= 8;
+  // Where registers are too few for both, these go to the stack and the dots stay.
   V16 held[kRows][kCount];
   const auto at = [&](int r, int v) { return sums + r * kPanelOutputs + v * 16; };
   for (int r = 0; r < kRows; ++r)
@@ -96,18 +97,17 @@ void tile(float* sums, const Part& part, int first) {
     for (int v = 0; v < kCount; ++v)
       scale[v] =
           load_f16(group + part.bytes - kScaleBytes + (first + v) * kScaleBytes / kPanelVecs);
+#pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
       const size_t place = r * part.stride + g;
       const V16 own = splat(part.scales[place]);
+#pragma GCC unroll 4
       for (int v = 0; v < kCount; ++v) {
         const V16 value = Dot::values(dots[r][v], part.totals[place]);
-        const V16 before = kHeld ? held[r][v] : load(at(r, v));
-        held[r][v] = fma(value, own * scale[v], before);
-        if (!kHeld) store(at(r, v), held[r][v]);
+        held[r][v] = fma(value, own * scale[v], held[r][v]);
       }
     }
   }
-  if (!kHeld) return;
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kCount; ++v) store(at(r, v), held[r][v]);
 }
