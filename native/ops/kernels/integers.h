@@ -9,12 +9,12 @@
 
 namespace tessera::TESSERA_NS {
 
-// Of a chunk of rows, in a linear's scratch. A row has the groups of all its lanes.
+// Of a chunk of rows, in a linear's scratch: the groups of all lanes one after another.
 struct Integers {
-  int8_t* q;        // [rows][groups][32]
-  float* scales;    // [rows][groups]
-  int32_t* totals;  // [rows][groups], sums of q
-  size_t groups;
+  int8_t* q;        // [groups][rows][32]
+  float* scales;    // [groups][rows]
+  int32_t* totals;  // [groups][rows], sums of q
+  size_t rows;
 };
 
 inline constexpr uint32_t kInfinityBits = 0x7f800000u;
@@ -113,13 +113,11 @@ inline void quantise_group(const Integers& to, size_t at, const float* x) {
   to.totals[at] = 0;
 }
 
-// A lane's inputs of one row, from group `at` of the chunk on.
-inline void quantise_lane(const Integers& to, size_t at, const float* x, int inputs) {
-  int k = 0;
-  for (; k + kGroupInputs <= inputs; k += kGroupInputs) quantise_group(to, at++, x + k);
-  if (k == inputs) return;
+// `count` inputs, those missing to a whole group are 0.
+inline void quantise_part(const Integers& to, size_t at, const float* x, int count) {
+  if (count >= kGroupInputs) return quantise_group(to, at, x);
   float part[kGroupInputs] = {};
-  std::memcpy(part, x + k, (inputs - k) * sizeof(float));
+  std::memcpy(part, x, count * sizeof(float));
   quantise_group(to, at, part);
 }
 
