@@ -55,6 +55,8 @@ export interface PlacementOptions {
   memoryBytes?: number | undefined;
   maxBatchedTokens?: number | undefined;
   maxSequences?: number | undefined;
+  /** Guessed tokens of one sequence in a step; their results are wanted too. */
+  draftTokens?: number | undefined;
   /** Default `auto`: replicate where it fits `memoryBytes`. */
   vision?: "replicate" | "tensor" | "auto" | undefined;
   /** Ranks beyond `size` that only encode tiles. */
@@ -100,6 +102,7 @@ export interface PlacementPlan {
   maxModelLen: number;
   maxBatchedTokens: number;
   maxSequences: number;
+  /** A row for each sequence, and for the guesses of one; more guesses where fewer sequences run. */
   maxWantedRows: number;
   maxTiles: number;
   /** Tiles whose embeddings each rank holds at most. */
@@ -163,12 +166,13 @@ interface Limits {
   maxModelLen: number;
   maxBatchedTokens: number;
   maxSequences: number;
+  maxWantedRows: number;
   maxTiles: number;
 }
 
 function rankWorkspaceBytes(program: RankProgram, limits: Limits): number {
   const none = { token: 0, wanted: 0, tile: 0, stream: 0 };
-  const { maxBatchedTokens: token, maxSequences: wanted } = limits;
+  const { maxBatchedTokens: token, maxWantedRows: wanted } = limits;
   const runs: [RankProgram["step"], Items][] = [
     [program.step, { ...none, token, wanted }],
     [program.encode, { ...none, tile: limits.maxTiles }],
@@ -343,10 +347,12 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
   checkBytes("cache-memory", options.cacheBytes);
   checkBytes("memory", options.memoryBytes);
   const maxModelLen = checkModelLen(config, options);
+  const { maxSequences = 64 } = options;
   const limits: Limits = {
     maxModelLen,
     maxBatchedTokens: options.maxBatchedTokens ?? Math.min(2048, Math.max(512, maxModelLen)),
-    maxSequences: options.maxSequences ?? 64,
+    maxSequences,
+    maxWantedRows: maxSequences + (options.draftTokens ?? 0),
     maxTiles: config.tile.maxTiles + 2,
     maxStreamRows: streamRows(config),
     crossBlockCount: chooseCrossBlocks(config, options),
@@ -363,7 +369,6 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     kvType: options.kvType,
     weightType: options.weightType ?? "bf16",
     blockCount,
-    maxWantedRows: limits.maxSequences,
     vision,
     encoderCount: ranks.length - options.size,
     ranks: ranks.map((rank) => ({

@@ -2,6 +2,7 @@
 // exchange thread.
 #include <napi.h>
 
+#include "binding/ceilings.h"
 #include "binding/convert.h"
 #include "binding/image.h"
 #include "core/check.h"
@@ -482,6 +483,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("deliver", Napi::Function::New(env, deliver));
   exports.Set("cpuKind", Napi::Function::New(env, cpu_kind));
   define_image(env, exports);
+  define_ceilings(env, exports);
   return exports;
 }
 

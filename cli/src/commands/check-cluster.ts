@@ -21,6 +21,7 @@ export async function checkCluster(
     embeddingBytes: flags.embeddingMemory,
     maxBatchedTokens: flags.maxBatchedTokens,
     maxSequences: flags.maxSequences,
+    draftTokens: flags.speculate,
   });
   await model.tensors();
 }

@@ -1,9 +1,11 @@
 /**
- * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and of weights,
- * and place of the vision encoder: every pair of these, or every combination with TESSERA_FULL.
+ * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and of weights, with
+ * and without prefix cache, and place of the vision encoder: every pair of these, or every combination with
+ * TESSERA_FULL.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { KV_TYPES, type KvType } from "@tessera/model";
 import { cpuKind } from "@tessera/native/engine";
 import { essence, requestOf, serve } from "../harness/cluster.js";
 import { readGoldens } from "../harness/goldens.js";
@@ -19,7 +21,8 @@ interface Case {
   threads: number;
   /** Tokens of a step. */
   chunk: number;
-  kv: "f32" | "bf16";
+  kv: KvType;
+  prefixCache: boolean;
   weights: "bf16" | "int8" | "int4";
 }
 
@@ -34,7 +37,8 @@ const factors: Factors<Case> = {
   kinds: [...here.map((kind) => [kind]), ...mixed],
   threads: [1, 2],
   chunk: [33, 100, 2048],
-  kv: ["f32", "bf16"],
+  kv: KV_TYPES,
+  prefixCache: [true, false],
   weights: ["bf16", "int8", "int4"],
 };
 /** A group of one is neither mixed nor cut. */
@@ -71,6 +75,7 @@ async function answers(one: Case) {
       kv: one.kv,
       weights: one.weights,
       maxBatchedTokens: one.chunk,
+      prefixCache: one.prefixCache,
       ...visionFlags(one.vision),
     },
     environment: (rank) => ({ TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar" }),
@@ -95,7 +100,7 @@ async function answers(one: Case) {
 type Answers = Awaited<ReturnType<typeof answers>>;
 /** One scalar worker, one thread, whole prompts, of each variant and type of cache and weights. */
 const references = new Map<string, Answers>();
-const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048 };
+const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, prefixCache: false };
 for (const variant of factors.variant)
   for (const kv of factors.kv)
     for (const weights of factors.weights) {
@@ -131,10 +136,20 @@ for (const variant of factors.variant) {
   });
 }
 
-function nameOf(one: Case): string {
-  const { variant, workers, kinds, threads, chunk, kv, weights, vision } = one;
+function nameOf({
+  variant,
+  workers,
+  kinds,
+  threads,
+  chunk,
+  kv,
+  weights,
+  vision,
+  ...one
+}: Case): string {
   const where = `${workers} workers, ${kinds.join("+")}, ${threads} threads`;
-  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, cache ${kv}, weights ${weights}, encoder ${vision}`;
+  const cache = `cache ${kv}, weights ${weights}, ${one.prefixCache ? "with" : "without"} prefix cache`;
+  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${cache}, encoder ${vision}`;
 }
 
 for (const one of cases)

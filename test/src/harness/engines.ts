@@ -6,6 +6,7 @@ import {
   openModel,
   planPlacement,
   rankProgram,
+  type KvType,
   type VisionPlacement,
   type WeightType,
 } from "@tessera/model";
@@ -36,7 +37,7 @@ export const GREEDY: SamplingSpec = {
 
 export interface GroupOptions {
   size: number;
-  kvType: "f32" | "bf16";
+  kvType: KvType;
   /** Absent: bf16. */
   weightType?: WeightType;
   /** Ids from here on are never chosen. */
