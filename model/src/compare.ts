@@ -4,13 +4,15 @@ import { MODEL_TYPES, type ModelConfig, type ModelType } from "./config.js";
 import { cacheRowBytes, exchangeBytes, weightBytes, type KvType } from "./estimate.js";
 import { programFlops } from "./flops.js";
 import { placeImage, type ImageText } from "./image-block.js";
-import type { Program } from "./program.js";
+import type { Program, WeightType } from "./program.js";
 import { siblingConfig } from "./sibling.js";
 
 export interface CompareOptions {
   /** Tensor-parallel size, for the exchange. */
   size: number;
   kvType: KvType;
+  /** Of the decoder's linears; absent: bf16. */
+  weightType?: WeightType;
   /** Tokens of a step at most, for the exchange. */
   maxBatchedTokens: number;
   /** Of the image. */
@@ -58,7 +60,8 @@ function stepBytes(step: Program, tokens: number, { size, maxBatchedTokens }: Co
 
 function variantCost(config: ModelConfig, options: CompareOptions): VariantCost {
   const { size, kvType, text } = options;
-  const whole = rankProgram(config, { rank: 0, size: 1 });
+  const { weightType: weights = "bf16" } = options;
+  const whole = rankProgram(config, { rank: 0, size: 1, weights });
   const block = placeImage(imageLayout(config), text, config.tile.rows);
   const { tokens: token, streamRows: stream, sights } = block;
   const tile = text.tagIds.length;

@@ -1,5 +1,5 @@
 /** What a program costs, derived from its ops: bytes of weights, of workspace, and sent in a step. */
-import type { CacheShape, Program, WeightSpec } from "./program.js";
+import type { CacheShape, LinearWeight, Program, WeightSpec } from "./program.js";
 
 /** Tokens, or rows of an image's stream, in a block of a cache. */
 export const BLOCK_TOKENS = 32;
@@ -8,18 +8,56 @@ export type KvType = (typeof KV_TYPES)[number];
 
 /** As native/ops/ops.h: a linear's panels hold this many outputs, the last one padded. */
 const PANEL_OUTPUTS = 64;
+/** Inputs that share a scale in a quantised weight. */
+const GROUP_INPUTS = 32;
+/** Bytes of a panel's group of int8 and int4, with a scale of two bytes for each output. */
+const GROUP_BYTES = {
+  int8: PANEL_OUTPUTS * (GROUP_INPUTS + 2),
+  int4: PANEL_OUTPUTS * (GROUP_INPUTS / 2 + 2),
+};
+/** As native/ops/ops.h: activations are held as integers for this many rows, 40 bytes a group. */
+const QUANTISED_ROWS = 96;
+const ACTIVATION_GROUP_BYTES = GROUP_INPUTS + 4 + 4;
 /** As native/program/memory_plan.cc: buffers are whole lines of 16 values. */
 const LINE = 16;
 /** As native/collective/all_reduce.h: up to here a partial goes to every rank, beyond to owners of ranges. */
 export const DIRECT_BYTES = 64 << 10;
 
+/** Over all lanes of a quantised weight, each of whose last group may be short. */
+function groupCount({ laneStarts }: LinearWeight): number {
+  return laneStarts
+    .slice(1)
+    .map((end, i) => Math.ceil((end - (laneStarts[i] ?? 0)) / GROUP_INPUTS))
+    .reduce((sum, groups) => sum + groups, 0);
+}
+
+function linearBytes(weight: LinearWeight): number {
+  const panels = Math.ceil(weight.outputs / PANEL_OUTPUTS);
+  if (weight.type === undefined) return 2 * panels * PANEL_OUTPUTS * weight.inputs;
+  return panels * groupCount(weight) * GROUP_BYTES[weight.type];
+}
+
 export function weightBytes(weights: WeightSpec[]): number {
   return weights.reduce((sum, weight) => {
     if (weight.kind === "vector") return sum + 4 * weight.length;
     if (weight.kind === "table") return sum + 2 * weight.rows * weight.width;
-    const outputs = Math.ceil(weight.outputs / PANEL_OUTPUTS) * PANEL_OUTPUTS;
-    return sum + 2 * outputs * weight.inputs;
+    return sum + linearBytes(weight);
   }, 0);
+}
+
+/** Activations of the largest quantised linear as integers. */
+export function integerBytes({ segments, buffers, weights }: Program, items: Items): number {
+  const bytes = segments.flatMap(({ ops }) =>
+    ops.map((op) => {
+      if (op.op !== "linear") return 0;
+      const weight = weights[op.weight];
+      const x = buffers[op.x];
+      if (weight?.kind !== "linear" || weight.type === undefined || x === undefined) return 0;
+      const rows = Math.min(QUANTISED_ROWS, items[x.per] * x.rows);
+      return rows * groupCount(weight) * ACTIVATION_GROUP_BYTES;
+    }),
+  );
+  return Math.max(0, ...bytes);
 }
 
 /** One head's keys, or values, of one token; int8 with its scale in f32. As native/ops/ops.h. */

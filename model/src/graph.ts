@@ -8,6 +8,7 @@ import type {
   TensorPiece,
   WeightId,
   WeightSpec,
+  WeightType,
 } from "./program.js";
 
 /** A whole stored tensor as [rows × cols]. */
@@ -40,17 +41,28 @@ export class Graph {
     return this.weight({ kind: "vector", name, length, pieces, zeros });
   }
 
-  /** `laneStarts` absent: one lane. */
+  /** `laneStarts` absent: one lane; `type` absent: bf16. */
   linear(
     name: string,
     pieces: TensorPiece[],
-    options: { laneStarts?: number[]; zeros?: TensorPiece[] } = {},
+    options: { laneStarts?: number[]; zeros?: TensorPiece[]; type?: WeightType | undefined } = {},
   ): WeightId {
     const inputs = pieces[0]?.colCount ?? 0;
     const outputs = pieces.reduce((sum, piece) => sum + piece.rowCount, 0);
     const laneStarts = options.laneStarts ?? [0, inputs];
     const zeros = options.zeros ?? [];
-    return this.weight({ kind: "linear", name, outputs, inputs, pieces, laneStarts, zeros });
+    const { type = "bf16" } = options;
+    const quantised = type === "bf16" ? {} : { type };
+    return this.weight({
+      kind: "linear",
+      name,
+      outputs,
+      inputs,
+      pieces,
+      laneStarts,
+      zeros,
+      ...quantised,
+    });
   }
 
   allReduceAdd(buffer: BufferId, onSight: { onSight?: true } = {}): void {

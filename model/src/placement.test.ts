@@ -6,7 +6,8 @@ import { rankProgram } from "./architectures/index.js";
 import { parseConfig } from "./config.js";
 import { exchangeBytes, workspaceBytes } from "./estimate.js";
 import { planHash, planPlacement, type PlacementOptions, type RankPlan } from "./placement.js";
-import type { Op, Program } from "./program.js";
+import type { Op, Program, WeightSpec } from "./program.js";
+import { siblingConfig } from "./sibling.js";
 
 const path = new URL("../../test/fixtures/nvlm-d-72b/config.json", import.meta.url);
 const config = parseConfig(JSON.parse(await readFile(fileURLToPath(path), "utf8")));
@@ -46,6 +47,35 @@ test("NVLM-D-72B: the decoder's weights are held once over all sizes, the vision
     assert.ok(Math.abs(replicas / (size - 1) / vision - 1) < 1e-3);
   }
   assert.ok(Math.abs(weights(1) / plan().modelBytes.computed - 1) < 1e-3);
+});
+
+test("NVLM-D-72B: int8 and int4 linears take 34 and 18 bytes a group of 32, lm_head is int8 in both", () => {
+  const { hiddenSize, layers, heads, kvHeads, headDim, intermediateSize } = config.decoder;
+  const qkv = (heads + 2 * kvHeads) * headDim;
+  const layer = hiddenSize * (qkv + heads * headDim + 3 * intermediateSize);
+  // 152064 rows of lm_head are whole panels; 29568 columns whole groups in each of 8 lanes.
+  const head = hiddenSize * Math.ceil(config.decoder.vocabularySize / 64) * 64;
+  const bytes = (weightType: "bf16" | "int8" | "int4") =>
+    sum(plan({ size: 1, weightType }).ranks.map((rank) => rank.weightBytes));
+  const saved = (perGroup: number) => layers * layer * (2 - perGroup / 32) + head * (2 - 34 / 32);
+  assert.equal(bytes("bf16") - bytes("int8"), saved(34));
+  assert.equal(bytes("bf16") - bytes("int4"), saved(18));
+  assert.equal(plan({ size: 1 }).weightType, "bf16");
+});
+
+test("int4 linears: decoder and cross-attention in int4, lm_head in int8, the encoder as it was", () => {
+  const cross = siblingConfig(config, "NVLM_X");
+  const { encode, step } = rankProgram(cross, { rank: 0, size: 8, weights: "int4" });
+  const typeOf = (weight: WeightSpec) =>
+    weight.kind === "linear" ? (weight.type ?? "bf16") : weight.kind;
+  const types = (weights: WeightSpec[], wanted: string) =>
+    new Set(weights.filter((weight) => typeOf(weight) === wanted).map(({ name }) => name));
+  assert.deepEqual([...types(step.weights, "int8")], ["lm_head"]);
+  assert.equal(types(step.weights, "bf16").size, 0);
+  for (const name of ["qkv", "gate_up", "cross.q", "cross.kv", "cross.o"])
+    assert.ok(types(step.weights, "int4").has(name), name);
+  const plain = rankProgram(cross, { rank: 0, size: 8 });
+  assert.deepEqual(encode, plain.encode);
 });
 
 test("exchange of a decoded token: each partial to every other rank, 161 times", () => {

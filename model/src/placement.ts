@@ -7,8 +7,10 @@ import {
   BLOCK_TOKENS,
   cacheRowBytes,
   exchangeBytes,
+  integerBytes,
   weightBytes,
   workspaceBytes,
+  type Items,
   type KvType,
 } from "./estimate.js";
 import {
@@ -21,7 +23,7 @@ import {
 import { checkTensorParallelSize } from "./lanes.js";
 import type { Cut } from "./architectures/pieces.js";
 import { canCutVision, checkTensorVision } from "./architectures/vision.js";
-import type { VisionPlacement } from "./program.js";
+import type { RankProgram, VisionPlacement, WeightType } from "./program.js";
 import { tensorShapes } from "./tensors.js";
 
 /** Resident bytes of a worker process that waits, before anything is loaded; measured with Node 20 on x86-64. */
@@ -44,6 +46,8 @@ const MAX_ENCODERS = 64;
 export interface PlacementOptions {
   size: number;
   kvType: KvType;
+  /** Of the decoder's linears; absent: bf16. */
+  weightType?: WeightType | undefined;
   maxModelLen?: number | undefined;
   /** For the cache of each rank. */
   cacheBytes?: number | undefined;
@@ -93,6 +97,7 @@ export interface CoordinatorPlan {
 export interface PlacementPlan {
   size: number;
   kvType: KvType;
+  weightType: WeightType;
   blockCount: number;
   maxModelLen: number;
   maxBatchedTokens: number;
@@ -165,6 +170,20 @@ interface Limits {
   maxTiles: number;
 }
 
+function rankWorkspaceBytes(program: RankProgram, limits: Limits): number {
+  const none = { token: 0, wanted: 0, tile: 0, stream: 0 };
+  const { maxBatchedTokens: token, maxWantedRows: wanted } = limits;
+  const runs: [RankProgram["step"], Items][] = [
+    [program.step, { ...none, token, wanted }],
+    [program.encode, { ...none, tile: limits.maxTiles }],
+    [program.stream, { ...none, stream: limits.maxStreamRows }],
+  ];
+  const rope = limits.maxModelLen * program.cache.headDim * 4;
+  const largest = (bytes: typeof workspaceBytes) =>
+    Math.max(...runs.map(([of, items]) => bytes(of, items)));
+  return rope + largest(workspaceBytes) + largest(integerBytes);
+}
+
 function rankPlan(
   config: ModelConfig,
   options: PlacementOptions,
@@ -173,10 +192,7 @@ function rankPlan(
 ): RankPlan {
   const program = rankProgram(config, cut);
   const decodes = cut.rank < cut.size;
-  const { maxBatchedTokens: token, maxWantedRows: wanted, maxTiles: tile } = limits;
-  const { maxStreamRows: stream } = limits;
   const peers = cut.size > 1 || cut.vision === "workers";
-  const rope = limits.maxModelLen * program.cache.headDim * 4;
   const down = program.step.weights.find((weight) => weight.name.endsWith("mlp.down_proj.weight"));
   return {
     rank: cut.rank,
@@ -184,13 +200,7 @@ function rankPlan(
     cacheBytes: 0,
     crossCacheBytes:
       limits.crossBlockCount * BLOCK_TOKENS * cacheRowBytes(program.crossCache, options.kvType),
-    workspaceBytes:
-      rope +
-      Math.max(
-        workspaceBytes(program.step, { token, wanted, tile: 0, stream: 0 }),
-        workspaceBytes(program.encode, { token: 0, wanted: 0, tile, stream: 0 }),
-        workspaceBytes(program.stream, { token: 0, wanted: 0, tile: 0, stream }),
-      ),
+    workspaceBytes: rankWorkspaceBytes(program, limits),
     embeddingBytes: decodes ? limits.maxEmbeddings * embeddingBytes(config) : 0,
     processBytes: PROCESS_BYTES,
     trafficBytes: TRAFFIC_BYTES.worker + (peers ? TRAFFIC_BYTES.exchange : 0),
@@ -226,7 +236,12 @@ function rankPlans(
 ): RankPlan[] {
   const count = options.size + (vision === "workers" ? (options.visionWorkers ?? 0) : 0);
   return Array.from({ length: count }, (_, rank) =>
-    rankPlan(config, options, limits, { rank, size: options.size, vision }),
+    rankPlan(config, options, limits, {
+      rank,
+      size: options.size,
+      vision,
+      weights: options.weightType ?? "bf16",
+    }),
   );
 }
 
@@ -352,6 +367,7 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     ...limits,
     size: options.size,
     kvType: options.kvType,
+    weightType: options.weightType ?? "bf16",
     blockCount,
     vision,
     encoderCount: ranks.length - options.size,

@@ -26,10 +26,15 @@ export interface TensorPiece {
   colCount: number;
 }
 
-/** A linear's weight: bf16 in panels of 64 outputs, lane by lane. Pieces are stacked by outputs. */
+/** What a linear's weight is held as; int8 and int4 in groups of 32 inputs (docs/exactness.md). */
+export type WeightType = "bf16" | "int8" | "int4";
+
+/** A linear's weight in panels of 64 outputs, lane by lane. Pieces are stacked by outputs. */
 export interface LinearWeight {
   kind: "linear";
   name: string;
+  /** Absent: bf16. */
+  type?: Exclude<WeightType, "bf16">;
   outputs: number;
   inputs: number;
   pieces: TensorPiece[];

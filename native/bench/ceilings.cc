@@ -1,6 +1,7 @@
 // One instance a kind of CPU, as the kernels.
 #include "bench/ceilings.h"
 
+#include "ops/kernels/dot.h"
 #include "ops/kernels/simd.h"
 
 namespace tessera::bench::TESSERA_NS {
@@ -38,7 +39,74 @@ float fma_chains(long turns, double* flops) {
   return fold(all);
 }
 
+// Weights and activations of a few groups, of which all that is read stays in L1.
+constexpr int kL1Groups = 4, kMostRows = 8;
+struct L1Data {
+  alignas(64) uint8_t weights[kL1Groups][kPanelOutputs * kGroupInputs];
+  alignas(64) int8_t x[kMostRows][kL1Groups][kGroupInputs];
+  L1Data() {
+    uint32_t state = 1;
+    const auto next = [&] { return static_cast<uint8_t>((state = state * 1664525u + 1) >> 24); };
+    for (auto& group : weights)
+      for (uint8_t& value : group) value = next();
+    for (auto& row : x)
+      for (auto& group : row)
+        for (int8_t& value : group) value = static_cast<int8_t>(next() % 255 - 127);
+  }
+};
+
+template <typename Dot, int kRows, int kCount>
+float dot_groups(long turns, double* ops) {
+  static L1Data data;
+  V16 sums[kRows][kCount];
+  for (auto& row : sums)
+    for (V16& sum : row) sum = splat(0.0f);
+  const V16 scale = splat(1e-6f);
+  for (long t = 0; t < turns; ++t) {
+    asm volatile("" : : "r"(&data) : "memory");  // what is read is read again in each turn
+    for (int g = 0; g < kL1Groups; ++g) {
+      typename Dot::Sums dots[kRows][kCount];
+      for (auto& row : dots)
+        for (auto& dot : row) dot = Dot::start(g);
+#pragma GCC unroll 8
+      for (int quad = 0; quad < kGroupInputs / 4; ++quad) {
+        typename Dot::Weights w[kCount];
+        for (int v = 0; v < kCount; ++v) w[v] = Dot::load(data.weights[g], quad, v);
+        for (int r = 0; r < kRows; ++r)
+          for (int v = 0; v < kCount; ++v) Dot::add(dots[r][v], w[v], data.x[r][g] + quad * 4);
+      }
+      for (int r = 0; r < kRows; ++r)
+        for (int v = 0; v < kCount; ++v)
+          sums[r][v] =
+              tessera::TESSERA_NS::fma(Dot::values(dots[r][v], g), scale * scale, sums[r][v]);
+    }
+  }
+  V16 all = splat(0.0f);
+  for (auto& row : sums)
+    for (const V16& sum : row) all = all + sum;
+  *ops = 2.0 * 16 * kRows * kCount * kGroupInputs * kL1Groups * static_cast<double>(turns);
+  return fold(all);
+}
+
+template <typename Dot>
+float dots_of(long turns, int variant, double* ops) {
+#if defined(TESSERA_KIND_AVX512)
+  if (variant == 0) return dot_groups<Dot, 4, 4>(turns, ops);
+  if (variant == 1) return dot_groups<Dot, 6, 2>(turns, ops);
+  return dot_groups<Dot, 3, 4>(turns, ops);
+#else
+  if (variant == 0) return dot_groups<Dot, 4, 1>(turns, ops);
+  if (variant == 1) return dot_groups<Dot, 2, 1>(turns, ops);
+  return dot_groups<Dot, 3, 1>(turns, ops);
+#endif
+}
+
 }  // namespace
+
+float dots(WeightType type, long turns, int variant, double* ops) {
+  return type == WeightType::kInt8 ? dots_of<Int8Dot>(turns, variant, ops)
+                                   : dots_of<Int4Dot>(turns, variant, ops);
+}
 
 float read(const float* data, size_t count, int variant) {
   switch (variant) {

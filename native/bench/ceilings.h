@@ -4,10 +4,13 @@
 
 #include <cstddef>
 
+#include "ops/ops.h"
+
 namespace tessera::bench {
 
 inline constexpr int kReadVariants = 4;
 inline constexpr int kFmaVariants = 3;
+inline constexpr int kDotVariants = 3;
 
 struct Ceilings {
   // Sums `count` f32 by vector loads over 4, 8 or 16 streams, or 8 with prefetch. Returns the sum.
@@ -15,6 +18,9 @@ struct Ceilings {
   // `turns` rounds of fused multiply-adds in register chains. Returns something; `flops` gets their
   // number.
   float (*fma)(long turns, int variant, double* flops);
+  // `turns` rounds of dots of 32 from L1, converted, scaled and added by fma; `ops` gets two a
+  // product.
+  float (*dots)(WeightType type, long turns, int variant, double* ops);
 };
 
 // Of the widest kernels this machine has, or of those that TESSERA_CPU names.

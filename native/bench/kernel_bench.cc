@@ -20,6 +20,7 @@ namespace {
 
 constexpr size_t kReadBytes = size_t{1} << 30;
 constexpr double kDecodeGoal = 0.75, kPrefillGoal = 0.75;
+constexpr double kIntegerDecodeGoal = 0.95, kIntegerPrefillGoal = 0.75;
 int rounds = 9;
 volatile float sink;
 
@@ -103,6 +104,54 @@ struct Layers {
   }
 };
 
+// The same of quantised weights.
+struct GroupLayers {
+  int outputs, inputs;
+  std::vector<Buffer<uint8_t>> data;
+  std::vector<std::vector<Panels>> panels;
+  std::vector<int> starts;
+  Buffer<uint8_t> scratch;
+
+  GroupLayers(int outputs, int inputs, int lanes, WeightType type, size_t bytes)
+      : outputs(outputs), inputs(inputs) {
+    const int part = inputs / lanes;
+    for (int lane = 0; lane < lanes; ++lane) starts.push_back(lane * part);
+    const size_t each = panel_bytes(outputs, part, type);
+    std::mt19937 random(17);
+    while (data.size() * each * lanes < bytes) {
+      Buffer<uint8_t> buffer(each * lanes);
+      fill(buffer, group_bytes(type), random);
+      std::vector<Panels> own;
+      for (int lane = 0; lane < lanes; ++lane)
+        own.push_back({nullptr, outputs, part, type, buffer.data() + lane * each});
+      panels.push_back(own);
+      data.push_back(std::move(buffer));
+    }
+    scratch = Buffer<uint8_t>(quantised_bytes(kQuantisedRows, panels[0]));
+  }
+  // Random integers; scales 2⁻⁸ … 2⁻⁷.
+  static void fill(Buffer<uint8_t>& buffer, size_t group, std::mt19937& random) {
+    for (size_t at = 0; at < buffer.size(); at += group) {
+      const size_t scales = at + group - kPanelOutputs * sizeof(uint16_t);
+      for (size_t i = at; i < scales; ++i) buffer[i] = static_cast<uint8_t>(random());
+      for (size_t i = scales; i < at + group; i += 2) {
+        buffer[i] = static_cast<uint8_t>(random());
+        buffer[i + 1] = static_cast<uint8_t>(0x1c | (random() & 3));
+      }
+    }
+  }
+  double bytes() const { return static_cast<double>(data.size()) * data[0].bytes(); }
+  double flops(int rows) const {
+    return 2.0 * rows * outputs * inputs * static_cast<double>(data.size());
+  }
+  void run(const Context& context, const Buffer<float>& x, Buffer<float>& y, int rows) {
+    for (const auto& own : panels)
+      linear(context,
+             {y.data(), x.data(), static_cast<size_t>(outputs), static_cast<size_t>(inputs), rows,
+              own, starts, nullptr, Epilogue::kNone, scratch.data()});
+  }
+};
+
 Buffer<float> random_floats(size_t count) {
   Buffer<float> out(count);
   std::mt19937 random(23);
@@ -120,6 +169,10 @@ constexpr Shape kShapes[] = {{"72b_tp8_qkv", 1280, 8192, 1},
                              {"72b_tp8_down", 8192, 3712, 1},
                              {"0.5b_gate_up", 9728, 896, 1},
                              {"0.5b_down", 896, 4864, 2}};
+
+// Those that quantised weights are measured by.
+constexpr Shape kGroupShapes[] = {{"72b_tp8_gate_up", 7424, 8192, 1}, {"0.5b_down", 896, 4864, 2}};
+constexpr WeightType kGroupTypes[] = {WeightType::kInt8, WeightType::kInt4};
 
 class Bench {
  public:
@@ -148,6 +201,57 @@ class Bench {
     }
     print("kernels.read_ceiling.t" + std::to_string(pool_.threads()), best / 1e9, "GB/s",
           "best variant and round of " + threads_text(), 0);
+  }
+
+  void decode_groups(const Buffer<float>& memory) {
+    const Buffer<float> x = random_floats(8192 * 8);
+    Buffer<float> y(9728 * 8);
+    for (const WeightType type : kGroupTypes)
+      for (const Shape& shape : kGroupShapes) {
+        GroupLayers layers(shape.outputs, shape.inputs, shape.lanes, type, kReadBytes / 2);
+        std::vector<Contender> contenders;
+        for (int variant = 0; variant < kReadVariants; ++variant)
+          contenders.push_back(
+              {[&, variant] { read(memory, variant); }, static_cast<double>(memory.bytes())});
+        for (const int rows : {1, 4})
+          contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.bytes()});
+        const std::vector<double> rate = rates(contenders);
+        const double ceiling = *std::max_element(rate.begin(), rate.begin() + kReadVariants);
+        const std::string measure =
+            text("read ceiling %.1f GB/s, ", ceiling / 1e9) + threads_text() + vnni_text();
+        const std::string what = std::string("decode_") + weight_type_name(type);
+        print(name(what, shape.name, 1), rate[kReadVariants] / ceiling, "ratio", measure,
+              kIntegerDecodeGoal);
+        print(name(what, shape.name, 4), rate[kReadVariants + 1] / ceiling, "ratio", measure, 0);
+      }
+  }
+
+  void prefill_groups() {
+    const Buffer<float> x = random_floats(8192 * 512);
+    Buffer<float> y(9728 * 512);
+    for (const WeightType type : kGroupTypes)
+      for (const Shape& shape : kGroupShapes) {
+        GroupLayers layers(shape.outputs, shape.inputs, shape.lanes, type, 1);
+        std::vector<double> ops(kDotVariants);
+        constexpr long kTurns = 200'000;
+        std::vector<Contender> contenders;
+        for (int variant = 0; variant < kDotVariants; ++variant) {
+          dots(type, kTurns / 100, variant, &ops[variant]);
+          contenders.push_back(
+              {[&, variant] { dots(type, kTurns, variant, &ops[variant]); }, 100 * ops[variant]});
+        }
+        for (const int rows : {64, 512})
+          contenders.push_back(
+              {[&, rows] { layers.run(context_, x, y, rows); }, layers.flops(rows)});
+        const std::vector<double> rate = rates(contenders);
+        const double ceiling = *std::max_element(rate.begin(), rate.begin() + kDotVariants);
+        const std::string measure =
+            text("integer ceiling %.1f GOP/s, ", ceiling / 1e9) + threads_text() + vnni_text();
+        const std::string what = std::string("prefill_") + weight_type_name(type);
+        print(name(what, shape.name, 64), rate[kDotVariants] / ceiling, "ratio", measure, 0);
+        print(name(what, shape.name, 512), rate[kDotVariants + 1] / ceiling, "ratio", measure,
+              type == WeightType::kInt8 ? kIntegerPrefillGoal : 0);
+      }
   }
 
   void prefill() {
@@ -184,8 +288,11 @@ class Bench {
     return std::string(cpu_kind_name(context_.kind)) + ", " + std::to_string(pool_.threads()) +
            (pool_.threads() == 1 ? " thread" : " threads");
   }
-  std::string name(const char* what, const char* shape, int rows) const {
-    return std::string("kernels.") + what + "." + shape + ".m" + std::to_string(rows) + ".t" +
+  std::string vnni_text() const {
+    return context_.kind == CpuKind::kAvx512 && has_vnni() ? ", VNNI" : "";
+  }
+  std::string name(const std::string& what, const char* shape, int rows) const {
+    return "kernels." + what + "." + shape + ".m" + std::to_string(rows) + ".t" +
            std::to_string(pool_.threads());
   }
   void read(const Buffer<float>& memory, int variant) {
@@ -202,6 +309,16 @@ class Bench {
       if (i == 0) own = mine;
     });
     *flops = own * pool_.threads();
+  }
+
+  void dots(WeightType type, long turns, int variant, double* ops) {
+    double own = 0;
+    pool_.parallel_for(pool_.threads(), [&](int i) {
+      double mine;
+      sink = here_.dots(type, turns, variant, &mine);
+      if (i == 0) own = mine;
+    });
+    *ops = own * pool_.threads();
   }
 
   ThreadPool pool_;
@@ -224,5 +341,7 @@ int main(int count, char** arguments) {
     bench::Bench bench(n);
     bench.decode(memory);
     bench.prefill();
+    bench.decode_groups(memory);
+    bench.prefill_groups();
   }
 }

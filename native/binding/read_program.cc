@@ -45,6 +45,13 @@ TensorPiece read_piece(const Fields& from) {
           number("colCount")};
 }
 
+WeightType weight_type_of(const Fields& from) {
+  const std::string name = from.text("type");
+  for (const WeightType type : {WeightType::kBf16, WeightType::kInt8, WeightType::kInt4})
+    if (name == weight_type_name(type)) return type;
+  throw Error("INVALID_ARGUMENT", from.path() + ".type: " + name + " is unknown");
+}
+
 WeightSpec read_weight(const Fields& from) {
   WeightSpec weight{};
   const std::string kind = from.text("kind");
@@ -56,6 +63,7 @@ WeightSpec read_weight(const Fields& from) {
     weight.outputs = from.integer("outputs");
     weight.inputs = from.integer("inputs");
     weight.lane_starts = from.integers("laneStarts");
+    if (from.has("type")) weight.type = weight_type_of(from);
   } else if (kind == "vector") {
     weight.kind = WeightKind::kVector;
     weight.outputs = from.integer("length");

@@ -9,6 +9,8 @@ namespace tessera {
 struct Context {
   ThreadPool* pool;
   CpuKind kind;
+  // avx512: dot products of bytes by VNNI where the CPU has it; same bits without.
+  bool vnni = true;
 };
 
 }  // namespace tessera

@@ -12,7 +12,8 @@ namespace {
 CpuKind best_cpu_kind() {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                    __builtin_cpu_supports("f16c");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") &&
                       __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq");
@@ -36,6 +37,18 @@ CpuKind detect_cpu_kind() {
   }
   throw Error("INVALID_ARGUMENT",
               std::string("TESSERA_CPU=") + forced + ": must be scalar, avx2 or avx512");
+}
+
+bool has_vnni() {
+#if defined(__x86_64__)
+  static const bool has = [] {
+    __builtin_cpu_init();
+    return static_cast<bool>(__builtin_cpu_supports("avx512vnni"));
+  }();
+  return has;
+#else
+  return false;
+#endif
 }
 
 const char* cpu_kind_name(CpuKind kind) {

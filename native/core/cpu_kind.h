@@ -8,5 +8,7 @@ enum class CpuKind { kScalar, kAvx2, kAvx512 };
 
 CpuKind detect_cpu_kind();
 const char* cpu_kind_name(CpuKind kind);
+// Whether this machine has VNNI beside AVX-512.
+bool has_vnni();
 
 }  // namespace tessera

@@ -132,6 +132,12 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
       spec_.step, {.token = placement.max_batched_tokens, .wanted = placement.max_wanted_rows});
   stream_memory_ = plan_memory(spec_.stream, {.stream = placement.max_stream_rows});
   // What is held is given back before the new is taken.
+  integers_ = {};
+  integers_ = Buffer<uint8_t>(
+      std::max({integer_bytes(spec_.step, {.token = placement.max_batched_tokens,
+                                           .wanted = placement.max_wanted_rows}),
+                integer_bytes(spec_.encode, {.tile = placement.max_tiles}),
+                integer_bytes(spec_.stream, {.stream = placement.max_stream_rows})}));
   workspace_ = {};
   workspace_ = Buffer<float>(
       std::max({encode_memory_.elements, step_memory_.elements, stream_memory_.elements}));
@@ -156,7 +162,7 @@ void Engine::begin_epoch(uint64_t epoch, const PlacementSpec& placement) {
   step_run_->reserve(placement);
   sequence_count_ = embedding_count_ = last_step_ = stream_count_ = 0;
   cache_bytes_ = layer * cache_.size() + cross_layer * cross_cache_.size();
-  workspace_bytes_ = workspace_.bytes() + rope_table_.bytes();
+  workspace_bytes_ = workspace_.bytes() + integers_.bytes() + rope_table_.bytes();
   epoch_ = epoch;
   last_encode_ = 0;
   mailbox_.begin(epoch, {spec_.rank, spec_.size, static_cast<size_t>(placement.max_embeddings),

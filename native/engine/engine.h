@@ -114,6 +114,7 @@ class Engine {
   MemoryPlan encode_memory_, step_memory_, stream_memory_;
   std::unique_ptr<Run> encode_run_, step_run_, stream_run_;
   Buffer<float> workspace_;
+  Buffer<uint8_t> integers_;  // a quantised linear's activations
   Buffer<float> rope_table_;
   double rope_theta_ = 0;
   std::vector<Buffer<uint8_t>> cache_;        // by layer

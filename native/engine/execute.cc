@@ -72,6 +72,7 @@ void Engine::linear_op(Run& run, const Op& op, const std::vector<Weight>& weight
   args.lane_starts = weight.lane_starts;
   args.bias = values_or_null(weights, op.bias);
   args.epilogue = op.gelu ? Epilogue::kGelu : Epilogue::kNone;
+  args.scratch = integers_.data();
   linear(context_, args);
 }
 

@@ -18,7 +18,20 @@
 
 namespace tessera {
 
+namespace {
+
+void groups_of(const Context& context, const LinearArgs& args) {
+#if defined(__x86_64__)
+  if (context.kind == CpuKind::kAvx512 && context.vnni && has_vnni())
+    return avx512_vnni::linear_groups(context, args);
+#endif
+  TESSERA_CHOOSE(linear_groups(context, args));
+}
+
+}  // namespace
+
 void linear(const Context& context, const LinearArgs& args) {
+  if (args.lanes[0].type != WeightType::kBf16) return groups_of(context, args);
   TESSERA_CHOOSE(linear(context, args));
 }
 

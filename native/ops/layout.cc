@@ -8,9 +8,11 @@
 
 namespace tessera {
 
-size_t panel_bytes(int outputs, int inputs) {
+size_t panel_bytes(int outputs, int inputs, WeightType type) {
   const size_t panels = (static_cast<size_t>(outputs) + kPanelOutputs - 1) / kPanelOutputs;
-  return panels * kPanelOutputs * inputs * sizeof(uint16_t);
+  if (type == WeightType::kBf16) return panels * kPanelOutputs * inputs * sizeof(uint16_t);
+  const size_t groups = (static_cast<size_t>(inputs) + kGroupInputs - 1) / kGroupInputs;
+  return panels * groups * group_bytes(type);
 }
 
 void pack_panels(uint16_t* panels, const uint16_t* rows, int first, int count, int inputs) {

@@ -22,23 +22,47 @@ inline constexpr int kBlockTokens = 32;
 inline constexpr int kAttentionChunk = 256;
 inline constexpr int kMaxLanes = 8;
 
-// One lane of a linear: bf16 weights [ceil(outputs / 64)][inputs][64], outputs beyond the last are
-// zero.
+// Inputs that share a scale in a quantised weight, and in the activations it is multiplied with.
+inline constexpr int kGroupInputs = 32;
+// Rows of activations that a linear of quantised weights holds as integers at once.
+inline constexpr int kQuantisedRows = 96;
+
+enum class WeightType { kBf16, kInt8, kInt4 };
+const char* weight_type_name(WeightType type);  // bf16, int8, int4
+
+// One lane of a linear in panels of 64 outputs. bf16: `data`, [ceil(outputs / 64)][inputs][64],
+// outputs beyond the last are zero. int8 and int4: `groups`, [ceil(outputs / 64)][ceil(inputs /
+// 32)], outputs beyond the last have scale 0, inputs beyond the last are 0; each group has
+//   int8: weights i8 [8][64][4], k = 4 · row + byte;
+//   int4: weights [4][64][4], byte b of row j holds k = 8 · j + b in its low half and 8 · j + 4 + b
+//   in its high one, each + 8;
+// then f16 scales [64].
 struct Panels {
   const uint16_t* data = nullptr;
   int outputs = 0;
   int inputs = 0;
+  WeightType type = WeightType::kBf16;
+  const uint8_t* groups = nullptr;
 };
 // Bytes a lane takes in panels.
-size_t panel_bytes(int outputs, int inputs);
+size_t panel_bytes(int outputs, int inputs, WeightType type = WeightType::kBf16);
+// Of one group of 64 outputs, its scales included.
+size_t group_bytes(WeightType type);
 // Packs rows [first, first + count) of a lane; `rows` are bf16 [count][inputs]. first is a multiple
 // of 64.
 void pack_panels(uint16_t* panels, const uint16_t* rows, int first, int count, int inputs);
+// The same, quantised: in each row, scale s = max|w| / m of a group of 32, counted from the lane's
+// first input, in f32, rounded to f16, m = 127 (int8) or 7 (int4); q = w / s, half to even, −m … m;
+// where s is 0 all q are. False when a scale is beyond f16; then the panels are of no use.
+bool pack_groups(uint8_t* panels, WeightType type, const uint16_t* rows, int first, int count,
+                 int inputs);
 
 enum class Epilogue { kNone, kGelu };
 
 // y[r][o] = epilogue(tree over lanes(Σ_k x[r][start + k] · w[o][k]) + bias[o]); in a lane f32 fma
-// in rising k from 0.
+// in rising k from 0. Quantised weights: x of each group of 32 as integers, scale sx = max|x| / 127
+// in f32, q = x / sx, half to even, −127 … 127; sx 0: all q are 0; a value that is not finite: sx
+// NaN, all q 0. In a lane acc = fma(float(Σ q · w), sx · sw, acc) from 0, groups rising.
 struct LinearArgs {
   float* y;        // [rows, outputs], stride y_stride
   const float* x;  // [rows, inputs of all lanes], stride x_stride (may be a part of wider rows)
@@ -48,7 +72,10 @@ struct LinearArgs {
   std::span<const int> lane_starts;  // column of x where each lane begins
   const float* bias;                 // [outputs] or null
   Epilogue epilogue;
+  uint8_t* scratch = nullptr;  // quantised weights: quantised_bytes(rows, lanes), lines of 64
 };
+// Of a linear's activations as integers; 0 for bf16 weights.
+size_t quantised_bytes(int rows, std::span<const Panels> lanes);
 void linear(const Context& context, const LinearArgs& args);
 
 // y = (x · rsqrt(sum16(x²) / dim + eps)) · weight; x² enters by fma; rsqrt(v) = 1 / sqrt(v). y may

@@ -64,4 +64,20 @@ MemoryPlan plan_memory(const Program& program, const Items& most) {
   return plan;
 }
 
+size_t integer_bytes(const Program& program, const Items& most) {
+  size_t bytes = 0;
+  for (const Segment& segment : program.segments)
+    for (const Op& op : segment.ops) {
+      if (op.kind != OpKind::kLinear) continue;
+      const WeightSpec& weight = program.weights[op.weight];
+      std::vector<Panels> lanes;
+      for (size_t i = 0; i + 1 < weight.lane_starts.size(); ++i)
+        lanes.push_back({nullptr, weight.outputs, weight.lane_starts[i + 1] - weight.lane_starts[i],
+                         weight.type, nullptr});
+      const BufferSpec& x = program.buffers[op.x];
+      bytes = std::max(bytes, quantised_bytes(most.of(x.per) * x.rows, lanes));
+    }
+  return bytes;
+}
+
 }  // namespace tessera

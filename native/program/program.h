@@ -33,7 +33,8 @@ struct WeightSpec {
   std::string name;
   int outputs, inputs;
   std::vector<TensorPiece> pieces, zeros;
-  std::vector<int> lane_starts;  // linear: columns, then inputs
+  std::vector<int> lane_starts;         // linear: columns, then inputs
+  WeightType type = WeightType::kBf16;  // linear
 };
 
 struct VocabularyLane {
@@ -149,5 +150,7 @@ struct Items {
   }
 };
 MemoryPlan plan_memory(const Program& program, const Items& most);
+// Of the largest quantised linear's activations as integers.
+size_t integer_bytes(const Program& program, const Items& most);
 
 }  // namespace tessera

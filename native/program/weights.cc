@@ -83,50 +83,68 @@ class Loader {
   }
 
   void load_linear(const WeightSpec& spec, Weight& weight) {
-    size_t bytes = 0;
-    const int lanes = static_cast<int>(spec.lane_starts.size()) - 1;
-    for (int i = 0; i < lanes; ++i)
-      bytes += panel_bytes(spec.outputs, spec.lane_starts[i + 1] - spec.lane_starts[i]);
-    weight.bf16 = Buffer<uint16_t>(bytes / sizeof(uint16_t));
+    const size_t bytes = weight_bytes(spec);
+    const bool quantised = spec.type != WeightType::kBf16;
+    if (quantised) {
+      weight.groups = Buffer<uint8_t>(bytes);
+    } else {
+      weight.bf16 = Buffer<uint16_t>(bytes / sizeof(uint16_t));
+    }
     weight.lane_starts.assign(spec.lane_starts.begin(), spec.lane_starts.end() - 1);
-    uint16_t* panels = weight.bf16.data();
-    for (int i = 0; i < lanes; ++i) {
+    size_t at = 0;
+    for (size_t i = 0; i < weight.lane_starts.size(); ++i) {
       const int start = spec.lane_starts[i], inputs = spec.lane_starts[i + 1] - start;
-      weight.lanes.push_back({panels, spec.outputs, inputs});
-      pack_lane(spec, panels, start, inputs);
-      panels += panel_bytes(spec.outputs, inputs) / sizeof(uint16_t);
+      const Place place{quantised ? nullptr : weight.bf16.data() + at / sizeof(uint16_t),
+                        quantised ? weight.groups.data() + at : nullptr, start, inputs};
+      weight.lanes.push_back({place.panels, spec.outputs, inputs, spec.type, place.groups});
+      pack_lane(spec, place);
+      at += panel_bytes(spec.outputs, inputs, spec.type);
     }
   }
 
-  void pack_lane(const WeightSpec& spec, uint16_t* panels, int start, int inputs) {
+  // Where a lane's panels are written, and its columns.
+  struct Place {
+    uint16_t* panels;
+    uint8_t* groups;
+    int start, inputs;
+  };
+
+  void pack_lane(const WeightSpec& spec, const Place& place) {
     int output = 0;
     for (const TensorPiece& piece : spec.pieces) {
       CHECK_MODEL(piece.col_count == spec.inputs && output + piece.row_count <= spec.outputs,
                   "weight ", spec.name, ": piece of ", piece.tensor, " does not fit");
-      pack_piece(reader(piece), piece, panels, output, start, inputs);
+      pack_piece(reader(piece), piece, spec.type, place, output);
       output += static_cast<int>(piece.row_count);
     }
     CHECK_MODEL(output == spec.outputs, "weight ", spec.name, ": ", output, " rows of ",
                 spec.outputs);
   }
 
-  void pack_piece(const TensorReader& source, const TensorPiece& piece, uint16_t* panels,
-                  int output, int start, int inputs) {
+  void pack_piece(const TensorReader& source, const TensorPiece& piece, WeightType type,
+                  const Place& place, int output) {
     constexpr int kRows = 64;
-    const int tasks = static_cast<int>((piece.row_count + kRows - 1) / kRows);
-    std::atomic<bool> finite{true};
+    const int tasks = static_cast<int>((piece.row_count + kRows - 1) / kRows),
+              inputs = place.inputs;
+    std::atomic<bool> finite{true}, fits{true};
     context_.pool->parallel_for(tasks, [&](int task) {
       std::vector<uint16_t> rows(static_cast<size_t>(kRows) * inputs);
       const int64_t first = static_cast<int64_t>(task) * kRows;
-      const int64_t count = std::min<int64_t>(kRows, piece.row_count - first);
-      for (int64_t r = 0; r < count; ++r)
-        if (!source.read(rows.data() + r * inputs, piece.row_start + first + r,
-                         piece.col_start + start, inputs))
+      const auto count = static_cast<int>(std::min<int64_t>(kRows, piece.row_count - first));
+      for (int r = 0; r < count; ++r)
+        if (!source.read(rows.data() + static_cast<size_t>(r) * inputs, piece.row_start + first + r,
+                         piece.col_start + place.start, inputs))
           finite = false;
-      pack_panels(panels, rows.data(), output + static_cast<int>(first), static_cast<int>(count),
-                  inputs);
+      const int at = output + static_cast<int>(first);
+      if (type == WeightType::kBf16) {
+        pack_panels(place.panels, rows.data(), at, count, inputs);
+      } else if (!pack_groups(place.groups, type, rows.data(), at, count, inputs)) {
+        fits = false;
+      }
     });
     CHECK_MODEL(finite.load(), "tensor ", piece.tensor, ": has a value that is not finite");
+    CHECK_MODEL(fits.load(), "tensor ", piece.tensor, ": has a value too large for ",
+                weight_type_name(type));
   }
 
   const Context& context_;
@@ -150,7 +168,12 @@ std::vector<Weight> load_weights(const Context& context, const Program& program,
 }
 
 uint64_t weight_bytes(const WeightSpec& spec) {
-  if (spec.kind == WeightKind::kLinear) return panel_bytes(spec.outputs, spec.inputs);
+  if (spec.kind == WeightKind::kLinear) {
+    uint64_t bytes = 0;
+    for (size_t i = 0; i + 1 < spec.lane_starts.size(); ++i)
+      bytes += panel_bytes(spec.outputs, spec.lane_starts[i + 1] - spec.lane_starts[i], spec.type);
+    return bytes;
+  }
   const uint64_t values = static_cast<uint64_t>(spec.outputs) * spec.inputs;
   return values * (spec.kind == WeightKind::kVector ? sizeof(float) : sizeof(uint16_t));
 }

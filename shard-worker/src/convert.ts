@@ -6,6 +6,7 @@ import {
   KvType,
   StepResponseSchema,
   VisionPlacement,
+  WeightType,
   WireType,
   type Placement,
   type RowResultSchema,
@@ -36,7 +37,8 @@ const KV = {
 /** @throws ServeError naming the field */
 export function toPlacementSpec(from: Placement): PlacementSpec {
   const { $typeName: _type, $unknown: _unknown, vision: _vision, ...facts } = from;
-  const { kvType, wireType, encoderCount: encoders, ...rest } = facts;
+  const { weightType: _weights, ...sizes } = facts;
+  const { kvType, wireType, encoderCount: encoders, ...rest } = sizes;
   if (!(kvType in KV)) throw ServeError.field("placement.kv_type", `is ${kvType}, unknown`);
   return {
     ...rest,
@@ -53,12 +55,28 @@ const VISION = {
   [VisionPlacement.WORKERS]: "workers",
 } as const;
 
+const WEIGHTS = {
+  [WeightType.UNSPECIFIED]: "bf16",
+  [WeightType.BF16]: "bf16",
+  [WeightType.INT8]: "int8",
+  [WeightType.INT4]: "int4",
+} as const;
+
+export interface WorkerCut {
+  rank: number;
+  size: number;
+  vision: (typeof VISION)[VisionPlacement];
+  weights: (typeof WEIGHTS)[WeightType];
+}
+
 /** What a rank of `peers` holds. @throws ServeError naming the field */
 export function toCut(
   rank: number,
   peers: number,
-  { vision, encoderCount }: Placement,
-): { rank: number; size: number; vision: (typeof VISION)[VisionPlacement] } {
+  { vision, encoderCount, weightType }: Placement,
+): WorkerCut {
+  if (!(weightType in WEIGHTS))
+    throw ServeError.field("placement.weight_type", `is ${weightType}, unknown`);
   if (!(vision in VISION)) throw ServeError.field("placement.vision", `is ${vision}, unknown`);
   const size = peers - encoderCount;
   if (size < 1 || encoderCount > 0 !== (vision === VisionPlacement.WORKERS))
@@ -67,7 +85,7 @@ export function toCut(
       `is ${encoderCount} of ${peers} ranks with vision ${VISION[vision]}`,
     );
   if (rank >= peers) throw ServeError.field("rank", `is ${rank}, the group has ${peers}`);
-  return { rank, size, vision: VISION[vision] };
+  return { rank, size, vision: VISION[vision], weights: WEIGHTS[weightType] };
 }
 
 function toSampling(from: SamplingState | undefined): SamplingSpec {

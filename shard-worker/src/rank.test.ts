@@ -3,7 +3,7 @@ import { readFile } from "node:fs/promises";
 import { after, test } from "node:test";
 import { create } from "@bufbuild/protobuf";
 import { ServeError } from "@tessera/proto";
-import { JoinRequestSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { JoinRequestSchema, WeightType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { WorkerMetrics } from "./metrics.js";
 import { model, placementOf } from "./placement.fixture.js";
 import { placementHash, RankState } from "./rank.js";
@@ -52,6 +52,40 @@ test("joins that overlap: the last one stands, the others are told, and one engi
   assert.equal(settled.at(-1)?.status, "fulfilled");
   assert.deepEqual([state.epoch, state.rank, state.ready], [8n, 0, true]);
   assert.ok((await threads()) <= before + 1, `${await threads()} threads, ${before} before`);
+});
+
+test("a join whose weights are of another type than the plan's is refused, naming both plans", async () => {
+  const state = await open();
+  const hash = (weightType: WeightType) =>
+    placementHash(state.modelHash, 1, { ...placement, weightType });
+  const asked = { ...request(state, 1n), placement: { ...placement, weightType: WeightType.INT4 } };
+  const planHash = hash(WeightType.INT8);
+  const own = hash(WeightType.INT4).slice(0, 12);
+  await assert.rejects(
+    state.join({ ...asked, planHash }, () => undefined),
+    {
+      code: "PLAN_MISMATCH",
+      message: new RegExp(`rank 0 has plan ${own}, the coordinator has ${planHash.slice(0, 12)}`),
+    },
+  );
+  const unknown = { ...asked, placement: { ...placement, weightType: 9 as WeightType } };
+  await assert.rejects(
+    state.join(unknown, () => undefined),
+    /placement.weight_type: is 9, unknown/,
+  );
+});
+
+test("weights: int4 take less than int8, int8 less than bf16; the engine is opened anew", async () => {
+  const state = await open();
+  const bytes: number[] = [];
+  for (const [i, weightType] of [WeightType.BF16, WeightType.INT8, WeightType.INT4].entries()) {
+    const of = { ...placement, weightType };
+    const planHash = placementHash(state.modelHash, 1, of);
+    const asked = { ...request(state, BigInt(i + 1)), placement: of, planHash };
+    bytes.push((await state.join(asked, () => undefined)).weightBytes);
+  }
+  const [bf16 = 0, int8 = 0, int4 = 0] = bytes;
+  assert.ok(int4 < int8 && int8 < bf16, bytes.join(" "));
 });
 
 test("an epoch is joined once, and none below what was fenced", async () => {

@@ -12,6 +12,7 @@ export async function checkCluster(
   planPlacement(model.config, {
     size: workers,
     kvType: flags.kv,
+    weightType: flags.weights,
     vision: flags.vision,
     visionWorkers: flags.visionWorkers,
     maxModelLen: flags.maxModelLen,

@@ -60,6 +60,8 @@ export interface PlacementFlags {
   embeddingMemory?: number;
   encodeBudgetMs?: number;
   kv: KvType;
+  /** Default bf16. */
+  weights?: "bf16" | "int8" | "int4";
   wire: "f32" | "bf16";
   servedModelName?: string;
   chatTemplate: "nvlm" | "qwen" | "raw";
@@ -74,6 +76,16 @@ export interface PlacementFlags {
   resumeGraceMs?: number;
   otlpEndpoint?: string;
   logLevel: string;
+}
+
+export function weightsOption(): Option {
+  return new Option(
+    "--weights <type>",
+    "of the decoder's linears, quantised when they are loaded; lm_head is int8 with int8 and int4, embeddings and " +
+      "vision encoder stay bf16",
+  )
+    .choices(["bf16", "int8", "int4"])
+    .default("bf16");
 }
 
 /** Where the model lies, in what types, and under what name it is asked for. */
@@ -109,6 +121,7 @@ function addPlaces(command: Command): Command {
       whole,
     )
     .addOption(kvOption())
+    .addOption(weightsOption())
     .addOption(
       new Option(
         "--wire <type>",
@@ -171,6 +184,7 @@ const CLUSTER_FLAGS = [
   "embeddingMemory",
   "encodeBudgetMs",
   "kv",
+  "weights",
   "wire",
   "servedModelName",
   "chatTemplate",
@@ -209,6 +223,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--embedding-memory", flags.embeddingMemory],
     ["--encode-budget-ms", flags.encodeBudgetMs],
     ["--kv", flags.kv],
+    ["--weights", flags.weights],
     ["--wire", flags.wire],
     ["--served-model-name", flags.servedModelName],
     ["--chat-template", flags.chatTemplate],

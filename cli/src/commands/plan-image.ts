@@ -39,7 +39,7 @@ export async function compareImage(
   const grid = chooseGrid(image, { tileSize, maxTiles, useThumbnail });
   const patches = patchCount(grid, useThumbnail);
   const tokenizer = await openTokenizer(model.dir);
-  const { size, kvType, maxBatchedTokens } = plan;
+  const { size, kvType, weightType, maxBatchedTokens } = plan;
   const text = imageText(patches, tokenizer);
   return {
     width,
@@ -47,7 +47,13 @@ export async function compareImage(
     grid: [grid.columns, grid.rows],
     patches,
     tokenizer: tokenizer === undefined ? "public" : "model",
-    variants: compareVariants(model.config, { size, kvType, maxBatchedTokens, text }),
+    variants: compareVariants(model.config, {
+      size,
+      kvType,
+      weightType,
+      maxBatchedTokens,
+      text,
+    }),
   };
 }
 
@@ -68,7 +74,11 @@ function crossText(config: ModelConfig, variants: VariantCost[]): string {
   );
 }
 
-function rowsOf({ size, kvType }: PlacementPlan): [string, (cost: VariantCost) => string][] {
+function rowsOf({
+  size,
+  kvType,
+  weightType,
+}: PlacementPlan): [string, (cost: VariantCost) => string][] {
   const ranks = size === 1 ? "1 rank" : `${size} ranks`;
   return [
     ["tokens in the decoder", (cost) => String(cost.decoderTokens)],
@@ -78,7 +88,7 @@ function rowsOf({ size, kvType }: PlacementPlan): [string, (cost: VariantCost) =
     [`exchange to prefill, ${ranks}`, (cost) => bytesText(cost.exchangeBytes)],
     ["to encode the tiles", (cost) => flopsText(cost.encodeFlops)],
     ["to prefill", (cost) => flopsText(cost.prefillFlops)],
-    ["weights, held once", (cost) => bytesText(cost.weightBytes)],
+    [`weights, ${weightType}, held once`, (cost) => bytesText(cost.weightBytes)],
   ];
 }
 

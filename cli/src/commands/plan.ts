@@ -2,13 +2,14 @@
 import { Option, type Command } from "commander";
 import type { KvType, ModelFolder, PlacementPlan, RankPlan } from "@tessera/model";
 import { compareImage, imageSize, imagePlanText, type ImagePlan } from "./plan-image.js";
-import { above0, from1, kvOption, MAX_REQUEST_TILES, whole } from "./options.js";
+import { above0, from1, kvOption, MAX_REQUEST_TILES, weightsOption, whole } from "./options.js";
 
 interface PlanFlags {
   model: string;
   tensorParallel: number;
   memory?: number;
   kv: KvType;
+  weights: "bf16" | "int8" | "int4";
   maxModelLen?: number;
   vision: "replicate" | "tensor" | "auto";
   visionWorkers?: number;
@@ -34,6 +35,12 @@ function rankText(rank: RankPlan): string {
   ].join(", ");
 }
 
+const WEIGHTS = {
+  bf16: "linears bf16",
+  int8: "linears and lm_head int8",
+  int4: "linears int4, lm_head int8",
+};
+
 function placementText(plan: PlacementPlan): string[] {
   // As the model's publishers count them, in GB of 10⁹ bytes.
   const gb = (bytes: number) => `${(bytes / 1e9).toFixed(2)} GB`;
@@ -45,6 +52,7 @@ function placementText(plan: PlacementPlan): string[] {
       : "";
   return [
     `model: ${gb(plan.modelBytes.stored)} of bf16 weights with dummy heads, ${gb(plan.modelBytes.computed)} without`,
+    `decoder: ${WEIGHTS[plan.weightType]}`,
     `vision encoder: ${plan.vision}${encoders}`,
     `cache: ${plan.cacheBytesPerToken} bytes per token (${plan.kvType}), ${plan.blockCount} blocks of 32 tokens${stream}`,
     `exchange over all ranks: ${plan.exchangeBytesPerToken} bytes per token decoded alone, ` +
@@ -60,6 +68,7 @@ async function planAll(model: ModelFolder, flags: PlanFlags) {
   const plan = planPlacement(model.config, {
     size: flags.tensorParallel,
     kvType: flags.kv,
+    weightType: flags.weights,
     maxModelLen: flags.maxModelLen,
     memoryBytes: flags.memory === undefined ? undefined : flags.memory * 2 ** 30,
     vision: flags.vision,
@@ -90,6 +99,7 @@ export function addPlan(program: Command): void {
     .option("--tensor-parallel <size>", "1, 2, 4 or 8", whole, 1)
     .option("--memory <GiB>", "of each worker; bytes are told in GiB (2^30) too", above0)
     .addOption(kvOption())
+    .addOption(weightsOption())
     .option("--max-model-len <tokens>", "prompt and answer (default: the model's)", whole)
     .addOption(
       new Option("--vision <placement>", "of the encoder: on each rank, cut, or by --memory")

@@ -139,6 +139,7 @@ function placementOptions(flags: PlacementFlags) {
     embeddingMemoryBytes: flags.embeddingMemory,
     encodeBudgetMs: flags.encodeBudgetMs,
     kvType: flags.kv,
+    weightType: flags.weights,
     wireType: flags.wire,
     servedModelName: flags.servedModelName,
     chatTemplate: flags.chatTemplate,

@@ -12,6 +12,7 @@ import {
   VisionPlacement,
   Shard,
   StepResponseSchema,
+  WeightType,
   WireType,
   type EncodeRequest,
   type JoinRequest,
@@ -38,6 +39,7 @@ export const PLACEMENT = {
   encoderCount: 0,
   maxStreamRows: 0,
   crossBlockCount: 0,
+  weightType: WeightType.BF16,
 };
 export const STEP_DEADLINE_MS = 20_000;
 export const SETTINGS: GroupSettings = {

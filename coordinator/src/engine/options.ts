@@ -44,6 +44,8 @@ export interface CoordinatorOptions extends SecurityOptions {
   /** What a batch of tiles may take of the running streams' time; default 100. */
   encodeBudgetMs?: number | undefined;
   kvType: KvType;
+  /** Of the decoder's linears; default bf16. */
+  weightType?: "bf16" | "int8" | "int4" | undefined;
   wireType: "f32" | "bf16";
   servedModelName?: string | undefined;
   chatTemplate: ChatTemplate;

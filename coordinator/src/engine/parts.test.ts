@@ -3,7 +3,11 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
 import { KV_TYPES, openModel, rankBytes } from "@tessera/model";
-import { KvType, VisionPlacement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import {
+  KvType,
+  VisionPlacement,
+  WeightType,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { checkOptions, tensorParallelSize, type CoordinatorOptions } from "./options.js";
 import { choosePlan, memoryShares, plansOf, settingsOf } from "./parts.js";
 
@@ -50,6 +54,21 @@ test("auto: the choices are the encoder whole, then cut, and differ in nothing e
   assert.deepEqual(first.placement, { ...rest, vision: VisionPlacement.REPLICATE });
   assert.notEqual(first.planHash, second.planHash);
   assert.ok(cut < whole, `${cut} ${whole}`);
+});
+
+test("weights: the type is told to the workers, and plans of different types have different hashes", () => {
+  const types = ["bf16", "int8", "int4"] as const;
+  const settings = types.map((weightType) => {
+    const [{ plan }] = choicesOf({ weightType });
+    return settingsOf(optionsOf({ weightType }), "m", plan, 9);
+  });
+  assert.deepEqual(
+    settings.map(({ placement }) => placement.weightType),
+    [WeightType.BF16, WeightType.INT8, WeightType.INT4],
+  );
+  assert.equal(new Set(settings.map(({ planHash }) => planHash)).size, 3);
+  const [absent] = auto;
+  assert.equal(settingsOf(optionsOf({}), "m", absent.plan, 9).planHash, settings[0]?.planHash);
 });
 
 test("settingsOf: each type of cache is told, and has a plan hash of its own", () => {

@@ -9,7 +9,12 @@ import {
   type ModelFolder,
   type PlacementPlan,
 } from "@tessera/model";
-import { KvType, VisionPlacement, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import {
+  KvType,
+  VisionPlacement,
+  WeightType,
+  WireType,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { GroupSettings, WorkerFacts } from "../cluster/group.js";
 import {
   REQUEST_LIMITS,
@@ -29,6 +34,11 @@ const VISION = {
   workers: VisionPlacement.WORKERS,
 } as const;
 
+const WEIGHTS = {
+  bf16: WeightType.BF16,
+  int8: WeightType.INT8,
+  int4: WeightType.INT4,
+} as const;
 const KV = { f32: KvType.F32, bf16: KvType.BF16, int8: KvType.INT8 } as const;
 
 /**
@@ -46,6 +56,7 @@ export function plansOf(
     planPlacement(model.config, {
       size,
       kvType: options.kvType,
+      weightType: options.weightType,
       vision: where,
       visionWorkers,
       maxModelLen: options.maxModelLen,
@@ -106,6 +117,7 @@ export function settingsOf(
     encoderCount: plan.encoderCount,
     maxStreamRows: plan.maxStreamRows,
     crossBlockCount: plan.crossBlockCount,
+    weightType: WEIGHTS[plan.weightType],
   };
   const facts = { build: BUILD, backend: "cpu", model: modelHash, size: plan.size };
   return {

@@ -45,7 +45,7 @@ function describeCluster(serving: Serving) {
       blockSize: 32,
       blockCount: plan.blockCount,
       kvType: plan.kvType,
-      weightType: "bf16",
+      weightType: plan.weightType,
       wireType: settings.placement.wireType === WireType.BF16 ? "bf16" : "f32",
       encoderRanks: plan.ranks.filter((rank) => rank.encodes).map((rank) => rank.rank),
       planHash: settings.planHash,

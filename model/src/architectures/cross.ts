@@ -38,9 +38,12 @@ export function addCrossAttention(g: Graph, place: CrossPlace): void {
   const queries = g.buffer("cross.q", "token", heads * headDim);
   const out = g.buffer("cross.attention", "token", heads * headDim);
   const norm = g.vector("cross.norm", [whole(`${name}.norm.weight`, hiddenSize)]);
-  const weight = g.linear("cross.q", [
-    rowsOf(`${name}.q_proj.weight`, scaled(q, headDim), hiddenSize),
-  ]);
+  const type = cut.weights;
+  const weight = g.linear(
+    "cross.q",
+    [rowsOf(`${name}.q_proj.weight`, scaled(q, headDim), hiddenSize)],
+    { type },
+  );
   g.op({ op: "rms_norm", x: h, out: x, weight: norm, eps, ...sight });
   g.op({
     op: "linear",
@@ -62,7 +65,7 @@ export function addCrossAttention(g: Graph, place: CrossPlace): void {
   g.op({ op: "cross_attention", x: queries, out, ...cache, ...sight });
   const starts = headStarts(cross.heads, laneCount(cross.kvHeads)).map((head) => head * headDim);
   const piece = columnsOf(`${name}.o_proj.weight`, rankRange(starts, cut), hiddenSize);
-  const project = g.linear("cross.o", [piece], { laneStarts: rankLaneStarts(starts, cut) });
+  const project = g.linear("cross.o", [piece], { laneStarts: rankLaneStarts(starts, cut), type });
   const sum = { x: out, out: y, weight: project } as const;
   g.op({ op: "linear", ...sum, epilogue: "none", partial: true, ...sight });
   g.allReduceAdd(y, sight);
@@ -121,6 +124,7 @@ function addKeysAndValues(
   const weight = g.linear(
     "cross.kv",
     parts.map((part) => rowsOf(`${part}.weight`, rows, hiddenSize)),
+    { type: cut.weights },
   );
   const bias = cross.bias
     ? {

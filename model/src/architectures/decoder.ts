@@ -116,6 +116,7 @@ class DecoderBuilder {
     const weight = g.linear(
       "qkv",
       parts.map(({ tensor, rows }) => rowsOf(`${tensor}.weight`, rows, hiddenSize)),
+      { type: this.cut.weights },
     );
     const bias = g.vector(
       "qkv.bias",
@@ -159,15 +160,15 @@ class DecoderBuilder {
     const norm = g.vector("post_attention_layernorm", [
       whole(`${name}.post_attention_layernorm.weight`, hiddenSize),
     ]);
-    const weight = g.linear("gate_up", [
-      rowsOf(`${name}.mlp.gate_proj.weight`, range, hiddenSize),
-      rowsOf(`${name}.mlp.up_proj.weight`, range, hiddenSize),
-    ]);
-    const both = g.buffer("gate_up", "token", 2 * range.count);
+    const both = ["gate_proj", "up_proj"].map((part) =>
+      rowsOf(`${name}.mlp.${part}.weight`, range, hiddenSize),
+    );
+    const weight = g.linear("gate_up", both, { type: this.cut.weights });
+    const wide = g.buffer("gate_up", "token", 2 * range.count);
     const inner = g.buffer("inner", "token", range.count);
     g.op({ op: "rms_norm", x: this.h, out: this.x, weight: norm, eps });
-    g.op({ op: "linear", x: this.x, out: both, weight, epilogue: "none", partial: false });
-    g.op({ op: "silu_mul", x: both, out: inner });
+    g.op({ op: "linear", x: this.x, out: wide, weight, epilogue: "none", partial: false });
+    g.op({ op: "silu_mul", x: wide, out: inner });
     this.rowParallel(inner, `${name}.mlp.down_proj.weight`, starts);
     g.op({ op: "residual", h: this.h, y: this.y, label: `layer.${layer}` });
   }
@@ -176,7 +177,8 @@ class DecoderBuilder {
   private rowParallel(x: BufferId, tensor: string, starts: number[]): void {
     const g = this.graph;
     const piece = columnsOf(tensor, rankRange(starts, this.cut), this.d.hiddenSize);
-    const weight = g.linear(tensor, [piece], { laneStarts: rankLaneStarts(starts, this.cut) });
+    const laneStarts = rankLaneStarts(starts, this.cut);
+    const weight = g.linear(tensor, [piece], { laneStarts, type: this.cut.weights });
     g.op({ op: "linear", x, out: this.y, weight, epilogue: "none", partial: true });
     g.allReduceAdd(this.y);
   }
@@ -186,7 +188,9 @@ class DecoderBuilder {
     const { hiddenSize, rmsNormEps: eps } = this.d;
     const range = this.vocabulary();
     const norm = g.vector("norm", [whole(`${PREFIX}.model.norm.weight`, hiddenSize)]);
-    const weight = g.linear("lm_head", [rowsOf(`${PREFIX}.lm_head.weight`, range, hiddenSize)]);
+    const { weights = "bf16" } = this.cut;
+    const rows = rowsOf(`${PREFIX}.lm_head.weight`, range, hiddenSize);
+    const weight = g.linear("lm_head", [rows], { type: weights === "bf16" ? "bf16" : "int8" });
     const wanted = g.buffer("wanted", "wanted", hiddenSize);
     const logits = g.buffer("logits", "wanted", range.count);
     g.op({ op: "gather_rows", x: this.h, out: wanted });

@@ -1,5 +1,5 @@
 /** Rectangles of stored tensors that a rank holds. */
-import type { TensorPiece, VisionPlacement } from "../program.js";
+import type { TensorPiece, VisionPlacement, WeightType } from "../program.js";
 
 export interface Cut {
   /** From `size` on: a rank that only encodes tiles. */
@@ -8,6 +8,8 @@ export interface Cut {
   size: number;
   /** Absent: replicate. */
   vision?: VisionPlacement;
+  /** Of the decoder's linears; absent: bf16. */
+  weights?: WeightType;
 }
 
 /** Rows [start, start + count) of a tensor with `cols` columns. */

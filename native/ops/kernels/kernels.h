@@ -7,6 +7,7 @@
 #define TESSERA_KERNELS(NAMESPACE)                                                                \
   namespace tessera::NAMESPACE {                                                                  \
   void linear(const Context& context, const LinearArgs& args);                                    \
+  void linear_groups(const Context& context, const LinearArgs& args);                             \
   void rms_norm(const Context& context, float* y, const float* x, const float* weight, int rows,  \
                 int dim, float eps);                                                              \
   void layer_norm(const Context& context, float* y, const float* x, const float* weight,          \
@@ -36,4 +37,8 @@ TESSERA_KERNELS(scalar)
 #if defined(__x86_64__)
 TESSERA_KERNELS(avx2)
 TESSERA_KERNELS(avx512)
+// The only instance of its source besides the kinds': AVX-512 with VNNI.
+namespace tessera::avx512_vnni {
+void linear_groups(const Context& context, const LinearArgs& args);
+}
 #endif

@@ -1,6 +1,7 @@
 /**
- * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache, with and without
- * prefix cache, and place of the vision encoder: every pair of these, or every combination with TESSERA_FULL.
+ * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and of weights, with
+ * and without prefix cache, and place of the vision encoder: every pair of these, or every combination with
+ * TESSERA_FULL.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -22,6 +23,7 @@ interface Case {
   chunk: number;
   kv: KvType;
   prefixCache: boolean;
+  weights: "bf16" | "int8" | "int4";
 }
 
 const KINDS = ["scalar", "avx2", "avx512"];
@@ -37,6 +39,7 @@ const factors: Factors<Case> = {
   chunk: [33, 100, 2048],
   kv: KV_TYPES,
   prefixCache: [true, false],
+  weights: ["bf16", "int8", "int4"],
 };
 /** A group of one is neither mixed nor cut. */
 const possible = ({ workers, kinds, vision }: Case) =>
@@ -70,6 +73,7 @@ async function answers(one: Case) {
     threads: one.threads,
     flags: {
       kv: one.kv,
+      weights: one.weights,
       maxBatchedTokens: one.chunk,
       prefixCache: one.prefixCache,
       ...visionFlags(one.vision),
@@ -94,23 +98,24 @@ async function answers(one: Case) {
 }
 
 type Answers = Awaited<ReturnType<typeof answers>>;
-/** One scalar worker, one thread, whole prompts, of each variant and type of cache. */
+/** One scalar worker, one thread, whole prompts, of each variant and type of cache and weights. */
 const references = new Map<string, Answers>();
 const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, prefixCache: false };
 for (const variant of factors.variant)
-  for (const kv of factors.kv) {
-    const one: Case = { ...plain, vision: "replicate", variant, kv };
-    references.set(`${variant} ${kv}`, await answers(one));
-  }
-const referenceOf = ({ variant, kv }: Pick<Case, "variant" | "kv">) =>
-  references.get(`${variant} ${kv}`) ?? assert.fail();
+  for (const kv of factors.kv)
+    for (const weights of factors.weights) {
+      const one: Case = { ...plain, vision: "replicate", variant, kv, weights };
+      references.set(`${variant} ${kv} ${weights}`, await answers(one));
+    }
+const referenceOf = ({ variant, kv, weights }: Pick<Case, "variant" | "kv" | "weights">) =>
+  references.get(`${variant} ${kv} ${weights}`) ?? assert.fail();
 
 for (const variant of factors.variant) {
   const goldens = goldensOf.get(variant) ?? [];
 
   test(`${modelOf(variant)}, scalar, one worker: prompt and greedy ids are the oracle's, log-probabilities within 2e-3`, () => {
     assert.ok(goldens.length >= 17);
-    const got = referenceOf({ variant, kv: "f32" });
+    const got = referenceOf({ variant, kv: "f32", weights: "bf16" });
     goldens.forEach((golden, i) => {
       assert.deepEqual(got[i]?.promptIds, golden.prompt_ids, golden.name);
       const [choice] = got[i]?.choices ?? [];
@@ -123,16 +128,27 @@ for (const variant of factors.variant) {
   });
 
   test(`${modelOf(variant)}, one worker: each answer is the one its twin among the 32 has`, () => {
-    for (const kv of factors.kv) {
-      const all = referenceOf({ variant, kv });
-      assert.deepEqual(all.slice(goldens.length), all.slice(0, 32 - goldens.length));
-    }
+    for (const kv of factors.kv)
+      for (const weights of factors.weights) {
+        const all = referenceOf({ variant, kv, weights });
+        assert.deepEqual(all.slice(goldens.length), all.slice(0, 32 - goldens.length));
+      }
   });
 }
 
-function nameOf({ variant, workers, kinds, threads, chunk, kv, vision, ...one }: Case): string {
+function nameOf({
+  variant,
+  workers,
+  kinds,
+  threads,
+  chunk,
+  kv,
+  weights,
+  vision,
+  ...one
+}: Case): string {
   const where = `${workers} workers, ${kinds.join("+")}, ${threads} threads`;
-  const cache = `${kv}, ${one.prefixCache ? "with" : "without"} prefix cache`;
+  const cache = `cache ${kv}, weights ${weights}, ${one.prefixCache ? "with" : "without"} prefix cache`;
   return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${cache}, encoder ${vision}`;
 }
 

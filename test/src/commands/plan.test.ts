@@ -102,6 +102,21 @@ test("plan --json: a cache in f32 takes twice the bytes of one in bf16, int8 a b
   assert.equal((narrow.modelBytes.computed / 1e9).toFixed(2), "157.73");
 });
 
+test("plan --weights: exact bytes of each type, and what is quantised is said", async () => {
+  const [bf16, int8, int4] = await Promise.all(
+    ["bf16", "int8", "int4"].map((type) => plan("--weights", type, "--tensor-parallel", "8")),
+  );
+  const bytes = (of: Plan | undefined) =>
+    of?.ranks.reduce((sum, rank) => sum + rank.weightBytes, 0) ?? NaN;
+  const linears = 80 * 8192 * (10240 + 8192 + 3 * 29568);
+  assert.equal(bytes(int8) - bytes(int4), (linears * 16) / 32);
+  const head = 8192 * 152_064;
+  assert.equal(bytes(bf16) - bytes(int8), (linears + head) * (2 - 34 / 32));
+  const { stdout } = await tessera(["plan", "--model", model, "--weights", "int4"]);
+  assert.match(stdout, /^decoder: linears int4, lm_head int8$/m);
+  assert.match(stdout, /^weights, int4, held once /m);
+});
+
 test("plan --json: the memory given is not exceeded by any rank", async () => {
   const { ranks, blockCount } = await plan("--tensor-parallel", "4", "--memory", "80");
   assert.ok(blockCount > 1024);

@@ -8,6 +8,7 @@ import {
   rankProgram,
   type KvType,
   type VisionPlacement,
+  type WeightType,
 } from "@tessera/model";
 import {
   attachExchange,
@@ -37,6 +38,8 @@ export const GREEDY: SamplingSpec = {
 export interface GroupOptions {
   size: number;
   kvType: KvType;
+  /** Absent: bf16. */
+  weightType?: WeightType;
   /** Ids from here on are never chosen. */
   selectableIds: number;
   maxModelLen?: number;
@@ -61,20 +64,24 @@ function connect(engines: Engine[]): void {
 /** A group at epoch 1, every rank ready for encode and step; encoders beyond `size` come last. */
 export async function openGroup(dir: string, options: GroupOptions): Promise<Engine[]> {
   const { size, kvType, selectableIds, maxModelLen } = options;
-  const { vision = "replicate", encoders = 0 } = options;
+  const { vision = "replicate", encoders = 0, weightType = "bf16" } = options;
   const model = await openModel(dir);
   const tensors = await model.tensors();
   const engines = await Promise.all(
     Array.from({ length: size + encoders }, (_, rank) =>
       openEngine(
-        { ...rankProgram(model.config, { rank, size, vision }), tensors, threads: 1 },
+        {
+          ...rankProgram(model.config, { rank, size, vision, weights: weightType }),
+          tensors,
+          threads: 1,
+        },
         () => undefined,
       ),
     ),
   );
   connect(engines);
   const placement = {
-    ...planPlacement(model.config, { size, kvType, maxModelLen }),
+    ...planPlacement(model.config, { size, kvType, weightType, maxModelLen }),
     wireType: "f32" as const,
     maxStepsInFlight: 1,
     selectableIds,

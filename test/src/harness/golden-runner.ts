@@ -3,7 +3,7 @@
  * sees what is the golden's.
  */
 import assert from "node:assert/strict";
-import type { KvType, VisionPlacement } from "@tessera/model";
+import type { KvType, VisionPlacement, WeightType } from "@tessera/model";
 import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine";
 import { chosen, closeGroup, goldenTiles, GREEDY, openGroup } from "./engines.js";
 import type { Golden } from "./goldens.js";
@@ -207,6 +207,8 @@ function seenRows(golden: Golden, streams: StreamOpenSpec[], start: number, end:
 export interface Way {
   size: number;
   kvType: KvType;
+  /** Of the decoder's linears; absent: bf16. */
+  weightType?: WeightType;
   /** Prompt tokens a step. */
   chunk: number;
   /** Where the vision encoder lies; absent: on every rank. */

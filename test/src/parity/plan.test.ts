@@ -9,6 +9,8 @@ import {
   openModel,
   planPlacement,
   rankProgram,
+  type KvType,
+  type WeightType,
 } from "@tessera/model";
 import { closeGroup, goldenTiles, GREEDY, openGroup } from "../harness/engines.js";
 import type { Way } from "../harness/golden-runner.js";
@@ -19,14 +21,21 @@ const SIZES = [1, 2, 4, 8];
 const { config } = await openModel(root("models/nvlm-d-tiny"));
 const hidden = config.decoder.hiddenSize;
 
+/** Types of cache and weights. */
+const TYPES: [KvType, WeightType][] = [
+  ...KV_TYPES.map((kvType): [KvType, WeightType] => [kvType, "bf16"]),
+  ["f32", "int8"],
+  ["int8", "int4"],
+];
+
 for (const size of SIZES)
-  for (const kvType of KV_TYPES)
-    test(`${size} engines, ${kvType}: weights, cache and workspace take the planned bytes`, async () => {
-      const options = { size, kvType, selectableIds: 1024, maxModelLen: 512 };
+  for (const [kvType, weightType] of TYPES)
+    test(`${size} engines, cache ${kvType}, weights ${weightType}: weights, cache and workspace take the planned bytes`, async () => {
+      const options = { size, kvType, weightType, selectableIds: 1024, maxModelLen: 512 };
       const engines = await openGroup(root("models/nvlm-d-tiny"), options);
       const got = engines.map((engine) => engine.info());
       await closeGroup(engines);
-      const { ranks } = planPlacement(config, { size, kvType, maxModelLen: 512 });
+      const { ranks } = planPlacement(config, { size, kvType, weightType, maxModelLen: 512 });
       assert.deepEqual(
         got.map(({ weightBytes, cacheBytes, workspaceBytes }) => [
           weightBytes,

@@ -7,7 +7,7 @@ import { parseLine, type Figure } from "../figure.js";
 import { root } from "../../harness/paths.js";
 
 const BINARY = root("native/build/bench/kernel_bench");
-const DEADLINE_MS = 5 * 60_000;
+const DEADLINE_MS = 8 * 60_000;
 
 /** Bytes a second that the machine reads from memory, of a run's figures; undefined when it was not measured. */
 export function readCeiling(figures: readonly Figure[]): number | undefined {

@@ -187,7 +187,7 @@ export type Placement = Message<"tessera.v1.Placement"> & {
   kvType: string;
 
   /**
-   * bf16
+   * of the decoder's linears: bf16, int8, int4
    *
    * @generated from field: string weight_type = 6;
    */
