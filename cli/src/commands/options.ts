@@ -41,6 +41,16 @@ export function logLevel(fallback: string): Option {
     .default(fallback);
 }
 
+export type Transport = "auto" | "shm" | "grpc";
+
+export function transport(): Option {
+  return new Option(
+    "--transport <way>",
+    "of sums between workers of one machine: shm, through shared memory, and no start without; grpc; auto, memory " +
+      "where a pair proves that it shares it (default: auto)",
+  ).choices(["auto", "shm", "grpc"]);
+}
+
 /** Accepted and not ended, by default. */
 export const MAX_REQUESTS = 1024;
 

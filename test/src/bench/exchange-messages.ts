@@ -9,6 +9,8 @@ export type ToPeer =
       bytes: number;
       spinUs: number;
       exchange: string[];
+      /** Through shared memory, which the two must have, or by gRPC. */
+      transport: "shm" | "grpc";
       tcpPort: number;
     }
   | { kind: "exchange"; count: number }

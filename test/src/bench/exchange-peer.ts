@@ -1,7 +1,7 @@
 /** One of the two processes of the exchange benchmark: a rank's engine and exchange thread, and an end of a socket. */
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { openEngine, type Engine } from "@tessera/native/engine";
 import { Exchange } from "@tessera/shard-worker/exchange";
@@ -34,7 +34,9 @@ class Peer {
   }
 
   async join(message: Extract<ToPeer, { kind: "join" }>): Promise<void> {
-    const { rank, bytes, spinUs, exchange, tcpPort } = message;
+    const { rank, bytes, spinUs, exchange, tcpPort, transport } = message;
+    const cores = availableParallelism();
+    const shared = { dir: "/dev/shm", required: true, threads: 1, cores };
     const program = roundTripProgram(bytes, rank);
     const folder = await mkdtemp(join(tmpdir(), "tessera-bench-"));
     const tensors = await writeZeros(join(folder, "zeros"), bytes);
@@ -50,6 +52,7 @@ class Peer {
       handle: this.engine.handle,
       deadlineMs: DEADLINE_MS,
       spinUs,
+      sharing: transport === "shm" ? shared : undefined,
     });
     this.echo.setSize(bytes);
     if (rank === 0) this.thrower = await TcpThrower.connect(tcpPort, bytes);

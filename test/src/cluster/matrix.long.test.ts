@@ -1,6 +1,6 @@
 /**
- * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and place of the
- * vision encoder: every pair of these, or every combination with TESSERA_FULL.
+ * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache, place of the
+ * vision encoder and transport: every pair of these, or every combination with TESSERA_FULL.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
@@ -20,6 +20,8 @@ interface Case {
   /** Tokens of a step. */
   chunk: number;
   kv: "f32" | "bf16";
+  /** `both`: rank 1 by gRPC, the others through shared memory. */
+  transport: "shm" | "grpc" | "both";
 }
 
 const KINDS = ["scalar", "avx2", "avx512"];
@@ -34,10 +36,13 @@ const factors: Factors<Case> = {
   threads: [1, 2],
   chunk: [33, 100, 2048],
   kv: ["f32", "bf16"],
+  transport: ["shm", "grpc", "both"],
 };
-/** A group of one is neither mixed nor cut. */
-const possible = ({ workers, kinds, vision }: Case) =>
-  workers >= kinds.length && (workers > 1 || vision !== "tensor");
+/** A group of one is neither mixed nor cut, and one of two has one pair. */
+const possible = ({ workers, kinds, vision, transport }: Case) =>
+  workers >= kinds.length &&
+  (workers > 1 || (vision !== "tensor" && transport === "shm")) &&
+  (workers > 2 || transport !== "both");
 const full = process.env["TESSERA_FULL"] !== undefined;
 const cases = full ? combinations(factors, possible) : pairwise(factors, possible);
 
@@ -60,13 +65,21 @@ function visionFlags(vision: Case["vision"]) {
   return vision === "apart" ? { visionWorkers: 1 } : { vision };
 }
 
+function transportOf({ transport }: Case, rank: number): string {
+  if (transport === "both") return rank === 1 ? "grpc" : "auto";
+  return transport;
+}
+
 async function answers(one: Case) {
   const requests = await requestsOf(one.variant);
   const served = await serve(one.workers, {
     model: modelOf(one.variant),
     threads: one.threads,
     flags: { kv: one.kv, maxBatchedTokens: one.chunk, ...visionFlags(one.vision) },
-    environment: (rank) => ({ TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar" }),
+    environment: (rank) => ({
+      TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar",
+      TESSERA_TRANSPORT: transportOf(one, rank),
+    }),
   });
   try {
     const { ranks } = await served.client.getCluster();
@@ -88,7 +101,7 @@ async function answers(one: Case) {
 type Answers = Awaited<ReturnType<typeof answers>>;
 /** One scalar worker, one thread, whole prompts, of each variant and type of cache. */
 const references = new Map<string, Answers>();
-const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048 };
+const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, transport: "shm" as const };
 for (const variant of factors.variant)
   for (const kv of factors.kv) {
     const one: Case = { ...plain, vision: "replicate", variant, kv };
@@ -122,9 +135,10 @@ for (const variant of factors.variant) {
   });
 }
 
-function nameOf({ variant, workers, kinds, threads, chunk, kv, vision }: Case): string {
+function nameOf(one: Case): string {
+  const { variant, workers, kinds, threads, chunk, kv, vision, transport } = one;
   const where = `${workers} workers, ${kinds.join("+")}, ${threads} threads`;
-  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${kv}, encoder ${vision}`;
+  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${kv}, encoder ${vision}, ${transport}`;
 }
 
 for (const one of cases)
