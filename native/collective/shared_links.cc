@@ -54,7 +54,7 @@ Error damaged(int peer, const Error& cause) {
 
 }  // namespace
 
-// Stands at the beginning of a segment; the rings' data follow.
+// Stands at the beginning of a shared file; the rings' data follow.
 struct SharedLinks::Head {
   uint64_t magic, epoch;
   uint32_t rank, size, threads;
@@ -70,7 +70,7 @@ SharedLinks::SharedLinks(const SharedSettings& settings) : settings_(settings) {
                  size);
   CHECK_ARGUMENT(ring_bytes % kRingLine == 0 && ring_bytes >= 4 * kRingLine, "ring of ", ring_bytes,
                  " bytes");
-  own_ = Segment::create(dir, kHeadBytes + ring_bytes * (size - 1));
+  own_ = SharedFile::create(dir, kHeadBytes + ring_bytes * (size - 1));
   Head& head = *new (own_->data()) Head{};
   head.epoch = epoch;
   head.rank = rank;
@@ -82,26 +82,26 @@ SharedLinks::SharedLinks(const SharedSettings& settings) : settings_(settings) {
 
 SharedLinks::~SharedLinks() = default;
 
-SharedLinks::Head& SharedLinks::head_of(const Segment& segment) const {
-  return *reinterpret_cast<Head*>(segment.data());
+SharedLinks::Head& SharedLinks::head_of(const SharedFile& file) const {
+  return *reinterpret_cast<Head*>(file.data());
 }
 
-Ring SharedLinks::ring(const Segment& segment, int owner, int sender) const {
+Ring SharedLinks::ring(const SharedFile& file, int owner, int sender) const {
   const size_t slot = sender < owner ? sender : sender - 1;
-  return {&head_of(segment).rings[sender],
-          segment.data() + kHeadBytes + slot * settings_.ring_bytes, settings_.ring_bytes};
+  return {&head_of(file).rings[sender], file.data() + kHeadBytes + slot * settings_.ring_bytes,
+          settings_.ring_bytes};
 }
 
 Nonce SharedLinks::open(int peer, const std::string& name) {
   const auto& [dir, epoch, rank, size, threads, ring_bytes] = settings_;
   CHECK_ARGUMENT(peer >= 0 && peer < size && peer != rank, "peer ", peer, " of rank ", rank);
-  auto segment = Segment::open(dir, name, own_->bytes());
-  const Head& head = head_of(*segment);
+  auto file = SharedFile::open(dir, name, own_->bytes());
+  const Head& head = head_of(*file);
   CHECK_CODE("NO_SHARED_MEMORY",
              head.magic == kMagic && head.epoch == epoch && static_cast<int>(head.rank) == peer &&
                  static_cast<int>(head.size) == size,
-             name, " is no segment of rank ", peer, " of ", size, " in epoch ", epoch);
-  peers_[peer] = {std::move(segment), {}, {}, false};
+             name, " is no shared file of rank ", peer, " of ", size, " in epoch ", epoch);
+  peers_[peer] = {std::move(file), {}, {}, false};
   return head.nonces[rank];
 }
 
@@ -115,16 +115,16 @@ void SharedLinks::start(const std::vector<int>& peers, int cores, int asked_spin
   const int rank = settings_.rank;
   uint64_t threads = settings_.threads;
   for (const int i : peers) {
-    CHECK_ARGUMENT(i >= 0 && i < settings_.size && peers_[i].segment != nullptr, "peer ", i,
-                   ": its segment is not open");
+    CHECK_ARGUMENT(i >= 0 && i < settings_.size && peers_[i].file != nullptr, "peer ", i,
+                   ": its file is not open");
     Peer& peer = peers_[i];
-    peer.to = ring(*peer.segment, i, rank);
+    peer.to = ring(*peer.file, i, rank);
     peer.from = ring(*own_, rank, i);
     peer.started = true;
-    threads += head_of(*peer.segment).threads;
+    threads += head_of(*peer.file).threads;
   }
   for (Peer& peer : peers_)
-    if (!peer.started) peer.segment.reset();
+    if (!peer.started) peer.file.reset();
   started_ = peers;
   const bool alone = threads <= static_cast<uint64_t>(std::max(cores, 0));
   spin_us_ = asked_spin_us >= 0 ? asked_spin_us : alone ? kSharedSpinUs : 0;
@@ -159,13 +159,13 @@ void SharedLinks::deliver_from(Mailbox& mailbox, int peer) {
     if (!front->second.empty())
       mailbox.deliver(peer, key, frame.offset + front->first.size(), frame.total,
                       front->second.data(), front->second.size());
-    if (ring.pop(*front)) rouse(head_of(*peers_[peer].segment).waits_for);
+    if (ring.pop(*front)) rouse(head_of(*peers_[peer].file).waits_for);
   }
 }
 
 // Takes this rank's bit; whoever takes the last one wakes the sleeper.
 void SharedLinks::announce(int peer) {
-  Word& word = head_of(*peers_[peer].segment).waits_for;
+  Word& word = head_of(*peers_[peer].file).waits_for;
   const uint32_t bit = 1u << settings_.rank;
   if ((word.load() & bit) == 0) return;
   if (word.fetch_and(~bit) == bit) futex_wake(word);
@@ -182,9 +182,10 @@ uint64_t SharedLinks::send(Mailbox& mailbox, int peer, const FrameKey& key, cons
     peers_[peer].to.write({static_cast<uint32_t>(key.kind), static_cast<uint32_t>(part), key.epoch,
                            key.sequence, key.item, offset, bytes},
                           data + offset);
-    announce(peer);
     offset += part;
   } while (offset < bytes);
+  // A sleeper wakes for the whole tensor, or when the ring is full; who polls has begun to read.
+  announce(peer);
   return waited;
 }
 
@@ -200,7 +201,7 @@ uint64_t SharedLinks::await_room(Mailbox& mailbox, int peer, const FrameKey& key
     if (ring.has_room(bytes)) break;
     ring.set_producer_waits(true);
     if (ring.has_room(bytes)) break;
-    rouse(head_of(*peers_[peer].segment).waits_for);
+    rouse(head_of(*peers_[peer].file).waits_for);
     if (!wait(kNobody, deadline,
               [&] { return ring.has_room(bytes) || mailbox.arrivals() != seen; }))
       throw Error(

@@ -1,5 +1,5 @@
 // Ranks of one machine that reach each other through shared memory, for one epoch. Each rank makes
-// a segment: a ring for every peer that sends to it, and the word it sleeps on.
+// a shared file: a ring for every peer that sends to it, and the word it sleeps on.
 #pragma once
 
 #include <array>
@@ -10,7 +10,7 @@
 
 #include "collective/mailbox.h"
 #include "collective/ring.h"
-#include "collective/segment.h"
+#include "collective/shared_file.h"
 #include "ops/ops.h"
 
 namespace tessera {
@@ -23,7 +23,7 @@ inline constexpr size_t kRingBytes = 512 << 10;  // of a direction
 inline constexpr int kSharedSpinUs = 100;
 
 struct SharedSettings {
-  std::string dir;  // where segments are made and looked for
+  std::string dir;  // where shared files are made and looked for
   uint64_t epoch = 0;
   int rank = 0, size = 1;
   int threads = 1;  // of this rank
@@ -35,18 +35,20 @@ class SharedLinks {
   // A bit that is no peer's, to wait with for what comes by other ways.
   static constexpr uint32_t kNobody = 1u << 31;
 
-  // Makes this rank's segment. Throws NO_SHARED_MEMORY.
+  // Makes this rank's shared file. Throws NO_SHARED_MEMORY.
   explicit SharedLinks(const SharedSettings& settings);
   ~SharedLinks();
 
   // Joining; one thread, before any frame.
   const std::string& name() const { return own_->name(); }
-  // Maps the segment of `peer` and reads what stands there for this rank. Throws NO_SHARED_MEMORY.
+  // Maps the shared file of `peer` and reads what stands there for this rank. Throws
+  // NO_SHARED_MEMORY.
   Nonce open(int peer, const std::string& name);
-  // Whether `peer` has read this rank's segment.
+  // Whether `peer` has read this rank's shared file.
   bool proves(int peer, std::span<const uint8_t> nonce) const;
-  // Frames to and from `peers` go this way from now on, those of others do not; the segment's name
-  // is removed. `asked_spin_us` below 0: polls where each thread of all these ranks has a core.
+  // Frames to and from `peers` go this way from now on, those of others do not; the shared file's
+  // name is removed. `asked_spin_us` below 0: polls where each thread of all these ranks has a
+  // core.
   void start(const std::vector<int>& peers, int cores, int asked_spin_us);
   int spin_us() const { return spin_us_; }
 
@@ -69,13 +71,13 @@ class SharedLinks {
  private:
   struct Head;
   struct Peer {
-    std::unique_ptr<Segment> segment;  // the peer's
+    std::unique_ptr<SharedFile> file;  // the peer's
     Ring to, from;
     bool started = false;
   };
 
-  Head& head_of(const Segment& segment) const;
-  Ring ring(const Segment& segment, int owner, int sender) const;
+  Head& head_of(const SharedFile& file) const;
+  Ring ring(const SharedFile& file, int owner, int sender) const;
   bool anything() const;
   void deliver_from(Mailbox& mailbox, int peer);
   void announce(int peer);
@@ -83,7 +85,7 @@ class SharedLinks {
                       Clock::time_point deadline);
 
   SharedSettings settings_;
-  std::unique_ptr<Segment> own_;
+  std::unique_ptr<SharedFile> own_;
   std::array<Peer, kMaxLanes> peers_;
   std::vector<int> started_;
   int spin_us_ = 0;

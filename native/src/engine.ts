@@ -12,7 +12,7 @@ export type NativeErrorCode =
   | "PEER_TIMEOUT" // `rank` did not enter a collective or send an embedding in time
   | "PEER_LOST" // `rank`'s stream ended
   | "EPOCH_ENDED"
-  | "NO_SHARED_MEMORY" // a segment that cannot be made or opened, or is not what it should be
+  | "NO_SHARED_MEMORY" // a shared file that cannot be made or opened, or is not what it should be
   | "CLOSED"
   | "INTERNAL";
 
@@ -293,16 +293,16 @@ export function deliver(handle: number, frame: InFrame): void {
   loadAddon().deliver(handle, frame);
 }
 
-/** One rank's segment, and those of peers on the same machine, for one epoch. Not to be used after close. */
+/** One rank's shared file, and those of peers on the same machine, for one epoch. Not to be used after close. */
 export interface SharedLinks {
-  /** Of this rank's segment; there until `start` or `close`. */
+  /** Of this rank's shared file; there until `start` or `close`. */
   readonly name: string;
-  /** Maps the segment of a peer. → what it holds for this rank, to be said back. @throws NativeError NO_SHARED_MEMORY */
+  /** Maps the shared file of a peer. → what it holds for this rank, to be said back. @throws NativeError NO_SHARED_MEMORY */
   open(peer: number, name: string): Uint8Array;
-  /** Whether it is what this rank's segment holds for the peer. */
+  /** Whether it is what this rank's shared file holds for the peer. */
   proves(peer: number, nonce: Uint8Array): boolean;
   /**
-   * From now on collectives between the engine, which has begun the epoch, and `peers`, whose segments are open, go
+   * From now on collectives between the engine, which has begun the epoch, and `peers`, whose files are open, go
    * through memory. A wait polls for `spinUs`; absent: as long as pays where all these ranks' threads have cores.
    * → what was chosen.
    */
@@ -311,7 +311,7 @@ export interface SharedLinks {
   close(): void;
 }
 
-/** Makes this rank's segment, a file in `dir`. @throws NativeError NO_SHARED_MEMORY */
+/** Makes this rank's shared file, a file in `dir`. @throws NativeError NO_SHARED_MEMORY */
 export function shareMemory(of: {
   dir: string;
   epoch: bigint;

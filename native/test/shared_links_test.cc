@@ -151,7 +151,7 @@ TEST("many collectives of eight ranks one behind the other, in rings that hold p
   same(3000, 35, 8 << 10, kButOne);
 }
 
-TEST("the names of segments are gone when all have started, and when one never does") {
+TEST("the names of shared files are gone when all have started, and when one never does") {
   Folder folder;
   {
     SharedLinks left(settings(folder, 0, 2)), right(settings(folder, 1, 2));
@@ -166,7 +166,7 @@ TEST("the names of segments are gone when all have started, and when one never d
 }
 
 TEST(
-    "a segment of a process that ended is removed by the next one; young ones and those in use "
+    "a shared file of a process that ended is removed by the next one; young ones and those in use "
     "stay") {
   Folder folder;
   const auto path = [&](const std::string& name) { return folder.path + "/" + name; };
@@ -177,10 +177,10 @@ TEST(
   };
   const std::string stale = "tessera-" + std::string(32, 'a'),
                     young = "tessera-" + std::string(32, 'b');
-  const auto used = Segment::create(folder.path, 4096);
+  const auto used = SharedFile::create(folder.path, 4096);
   for (const std::string& name : {stale, young, std::string("other")}) put(name);
   for (const std::string& name : {stale, used->name(), std::string("other")}) age(name);
-  const auto made = Segment::create(folder.path, 4096);
+  const auto made = SharedFile::create(folder.path, 4096);
   EXPECT(!std::filesystem::exists(path(stale)));
   for (const std::string& name : {young, std::string("other"), used->name(), made->name()})
     EXPECT(std::filesystem::exists(path(name)), name);
@@ -198,13 +198,13 @@ TEST("polling: where each thread has a core, and as long as it was asked for") {
   EXPECT(spin(1, 7) == 7 && spin(2, 0) == 0);
 }
 
-TEST("what is no segment of the peer is not opened, and nothing outside the folder is") {
+TEST("what is no shared file of the peer is not opened, and nothing outside the folder is") {
   Folder folder, elsewhere;
   SharedLinks own(settings(folder, 0, 2)), peer(settings(elsewhere, 1, 2));
   SharedLinks other(settings(folder, 1, 2, 2 * kRingBytes)), third(settings(folder, 0, 2));
   EXPECT_ERROR("NO_SHARED_MEMORY", "cannot be opened: No such file", own.open(1, peer.name()));
   EXPECT_ERROR("NO_SHARED_MEMORY", "bytes, must have", own.open(1, other.name()));
-  EXPECT_ERROR("NO_SHARED_MEMORY", "is no segment of rank 1 of 2", own.open(1, third.name()));
+  EXPECT_ERROR("NO_SHARED_MEMORY", "is no shared file of rank 1 of 2", own.open(1, third.name()));
   EXPECT_ERROR("NO_SHARED_MEMORY", "is no name", own.open(1, "../" + other.name().substr(3)));
   EXPECT_ERROR("NO_SHARED_MEMORY", "is no name", own.open(1, "passwd"));
   const std::string name = other.name().substr(0, 8) + std::string(32, '0');
@@ -214,7 +214,7 @@ TEST("what is no segment of the peer is not opened, and nothing outside the fold
                SharedLinks({folder.path + "/none", 1, 0, 2, 1, kRingBytes}));
 }
 
-TEST("a nonce proves one peer, whole and of one segment") {
+TEST("a nonce proves one peer, whole and of one shared file") {
   Folder folder;
   SharedLinks left(settings(folder, 0, 4)), right(settings(folder, 1, 4));
   SharedLinks again(settings(folder, 0, 4));

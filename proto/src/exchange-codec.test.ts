@@ -22,7 +22,7 @@ const hash = fc.array(fc.constantFrom(..."0123456789abcdef"), { maxLength: 64 })
 /** Of ranks, 32 bits wide. */
 const ofRanks = ["hello", "proof", "verdict"];
 
-/** Frames as workers send them: a hash and a segment in a hello only, an item in the others only. */
+/** Frames as workers send them: a hash and a shared file in a hello only, an item in the others only. */
 const frames: fc.Arbitrary<RawFrame> = fc
   .record({
     kind: fc.constantFrom(
@@ -38,7 +38,7 @@ const frames: fc.Arbitrary<RawFrame> = fc
     narrow: u32,
     item: u64,
     planHash: hash.map((letters) => letters.join("")),
-    segment: hash.map((letters) => letters.join("")),
+    sharedFile: hash.map((letters) => letters.join("")),
     proven: fc.boolean(),
     offset: place,
     total: place,
@@ -56,20 +56,20 @@ const frames: fc.Arbitrary<RawFrame> = fc
       verdict: proven ? 1n : 0n,
     }[frame.kind],
     planHash: frame.kind === "hello" ? frame.planHash : "",
-    segment: frame.kind === "hello" ? frame.segment : "",
+    sharedFile: frame.kind === "hello" ? frame.sharedFile : "",
   }));
 
-const call = { epoch: 1n, sequence: 2n, item: 3n, planHash: "", segment: "" };
+const call = { epoch: 1n, sequence: 2n, item: 3n, planHash: "", sharedFile: "" };
 
 /** The same frame as the generated code has it. */
 function message(frame: RawFrame): ConnectRequest {
-  const { epoch, sequence, item, planHash, segment } = frame;
+  const { epoch, sequence, item, planHash, sharedFile } = frame;
   const step = { epoch, step: sequence, call: Number(item) };
   const rank = Number(sequence);
   const key = {
-    hello: { case: "hello", value: { epoch, rank, planHash, segment } },
-    proof: { case: "segmentProof", value: { epoch, rank } },
-    verdict: { case: "segmentVerdict", value: { epoch, rank, proven: item === 1n } },
+    hello: { case: "hello", value: { epoch, rank, planHash, sharedFile } },
+    proof: { case: "sharedFileProof", value: { epoch, rank } },
+    verdict: { case: "sharedFileVerdict", value: { epoch, rank, proven: item === 1n } },
     collective: { case: "collective", value: step },
     encodeCollective: { case: "encodeCollective", value: step },
     embedding: { case: "embedding", value: { epoch, encode: sequence, embeddingId: item } },
@@ -146,7 +146,7 @@ test("exchange codec: fields of a later version are passed over", () => {
       sequence: 1n,
       item: 2n,
       planHash: "",
-      segment: "",
+      sharedFile: "",
       offset: 0,
       total: 0,
       payload: new Uint8Array(0),
@@ -214,6 +214,6 @@ test("exchange codec: a header that does not fit its room is a RangeError", () =
   );
   const hello = { ...frame, kind: "hello" as const, planHash: "a".repeat(65), offset: 0, total: 0 };
   assert.throws(() => frameHeader(hello, 0), /field 3 of a hello has 65 bytes, limit 64/);
-  const named = { ...hello, planHash: "", segment: "s".repeat(65) };
+  const named = { ...hello, planHash: "", sharedFile: "s".repeat(65) };
   assert.throws(() => frameHeader(named, 0), /field 4 of a hello has 65 bytes, limit 64/);
 });

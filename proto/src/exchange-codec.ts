@@ -12,8 +12,8 @@ export interface RawFrame {
   item: bigint;
   /** Of a hello. */
   planHash: string;
-  /** Of a hello: of shared memory; empty: none. */
-  segment: string;
+  /** Of a hello: name of the file of shared memory; empty: none. */
+  sharedFile: string;
   offset: number;
   total: number;
   payload: Uint8Array;
@@ -33,7 +33,7 @@ export const MAX_HEADER_BYTES = 96;
 
 /** A plan hash is hex SHA-256. */
 const MAX_HASH_BYTES = 64;
-const MAX_SEGMENT_BYTES = 64;
+const MAX_NAME_BYTES = 64;
 
 function putVarint(out: number[], value: bigint): void {
   let rest = BigInt.asUintN(64, value);
@@ -63,7 +63,7 @@ function keyBytes(frame: Omit<RawFrame, "payload">): number[] {
   putField(key, 2, frame.sequence);
   if (frame.kind === "hello") {
     putText(key, 3, frame.planHash, MAX_HASH_BYTES);
-    putText(key, 4, frame.segment, MAX_SEGMENT_BYTES);
+    putText(key, 4, frame.sharedFile, MAX_NAME_BYTES);
   } else {
     putField(key, 3, frame.item);
   }
@@ -157,7 +157,7 @@ function readKey(frame: RawFrame, bytes: Uint8Array): void {
       return;
     }
     if (field === 3) frame.planHash = Buffer.from(asBytes(value)).toString("utf8");
-    if (field === 4) frame.segment = Buffer.from(asBytes(value)).toString("utf8");
+    if (field === 4) frame.sharedFile = Buffer.from(asBytes(value)).toString("utf8");
   });
 }
 
@@ -178,7 +178,7 @@ export function decodeFrame(bytes: Uint8Array): RawFrame {
     sequence: 0n,
     item: 0n,
     planHash: "",
-    segment: "",
+    sharedFile: "",
     offset: 0,
     total: 0,
     payload: new Uint8Array(0),

@@ -7,7 +7,7 @@ export type Bytes<T> = { [K in keyof T]: Uint8Array };
 
 /** How this rank shares memory with others on its machine. */
 export interface Sharing {
-  /** Where segments are made and looked for. */
+  /** Where shared files are made and looked for. */
   dir: string;
   /** A pair that shares none fails the join. */
   required: boolean;

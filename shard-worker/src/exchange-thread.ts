@@ -85,19 +85,19 @@ function frameOf(
   facts: Pick<RawFrame, "kind"> & Partial<RawFrame>,
 ): Buffer {
   const { payload = new Uint8Array(0), ...given } = facts;
-  const key = { epoch, sequence: BigInt(rank), item: 0n, planHash: "", segment: "" };
+  const key = { epoch, sequence: BigInt(rank), item: 0n, planHash: "", sharedFile: "" };
   const header = frameHeader({ ...key, offset: 0, total: 0, ...given }, payload.length);
   return Buffer.concat([header, payload]);
 }
 
 function hello(from: Group): Buffer {
   const { planHash, pairs } = from;
-  return frameOf(from, { kind: "hello", planHash, segment: pairs.segment });
+  return frameOf(from, { kind: "hello", planHash, sharedFile: pairs.sharedFile });
 }
 
 function send(frame: OutFrame): void {
   const bytes = encodeInPlace(
-    { ...frame, planHash: "", segment: "" },
+    { ...frame, planHash: "", sharedFile: "" },
     frame.buffer,
     FRAME_HEADROOM,
   );
@@ -142,7 +142,7 @@ function adopt(to: Group, stream: Stream, from: RawFrame, answer: boolean): void
   if (answer) stream.write(hello(to));
   to.streams.set(rank, stream);
   if (to.pairs.has(rank))
-    stream.write(frameOf(to, { kind: "proof", payload: to.pairs.read(rank, from.segment) }));
+    stream.write(frameOf(to, { kind: "proof", payload: to.pairs.read(rank, from.sharedFile) }));
   settle(to);
 }
 
@@ -257,9 +257,8 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
   leave();
   const { epoch, rank, planHash, handle } = message;
   const peers = peersOf(message);
-  const missing = () => [...peers].filter(
-      (peer) => !joined.streams.has(peer) || !joined.pairs.knows(peer),
-    );
+  const missing = () =>
+    [...peers].filter((peer) => !joined.streams.has(peer) || !joined.pairs.knows(peer));
   const detach = attachExchange(handle, send);
   const late = () =>
     fail(

@@ -109,7 +109,7 @@ test("a folder that is not there means gRPC, and each side knows whose it is", a
     { transport: "auto", sharedDir },
   ]);
   assert.match(without?.told[0]?.[0]?.why ?? "", /none.*cannot be made: No such file/);
-  assert.equal(beside?.told[0]?.[0]?.why, "rank 0 has no segment");
+  assert.equal(beside?.told[0]?.[0]?.why, "rank 0 has no shared file");
 });
 
 test("of four ranks one that is told to use gRPC does, the others share memory", async () => {
@@ -129,7 +129,7 @@ test("of four ranks one that is told to use gRPC does, the others share memory",
   );
   for (const [rank, one] of pairs.entries())
     for (const [peer, other] of pairs.entries())
-      if (peer !== rank) one.hear(peer, other.judge(rank, one.read(peer, other.segment)));
+      if (peer !== rank) one.hear(peer, other.judge(rank, one.read(peer, other.sharedFile)));
   const ends = pairs.map((one) => one.transports().map(({ transport }) => transport));
   assert.deepEqual(ends, [
     ["grpc", "shm", "shm"],
@@ -150,8 +150,8 @@ test("a nonce that is another rank's, cut or missing proves nothing, and the pai
     (rank) => new SharedPairs({ epoch: 1n, rank, size: 4, sharing }),
   );
   assert.ok(one !== undefined && two !== undefined && three !== undefined);
-  const foreign = three.read(0, one.segment);
-  const own = two.read(0, one.segment);
+  const foreign = three.read(0, one.sharedFile);
+  const own = two.read(0, one.sharedFile);
   for (const proof of [foreign, own.subarray(1), new Uint8Array(0)])
     assert.equal(one.judge(1, proof), false);
   assert.equal(one.knows(1), false);
@@ -159,7 +159,7 @@ test("a nonce that is another rank's, cut or missing proves nothing, and the pai
   assert.deepEqual(one.transports()[0], {
     rank: 1,
     transport: "grpc",
-    why: "rank 1 did not read this rank's segment",
+    why: "rank 1 did not read this rank's shared file",
   });
   assert.equal(one.judge(1, own), true);
   for (const pairs of [one, two, three]) pairs.close();
@@ -175,6 +175,6 @@ test("transport shm: a join without shared memory is refused naming the pair and
   assert.ok(refused?.status === "rejected");
   const { code, message } = ServeError.from(refused.reason);
   assert.equal(code, "CONFIGURATION");
-  assert.equal(message, "transport shm: ranks 0 and 1 share no memory: rank 1 has no segment");
+  assert.equal(message, "transport shm: ranks 0 and 1 share no memory: rank 1 has no shared file");
   assert.deepEqual(await readdir(sharedDir), []);
 });

@@ -1,5 +1,5 @@
 /**
- * Which pairs of ranks share memory, found out at join and not guessed from names of hosts. Every rank makes a segment
+ * Which pairs of ranks share memory, found out at join and not guessed from names of hosts. Every rank makes a shared file
  * with a nonce for each peer and tells its name in the hello; the peer says back, by gRPC, what it read under that name
  * (proof), and is told whether it is right (verdict). A pair shares memory when both ways are proven; else its frames
  * go by gRPC. The name is removed when all have opened it.
@@ -8,7 +8,7 @@ import { shareMemory, type SharedLinks } from "@tessera/native/engine";
 import type { PairTransport, Sharing } from "./exchange-messages.js";
 
 interface Pair {
-  /** What the peer found of this rank's segment; undefined: not known yet. */
+  /** What the peer found of this rank's shared file; undefined: not known yet. */
   theirs: boolean | undefined;
   /** What this rank said of the peer's proof; undefined: there is none yet. */
   ours: boolean | undefined;
@@ -20,7 +20,7 @@ export interface PairsOf {
   rank: number;
   /** Ranks that exchange collectives are 0 … size − 1. */
   size: number;
-  sharing: Sharing | undefined;
+  sharing?: Sharing | undefined;
 }
 
 const NOTHING = new Uint8Array(0);
@@ -29,7 +29,7 @@ const textOf = (error: unknown) => (error instanceof Error ? error.message : Str
 export class SharedPairs {
   private links: SharedLinks | undefined;
   private readonly pairs = new Map<number, Pair>();
-  /** Why this rank has no segment. */
+  /** Why this rank has no shared file. */
   private without = "";
 
   constructor({ epoch, rank, size, sharing }: PairsOf) {
@@ -50,7 +50,7 @@ export class SharedPairs {
   }
 
   /** For the hello; empty: there is none. */
-  get segment(): string {
+  get sharedFile(): string {
     return this.links?.name ?? "";
   }
 
@@ -59,16 +59,16 @@ export class SharedPairs {
     return this.pairs.has(peer);
   }
 
-  /** Reads what stands for this rank in a peer's segment. → the proof; empty when it cannot be read */
-  read(peer: number, segment: string): Uint8Array {
+  /** Reads what stands for this rank in a peer's shared file. → the proof; empty when it cannot be read */
+  read(peer: number, sharedFile: string): Uint8Array {
     const pair = this.pairs.get(peer);
     if (pair === undefined) return NOTHING;
-    if (this.links === undefined || segment === "") {
-      pair.why = this.without === "" ? `rank ${peer} has no segment` : this.without;
+    if (this.links === undefined || sharedFile === "") {
+      pair.why = this.without === "" ? `rank ${peer} has no shared file` : this.without;
       return NOTHING;
     }
     try {
-      return this.links.open(peer, segment);
+      return this.links.open(peer, sharedFile);
     } catch (error) {
       pair.why = textOf(error);
       return NOTHING;
@@ -80,7 +80,8 @@ export class SharedPairs {
     const pair = this.pairs.get(peer);
     if (pair === undefined) return false;
     pair.ours = this.links?.proves(peer, proof) ?? false;
-    if (!pair.ours && pair.why === "") pair.why = `rank ${peer} did not read this rank's segment`;
+    if (!pair.ours && pair.why === "")
+      pair.why = `rank ${peer} did not read this rank's shared file`;
     return pair.ours;
   }
 
@@ -89,7 +90,7 @@ export class SharedPairs {
     const pair = this.pairs.get(peer);
     if (pair === undefined) return;
     pair.theirs = proven;
-    if (!proven && pair.why === "") pair.why = `rank ${peer} has another nonce in its segment`;
+    if (!proven && pair.why === "") pair.why = `rank ${peer} has another nonce in its shared file`;
   }
 
   /** Whether it is decided how frames to `peer` go. */

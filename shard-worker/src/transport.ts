@@ -4,5 +4,5 @@
 export const TRANSPORTS = ["auto", "shm", "grpc"] as const;
 export type Transport = (typeof TRANSPORTS)[number];
 
-/** Where segments are made; a tmpfs. */
+/** Where shared files are made; a tmpfs. */
 export const SHARED_DIR = "/dev/shm";

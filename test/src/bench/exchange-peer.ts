@@ -21,6 +21,7 @@ class Peer {
   private engine: Engine | undefined;
   private thrower: TcpThrower | undefined;
   private step = 0n;
+  private trips = 1;
   private exchange: Exchange | undefined;
 
   private constructor(private readonly echo: TcpEcho) {}
@@ -34,10 +35,11 @@ class Peer {
   }
 
   async join(message: Extract<ToPeer, { kind: "join" }>): Promise<void> {
-    const { rank, bytes, spinUs, exchange, tcpPort, transport } = message;
+    const { rank, bytes, spinUs, exchange, tcpPort, transport, trips } = message;
+    this.trips = trips;
     const cores = availableParallelism();
     const shared = { dir: "/dev/shm", required: true, threads: 1, cores };
-    const program = roundTripProgram(bytes, rank);
+    const program = roundTripProgram(bytes, { rank, trips });
     const folder = await mkdtemp(join(tmpdir(), "tessera-bench-"));
     const tensors = await writeZeros(join(folder, "zeros"), bytes);
     this.engine = await openEngine({ ...program, tensors, threads: 1 }, () => undefined);
@@ -66,7 +68,7 @@ class Peer {
       engine.step(roundTripStep(EPOCH, ++this.step)),
     );
     const outcomes = await Promise.all(steps);
-    return outcomes.map(({ computeNs, waitNs }) => Number(computeNs + waitNs) / 1e3);
+    return outcomes.map(({ computeNs, waitNs }) => Number(computeNs + waitNs) / 1e3 / this.trips);
   }
 
   throw(count: number): Promise<number[]> {

@@ -35,12 +35,7 @@ async function answers(workers: number, options: Parameters<typeof serve>[1] = {
 
 const alone = await answers(1);
 
-const ways: [
-  string,
-  number,
-  () => Promise<Parameters<typeof serve>[1]>,
-  number[],
-][] = [
+const ways: [string, number, () => Promise<Parameters<typeof serve>[1]>, number[]][] = [
   ["shared memory", 2, () => Promise.resolve({ transport: "shm" }), [1, 1]],
   ["gRPC", 2, () => Promise.resolve({ transport: "grpc" }), [0, 0]],
   [

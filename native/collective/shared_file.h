@@ -9,18 +9,18 @@
 namespace tessera {
 
 // Every failure is a NO_SHARED_MEMORY that says which file and why.
-class Segment {
+class SharedFile {
  public:
   // A new file of a name nobody can guess, for this user alone, all of its memory reserved; zero.
   // Files of processes that ended before they removed the name are removed from `dir`.
-  static std::unique_ptr<Segment> create(const std::string& dir, size_t bytes);
+  static std::unique_ptr<SharedFile> create(const std::string& dir, size_t bytes);
   // Another process's, of exactly `bytes`. `name` is a name, not a path.
-  static std::unique_ptr<Segment> open(const std::string& dir, const std::string& name,
-                                       size_t bytes);
+  static std::unique_ptr<SharedFile> open(const std::string& dir, const std::string& name,
+                                          size_t bytes);
   // The memory stays mapped until then; the name goes when it is still there.
-  ~Segment();
-  Segment(const Segment&) = delete;
-  Segment& operator=(const Segment&) = delete;
+  ~SharedFile();
+  SharedFile(const SharedFile&) = delete;
+  SharedFile& operator=(const SharedFile&) = delete;
 
   uint8_t* data() const { return data_; }
   size_t bytes() const { return bytes_; }
@@ -29,7 +29,7 @@ class Segment {
   void remove_name();
 
  private:
-  Segment() = default;
+  SharedFile() = default;
   void map(int fd, size_t bytes);
 
   std::string path_, name_;

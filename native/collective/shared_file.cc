@@ -1,4 +1,4 @@
-#include "collective/segment.h"
+#include "collective/shared_file.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -48,7 +48,7 @@ bool is_name(const std::string& name) {
          name.find('/') == std::string::npos;
 }
 
-// Removes a segment whose process is gone: nobody holds its lock.
+// Removes a shared file whose process is gone: nobody holds its lock.
 void remove_stale(const std::string& path) {
   const File file{::open(path.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC)};
   struct stat facts {};
@@ -75,16 +75,16 @@ void random_bytes(uint8_t* out, size_t count) {
   }
 }
 
-void Segment::map(int fd, size_t bytes) {
+void SharedFile::map(int fd, size_t bytes) {
   void* memory = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
   if (memory == MAP_FAILED) fail("cannot be mapped", path_, errno);
   data_ = static_cast<uint8_t*>(memory);
   bytes_ = bytes;
 }
 
-std::unique_ptr<Segment> Segment::create(const std::string& dir, size_t bytes) {
+std::unique_ptr<SharedFile> SharedFile::create(const std::string& dir, size_t bytes) {
   remove_all_stale(dir);
-  std::unique_ptr<Segment> made(new Segment());
+  std::unique_ptr<SharedFile> made(new SharedFile());
   made->name_ = fresh_name();
   made->path_ = dir + "/" + made->name_;
   const int fd = ::open(made->path_.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
@@ -99,10 +99,10 @@ std::unique_ptr<Segment> Segment::create(const std::string& dir, size_t bytes) {
   return made;
 }
 
-std::unique_ptr<Segment> Segment::open(const std::string& dir, const std::string& name,
-                                       size_t bytes) {
-  if (!is_name(name)) throw Error("NO_SHARED_MEMORY", name + " is no name of a segment");
-  std::unique_ptr<Segment> made(new Segment());
+std::unique_ptr<SharedFile> SharedFile::open(const std::string& dir, const std::string& name,
+                                             size_t bytes) {
+  if (!is_name(name)) throw Error("NO_SHARED_MEMORY", name + " is no name of a shared file");
+  std::unique_ptr<SharedFile> made(new SharedFile());
   made->name_ = name;
   made->path_ = dir + "/" + name;
   const File file{::open(made->path_.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC)};
@@ -116,12 +116,12 @@ std::unique_ptr<Segment> Segment::open(const std::string& dir, const std::string
   return made;
 }
 
-Segment::~Segment() {
+SharedFile::~SharedFile() {
   remove_name();
   if (data_ != nullptr) ::munmap(data_, bytes_);
 }
 
-void Segment::remove_name() {
+void SharedFile::remove_name() {
   if (lock_ < 0) return;
   ::unlink(path_.c_str());
   ::close(lock_);
