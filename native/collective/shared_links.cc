@@ -1,6 +1,7 @@
 #include "collective/shared_links.h"
 
 #include <linux/futex.h>
+#include <sched.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -58,9 +59,10 @@ Error damaged(int peer, const Error& cause) {
 struct SharedLinks::Head {
   uint64_t magic, epoch;
   uint32_t rank, size, threads;
-  std::array<Nonce, kMaxLanes> nonces;  // by peer
-  alignas(kRingLine) Word waits_for;    // of the rank that made it
-  RingState rings[kMaxLanes];           // by sender
+  std::array<Nonce, kMaxLanes> nonces;       // by peer
+  alignas(kRingLine) Word waits_for;         // of the rank that made it
+  alignas(kRingLine) std::atomic<int> core;  // that its executor was on when last seen
+  RingState rings[kMaxLanes];                // by sender
 };
 
 SharedLinks::SharedLinks(const SharedSettings& settings) : settings_(settings) {
@@ -77,6 +79,7 @@ SharedLinks::SharedLinks(const SharedSettings& settings) : settings_(settings) {
   head.size = size;
   head.threads = threads;
   for (Nonce& nonce : head.nonces) random_bytes(nonce.data(), nonce.size());
+  head.core = -1;
   head.magic = kMagic;
 }
 
@@ -174,6 +177,7 @@ void SharedLinks::announce(int peer) {
 uint64_t SharedLinks::send(Mailbox& mailbox, int peer, const FrameKey& key, const uint8_t* data,
                            size_t bytes, Clock::time_point deadline) {
   const size_t piece = std::min(kPieceBytes, settings_.ring_bytes / 4);
+  tell_core();
   uint64_t waited = 0;
   size_t offset = 0;
   do {
@@ -202,7 +206,7 @@ uint64_t SharedLinks::await_room(Mailbox& mailbox, int peer, const FrameKey& key
     ring.set_producer_waits(true);
     if (ring.has_room(bytes)) break;
     rouse(head_of(*peers_[peer].file).waits_for);
-    if (!wait(kNobody, deadline,
+    if (!wait(kNobody | 1u << peer, deadline,
               [&] { return ring.has_room(bytes) || mailbox.arrivals() != seen; }))
       throw Error(
           "PEER_TIMEOUT",
@@ -212,15 +216,31 @@ uint64_t SharedLinks::await_room(Mailbox& mailbox, int peer, const FrameKey& key
   return std::chrono::nanoseconds(Clock::now() - start).count();
 }
 
+// The core this thread is on, for peers to know.
+int SharedLinks::tell_core() {
+  const int core = ::sched_getcpu();
+  std::atomic<int>& told = head_of(*own_).core;
+  if (told.load(std::memory_order_relaxed) != core) told.store(core, std::memory_order_relaxed);
+  return core;
+}
+
+// Whether a rank of `mask` is on the core: it runs when this one sleeps, not while it polls.
+bool SharedLinks::is_on(int core, uint32_t mask) const {
+  for (const int peer : started_)
+    if ((mask >> peer & 1) != 0 &&
+        head_of(*peers_[peer].file).core.load(std::memory_order_relaxed) == core)
+      return true;
+  return false;
+}
+
 bool SharedLinks::wait(uint32_t mask, Clock::time_point deadline,
                        const std::function<bool()>& changed) {
   const auto ready = [&] { return anything() || changed(); };
-  if (spin_us_ > 0) {
-    const Clock::time_point polled = Clock::now() + std::chrono::microseconds(spin_us_);
-    do {
-      if (ready()) return true;
-      relax();
-    } while (Clock::now() < polled);
+  const Clock::time_point polled = Clock::now() + std::chrono::microseconds(spin_us_);
+  const int core = tell_core();
+  while (!is_on(core, mask) && Clock::now() < polled) {
+    if (ready()) return true;
+    relax();
   }
   Word& word = head_of(*own_).waits_for;
   word.store(mask);

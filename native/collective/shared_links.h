@@ -79,6 +79,8 @@ class SharedLinks {
   Head& head_of(const SharedFile& file) const;
   Ring ring(const SharedFile& file, int owner, int sender) const;
   bool anything() const;
+  int tell_core();
+  bool is_on(int core, uint32_t mask) const;
   void deliver_from(Mailbox& mailbox, int peer);
   void announce(int peer);
   uint64_t await_room(Mailbox& mailbox, int peer, const FrameKey& key, size_t bytes,
