@@ -297,7 +297,7 @@ export function deliver(handle: number, frame: InFrame): void {
 export interface SharedLinks {
   /** Of this rank's shared file; there until `start` or `close`. */
   readonly name: string;
-  /** Maps the shared file of a peer. → what it holds for this rank, to be said back. @throws NativeError NO_SHARED_MEMORY */
+  /** Maps a peer's shared file. → what it holds for this rank, to be said back. @throws NativeError NO_SHARED_MEMORY */
   open(peer: number, name: string): Uint8Array;
   /** Whether it is what this rank's shared file holds for the peer. */
   proves(peer: number, nonce: Uint8Array): boolean;

@@ -1,8 +1,8 @@
 /**
- * Which pairs of ranks share memory, found out at join and not guessed from names of hosts. Every rank makes a shared file
- * with a nonce for each peer and tells its name in the hello; the peer says back, by gRPC, what it read under that name
- * (proof), and is told whether it is right (verdict). A pair shares memory when both ways are proven; else its frames
- * go by gRPC. The name is removed when all have opened it.
+ * Which pairs of ranks share memory, found out at join and not guessed from names of hosts. Every rank makes a shared
+ * file with a nonce for each peer and tells its name in the hello; the peer says back, by gRPC, what it read under that
+ * name (proof), and is told whether it is right (verdict). A pair shares memory when both ways are proven; else its
+ * frames go by gRPC. The name is removed when all have opened it.
  */
 import { shareMemory, type SharedLinks } from "@tessera/native/engine";
 import type { PairTransport, Sharing } from "./exchange-messages.js";

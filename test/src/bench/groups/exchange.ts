@@ -1,4 +1,4 @@
-/** Round trips of the exchange between two processes, by gRPC and through shared memory, beside a bare TCP connection. */
+/** Round trips of the exchange between two processes, by gRPC and through shared memory, beside a bare TCP one. */
 import assert from "node:assert/strict";
 import { fork, type ChildProcess } from "node:child_process";
 import { availableParallelism } from "node:os";
