@@ -397,16 +397,17 @@ export class EngineLoop {
       if (!this.runs(sequence)) continue;
       const own = rows.get(sequence.id) ?? [];
       const last = slice.start + slice.count === sequence.tokens.length;
-      const outcome =
+      const sampled =
         takeScores(slice, own) ??
         (last
-          ? await sampleRow(group, own, {
+          ? sampleRow(group, own, {
               sequence,
               row: slice.count - 1,
               stepId,
               vocabulary: this.options.limits.vocabulary,
             })
           : undefined);
+      const outcome = sampled instanceof Promise ? await sampled : sampled;
       // Meanwhile the epoch may have ended, or the request.
       if (this.group !== group) return;
       if (outcome === undefined || !this.runs(sequence)) continue;

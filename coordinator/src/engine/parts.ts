@@ -11,7 +11,12 @@ import {
 } from "@tessera/model";
 import { KvType, VisionPlacement, WireType } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { GroupSettings, WorkerFacts } from "../cluster/group.js";
-import { REQUEST_LIMITS, type PrepareContext, type Tokenizer } from "../request/index.js";
+import {
+  REQUEST_LIMITS,
+  TextQueue,
+  type PrepareContext,
+  type Tokenizer,
+} from "../request/index.js";
 import type { LoopLimits } from "./engine-loop.js";
 import { tensorParallelSize, type CoordinatorOptions } from "./options.js";
 
@@ -114,7 +119,7 @@ export function contextOf(
   tokenizer: Tokenizer,
   plan: PlacementPlan,
   options: CoordinatorOptions,
-): PrepareContext {
+): PrepareContext & { texts: TextQueue } {
   const maxChoices = Math.min(REQUEST_LIMITS.maxChoices, plan.maxSequences);
   return {
     servedName: options.servedModelName ?? model.name,
@@ -127,6 +132,7 @@ export function contextOf(
     randomSeed: () => randomBytes(8).readBigUInt64LE(),
     tile: model.config.tile,
     template: options.chatTemplate,
+    texts: new TextQueue(tokenizer.bpe),
     layout: imageLayout(model.config),
     room: {
       tiles: plan.maxEmbeddings,

@@ -110,11 +110,11 @@ export class Requests {
     const of = {
       requestId: place.id,
       tenant: place.tenant,
+      // A text alone waits for no pictures of others.
+      inTurn: <T>(work: () => Promise<T>) => this.admission.prepare(place, work),
       onDecode: () => metrics.imagesDecoded.inc(),
     };
-    const prepared = await this.admission.prepare(place, () =>
-      prepareRequest(checked, of, context, place.signal),
-    );
+    const prepared = await prepareRequest(checked, of, context, place.signal);
     place.signal.throwIfAborted();
     const tileBytes = prepared.tiles.length * this.tileBytes;
     this.admission.settle(place, { promptTokens: prepared.promptIds.length, tileBytes });

@@ -1,6 +1,10 @@
 /** The next token of one sequence, from its row's lanes of all ranks. */
 import { ServeError } from "@tessera/proto";
-import type { RowResult } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type {
+  Candidate,
+  LaneResult,
+  RowResult,
+} from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { RunningGroup } from "../cluster/group.js";
 import type { SampledToken } from "../request/types.js";
 import type { Sequence } from "./active.js";
@@ -13,44 +17,56 @@ import {
   hasFilters,
 } from "./sampler.js";
 
-/** `rows` are of this sequence. A ServeError is this request's own failure. */
-export async function sampleRow(
+interface At {
+  sequence: Sequence;
+  row: number;
+  stepId: bigint;
+  vocabulary: number;
+}
+
+/** Of all ranks, in rising order. */
+function lanesOf(rows: RowResult[], row: number): LaneResult[] {
+  const lanes: LaneResult[] = [];
+  for (const result of rows) if (result.row === row) lanes.push(...result.lanes);
+  const rising = lanes.every(({ lane }, i) => i === 0 || lane > (lanes[i - 1]?.lane ?? 0));
+  return rising ? lanes : lanes.sort((a, b) => a.lane - b.lane);
+}
+
+/**
+ * `rows` are of this sequence. A ServeError is this request's own failure. A promise only where ranks are asked again: a
+ * wait for each of many sequences costs as much as all the rest.
+ */
+export function sampleRow(
   group: RunningGroup,
   rows: RowResult[],
-  at: { sequence: Sequence; row: number; stepId: bigint; vocabulary: number },
-): Promise<SampledToken | ServeError> {
-  const { sequence, row, stepId, vocabulary } = at;
-  const { sampling, topLogprobs } = sequence.request.prepared;
-  const lanes = rows
-    .filter((result) => result.row === row)
-    .flatMap((result) => result.lanes)
-    .sort((a, b) => a.lane - b.lane);
+  at: At,
+): SampledToken | ServeError | Promise<SampledToken | ServeError> {
+  const { sampling, topLogprobs } = at.sequence.request.prepared;
+  const lanes = lanesOf(rows, at.row);
   if (lanes.some((lane) => lane.nonFinite))
     return new ServeError(
       "NON_FINITE",
-      `a logit at position ${sequence.tokens.length} is not finite`,
+      `a logit at position ${at.sequence.tokens.length} is not finite`,
     );
-  let chosen;
-  if (hasFilters(sampling)) {
-    let asked = FIRST_CANDIDATES;
-    let current = lanes;
-    let kept = applyFilters(current, asked, sampling);
-    while (kept === undefined) {
-      asked *= 8;
-      const more = await group.moreCandidates({
-        stepId,
-        sequenceId: sequence.id,
-        row,
-        count: Math.min(asked, vocabulary),
-      });
-      current = lanes.map((lane, i) => ({ ...lane, candidates: more[i]?.candidates ?? [] }));
-      kept = applyFilters(current, asked, sampling);
-    }
-    chosen = drawBest(kept);
-  } else {
-    chosen = drawFromLanes(lanes);
+  const told = (chosen: Candidate | undefined) =>
+    chosen === undefined
+      ? ServeError.field("sampling", "leaves no token that may be chosen")
+      : describeToken(lanes, chosen, topLogprobs);
+  if (!hasFilters(sampling)) return told(drawFromLanes(lanes));
+  const kept = applyFilters(lanes, FIRST_CANDIDATES, sampling);
+  if (kept !== undefined) return told(drawBest(kept));
+  return widened(group, lanes, at).then((wide) => told(drawBest(wide)));
+}
+
+/** What the filters leave, with ever more candidates of each lane. */
+async function widened(group: RunningGroup, lanes: LaneResult[], at: At): Promise<Candidate[]> {
+  const { sequence, row, stepId, vocabulary } = at;
+  let kept: Candidate[] | undefined;
+  for (let asked = 8 * FIRST_CANDIDATES; kept === undefined; asked *= 8) {
+    const count = Math.min(asked, vocabulary);
+    const more = await group.moreCandidates({ stepId, sequenceId: sequence.id, row, count });
+    const current = lanes.map((lane, i) => ({ ...lane, candidates: more[i]?.candidates ?? [] }));
+    kept = applyFilters(current, asked, sequence.request.prepared.sampling);
   }
-  if (chosen === undefined)
-    return ServeError.field("sampling", "leaves no token that may be chosen");
-  return describeToken(lanes, chosen, topLogprobs);
+  return kept;
 }

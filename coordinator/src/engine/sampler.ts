@@ -99,7 +99,9 @@ export function drawBest(candidates: Candidate[]): Candidate | undefined {
 
 /** The token of lanes without filters. */
 export function drawFromLanes(lanes: LaneResult[]): Candidate | undefined {
-  return drawBest(lanes.flatMap((lane) => (lane.best === undefined ? [] : [lane.best])));
+  const best: Candidate[] = [];
+  for (const lane of lanes) if (lane.best !== undefined) best.push(lane.best);
+  return drawBest(best);
 }
 
 /** A token with its log-probability of the raw logits, and the best alternatives. */

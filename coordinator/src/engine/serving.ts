@@ -13,6 +13,7 @@ import {
   createChoiceText,
   loadTokenizer,
   type PrepareContext,
+  type TextQueue,
   type Tokenizer,
 } from "../request/index.js";
 import { openTracing } from "../trace/open.js";
@@ -82,7 +83,7 @@ export class Serving {
   private constructor(
     readonly model: ModelFolder,
     private readonly choices: [Chosen, ...Chosen[]],
-    readonly context: PrepareContext,
+    readonly context: PrepareContext & { texts: TextQueue },
     readonly loop: EngineLoop,
     readonly metrics: CoordinatorMetrics,
     private readonly progress: Progress,
@@ -401,6 +402,7 @@ export class Serving {
     this.lag.close();
     await this.membership.close();
     await this.grammars.close();
+    await this.context.texts.close();
     await this.tracing.close();
   }
 }

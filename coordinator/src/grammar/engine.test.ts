@@ -41,6 +41,19 @@ async function feed(matcher: Matcher, text: string): Promise<void> {
 const has = (matcher: Matcher, id: number) =>
   allowedIds(matcher.mask ?? new Uint8Array()).includes(id);
 
+test("a model whose stop ids cannot be chosen: it is served, constraints are refused by name", async () => {
+  const beyond = engineOf({ ...model, stopIds: [1_000_000] }, {});
+  const some = engineOf({ ...model, stopIds: [1_000_000, STOP] }, {});
+  try {
+    await assert.rejects(choice(beyond, ["a"]), /^.*response_format: the model has no stop id/);
+    const matcher = (await choice(some, ["a"])).open();
+    await feed(matcher, "a");
+    assert.deepEqual(allowedIds(matcher.mask ?? new Uint8Array()), [STOP]);
+  } finally {
+    await Promise.all([beyond.close(), some.close()]);
+  }
+});
+
 test("compile: a request that ends meanwhile has the reason of its end, be it its deadline", () =>
   withEngine({}, async (engine) => {
     for (const code of ["DEADLINE", "ABORTED"] as const) {

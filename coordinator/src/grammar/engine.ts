@@ -16,7 +16,7 @@ export interface GrammarEngineOptions {
   vocabulary: readonly Uint8Array[];
   /** Ids below it can be chosen; those beyond the vocabulary are never allowed. */
   selectableIds: number;
-  /** Allowed where the grammar may end. */
+  /** Allowed where the grammar may end. Without one that can be chosen every constraint is refused. */
   stopTokenIds: readonly number[];
   limits?: Partial<GrammarLimits>;
 }
@@ -69,12 +69,8 @@ export class GrammarEngine implements GrammarCompiler {
 
   /** Threads start with the first constraint. */
   static open(options: GrammarEngineOptions): GrammarEngine {
-    const { stopTokenIds, selectableIds } = options;
-    const outside = stopTokenIds.find((id) => id < 0 || id >= selectableIds);
-    if (outside !== undefined || stopTokenIds.length === 0)
-      throw new RangeError(
-        `stop ids ${stopTokenIds.join(", ")}: one at least, below ${selectableIds}`,
-      );
+    // A model may name stop ids beyond its tokenizer; they are never chosen.
+    const stopTokenIds = options.stopTokenIds.filter((id) => id < options.selectableIds);
     const vocabulary = shareVocabulary(options);
     return new GrammarEngine({
       vocabulary,
@@ -104,6 +100,11 @@ export class GrammarEngine implements GrammarCompiler {
   ): Promise<Grammar> {
     if (this.closed) throw new ServeError("DRAINING", "constraints: the server is stopping");
     of.signal.throwIfAborted();
+    if (this.data.stopTokenIds.length === 0)
+      throw ServeError.field(
+        of.field,
+        "the model has no stop id that can be chosen: a constrained answer could not end",
+      );
     const bytes = sourceBytes(spec);
     if (bytes > this.limits.sourceBytes)
       throw ServeError.field(of.field, `${bytes} bytes, at most ${this.limits.sourceBytes}`);

@@ -8,6 +8,7 @@ import { GenerateRequestSchema, Role } from "@tessera/proto/gen/tessera/v1/infer
 import { REQUEST_LIMITS } from "./check-context.js";
 import { checkRequest } from "./check.js";
 import { prepareRequest, type PrepareContext } from "./prepare.js";
+import { TextQueue } from "./text-queue.js";
 import { loadTokenizer } from "./tokenizer.js";
 
 const root = (path: string) => fileURLToPath(new URL(`../../../${path}`, import.meta.url));
@@ -26,6 +27,7 @@ const context: PrepareContext = {
   randomSeed: () => 7n,
   tile: { size: 448, useThumbnail: true, rows: 256 },
   template: "nvlm",
+  texts: new TextQueue(tokenizer.bpe),
   layout: { tags: "all", rowsInText: true },
   room: { tiles: 256, crossBlocks: 0, streamRows: 0 },
 };
@@ -71,10 +73,9 @@ test("a conversation whose text cannot fit the context is refused before it is t
   const half = " ".repeat(context.maxModelLen * 64);
   const messages = [{ role: Role.USER, parts: [text(half), text(`${half}.`)] }];
   const checked = check({ tokenIds: [], messages });
-  const encode = () => assert.fail("it is tokenised");
+  const texts = { encode: () => assert.fail("it is tokenised") };
   const never = new AbortController().signal;
-  const blind = Object.create(tokenizer, { encode: { value: encode } }) as typeof tokenizer;
-  const unread = { ...context, tokenizer: blind };
+  const unread = { ...context, texts };
   await assert.rejects(prepareRequest(checked, { requestId: "r", tenant: "t" }, unread, never), {
     code: "CONTEXT_TOO_LONG",
     message: `messages: has more than ${context.maxModelLen * 128} bytes, the context has ${context.maxModelLen} tokens`,

@@ -1,3 +1,4 @@
+export * from "./bpe.js";
 export * from "./check-context.js";
 export * from "./check.js";
 export * from "./choice-text.js";
@@ -7,6 +8,7 @@ export * from "./image-text.js";
 export * from "./prepare.js";
 export * from "./prompt.js";
 export * from "./text-limit.js";
+export * from "./text-queue.js";
 export * from "./tile-picture.js";
 export * from "./tiling.js";
 export * from "./tokenizer.js";

@@ -5,15 +5,24 @@ import type { CheckContext } from "./check-context.js";
 import type { CheckedImage } from "./check-messages.js";
 import type { CheckedRequest } from "./check.js";
 import { decodeImage } from "./image-decode.js";
-import { renderPrompt, type ChatTemplate, type RenderedPrompt } from "./prompt.js";
+import {
+  joinPrompt,
+  layOutPrompt,
+  plainTexts,
+  promptTokenCount,
+  type ChatTemplate,
+  type RenderedPrompt,
+} from "./prompt.js";
 import { sightsOf, streamsOf } from "./sight.js";
 import { checkTextBytes, textBytes } from "./text-limit.js";
+import type { TextEncoder } from "./text-queue.js";
 import { tileImage } from "./tiling.js";
 import type { ImageRowRun, PreparedRequest, PreparedStream, PreparedTile } from "./types.js";
 
 export interface PrepareContext extends CheckContext {
   tile: { size: number; useThumbnail: boolean; rows: number };
   template: ChatTemplate;
+  texts: TextEncoder;
   layout: ImageLayout;
   /** What the workers can hold. */
   room: { tiles: number; crossBlocks: number; streamRows: number };
@@ -115,48 +124,85 @@ export function mostPromptTokens(checked: CheckedRequest, context: PrepareContex
   return Math.min(turns + MOST_TURN_TOKENS + tiles, context.maxModelLen);
 }
 
-/** @throws ServeError INVALID_IMAGE, CONTEXT_TOO_LONG; the signal's reason when it is aborted. */
+/** Tokens that may be made. @throws ServeError CONTEXT_TOO_LONG */
+function roomBehind(
+  tokenCount: number,
+  { maxTokens }: CheckedRequest,
+  { maxModelLen }: PrepareContext,
+): number {
+  const room = maxModelLen - tokenCount;
+  if (room < 1 || (maxTokens !== undefined && maxTokens > room))
+    throw ServeError.field(
+      "max_tokens",
+      `prompt of ${tokenCount} tokens and ${maxTokens ?? 1} to make, the context has ${maxModelLen}`,
+      "CONTEXT_TOO_LONG",
+    );
+  return room;
+}
+
+/** @throws ServeError CONTEXT_TOO_LONG, and what `TextEncoder` throws */
+async function render(
+  checked: CheckedRequest,
+  patches: number[],
+  context: PrepareContext,
+  of: { tenant: string; signal: AbortSignal },
+): Promise<RenderedPrompt> {
+  const { prompt, shownTools: tools } = checked;
+  if ("tokenIds" in prompt) return { ids: prompt.tokenIds, starts: [], tags: [], text: "" };
+  const { template, layout, tile } = context;
+  const pieces = layOutPrompt(context.tokenizer, prompt.turns, {
+    template,
+    patches,
+    rowsPerTile: tile.rows,
+    layout,
+    tools,
+    open: prompt.open,
+  });
+  const texts = plainTexts(pieces);
+  const encoded = await context.texts.encode(texts, { ...of, field: "messages" });
+  // What is too long for the context is not put together.
+  roomBehind(promptTokenCount(pieces, encoded), checked, context);
+  return joinPrompt(pieces, encoded);
+}
+
+export interface PreparationOf {
+  requestId: string;
+  tenant: string;
+  /** Runs the decoding of pictures when it is its turn. */
+  inTurn?: <T>(work: () => Promise<T>) => Promise<T>;
+  onDecode?: () => void;
+}
+
+/** @throws ServeError INVALID_IMAGE, CONTEXT_TOO_LONG, OVERLOADED; the signal's reason when it is aborted. */
 export async function prepareRequest(
   checked: CheckedRequest,
-  of: { requestId: string; tenant: string; onDecode?: () => void },
+  of: PreparationOf,
   context: PrepareContext,
   signal: AbortSignal,
 ): Promise<PreparedRequest> {
-  const { onDecode, ...identity } = of;
+  const { requestId, tenant, inTurn = (work) => work(), onDecode } = of;
   if ("turns" in checked.prompt)
     checkTextBytes(textBytes(checked.prompt.turns), { ...context, field: "messages" });
-  const perImage = await cutImages(checked.images, context, { signal, onDecode });
-  const rendered =
-    "tokenIds" in checked.prompt
-      ? { ids: checked.prompt.tokenIds, starts: [], tags: [] }
-      : renderPrompt(context.tokenizer, checked.prompt.turns, {
-          template: context.template,
-          patches: perImage.map((list) => list.length),
-          rowsPerTile: context.tile.rows,
-          layout: context.layout,
-          tools: checked.shownTools,
-          open: checked.prompt.open,
-        });
+  const { images } = checked;
+  const perImage =
+    images.length === 0 ? [] : await inTurn(() => cutImages(images, context, { signal, onDecode }));
+  const patches = perImage.map((list) => list.length);
+  const rendered = await render(checked, patches, context, { tenant, signal });
   const beyond = rendered.ids.find((id) => id >= context.selectableIds);
   if (beyond !== undefined)
     throw ServeError.field(
       "messages",
       `have token ${beyond}, the vocabulary ends at ${context.selectableIds - 1}`,
     );
-  const room = context.maxModelLen - rendered.ids.length;
-  if (room < 1 || (checked.maxTokens !== undefined && checked.maxTokens > room))
-    throw ServeError.field(
-      "max_tokens",
-      `prompt of ${rendered.ids.length} tokens and ${checked.maxTokens ?? 1} to make, the context has ${context.maxModelLen}`,
-      "CONTEXT_TOO_LONG",
-    );
+  const room = roomBehind(rendered.ids.length, checked, context);
   const merged = mergeTiles(perImage);
   const placed = placeImages(rendered, merged, context);
   checkRoom(merged.distinct.length, placed.streams, context);
   const { prompt: _prompt, images: _images, requestId: _id, shownTools: _tools, ...rest } = checked;
   return {
     ...rest,
-    ...identity,
+    requestId,
+    tenant,
     promptIds: rendered.ids,
     ...placed,
     tiles: merged.distinct,

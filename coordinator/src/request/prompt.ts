@@ -2,7 +2,9 @@
  * Conversation → token ids with recorded places of image rows. Text typed by a user never becomes a special token:
  * special tokens enter as ids, everything between two of them is tokenised as one plain text.
  */
+import assert from "node:assert/strict";
 import type { ImageLayout } from "@tessera/model";
+import type { EncodedText, PlainText } from "./bpe.js";
 import { spellTurns, type PromptCall, type PromptTool } from "./tool-prompt.js";
 import type { Tokenizer } from "./tokenizer.js";
 
@@ -66,17 +68,17 @@ export function tileTags(patches: number): string[] {
   return [...regular, "<tile_global_thumbnail>"];
 }
 
-/** Bytes that a text has for the tokenizer. */
-function byteLength(text: string): number {
-  return Buffer.byteLength(text.normalize("NFC"), "utf8");
-}
+/** A prompt before its plain texts are ids. */
+export type PromptPiece =
+  /** `mark`: where an image's text begins in it. */
+  | ({ kind: "plain" } & PlainText)
+  | { kind: "special"; id: number; text: string; count: number }
+  /** Rows of a tile follow, where they stand in the text. */
+  | { kind: "tile"; image: number; tile: number };
 
-/** Collects ids; plain text is joined until a special token comes. */
+/** Collects pieces; plain text is joined until a special token comes. */
 class Writer {
-  readonly ids: number[] = [];
-  readonly starts: number[] = [];
-  readonly tags: TagPlace[] = [];
-  text = "";
+  readonly pieces: PromptPiece[] = [];
   private pending = "";
   /** Where in `pending` an image's text begins. */
   private mark: number | undefined;
@@ -90,9 +92,7 @@ class Writer {
   }
   special(text: string, count = 1): void {
     this.flush();
-    const id = this.tokenizer.specialId(text);
-    for (let i = 0; i < count; i++) this.ids.push(id);
-    this.text += text.repeat(count);
+    this.pieces.push({ kind: "special", id: this.tokenizer.specialId(text), text, count });
   }
   tag(text: string): void {
     const ids = this.tokenizer.encode(text, { special: true });
@@ -111,25 +111,16 @@ class Writer {
     for (const [i, tag] of all.slice(first).entries()) {
       this.plain(tag);
       this.flush();
-      this.tags.push({ image, tile: first + i, position: this.ids.length });
+      this.pieces.push({ kind: "tile", image, tile: first + i });
       if (layout.rowsInText) this.special(PAD, rowsPerTile);
     }
     this.plain("</Image>");
   }
   flush(): void {
-    const { mark, pending } = this;
-    const ids = this.tokenizer.encode(pending, { special: false });
-    if (mark !== undefined) this.starts.push(this.ids.length + this.before(ids, mark));
-    for (const id of ids) this.ids.push(id);
-    this.text += pending;
+    const { mark, pending: text } = this;
+    if (text !== "") this.pieces.push({ kind: "plain", text, mark });
     this.pending = "";
     this.mark = undefined;
-  }
-  /** How many of the ids end before or at character `mark` of the pending text. */
-  private before(ids: number[], mark: number): number {
-    const limit = byteLength(this.pending.slice(0, mark));
-    let end = 0;
-    return ids.filter((id) => (end += this.tokenizer.tokenBytes(id).length) <= limit).length;
   }
 }
 
@@ -165,11 +156,11 @@ function writeConversation(writer: Writer, turns: SpelledTurn[], options: Render
 }
 
 /** A system turn is put in front when there is none; the assistant's turn is opened. */
-export function renderPrompt(
+export function layOutPrompt(
   tokenizer: Tokenizer,
   turns: Turn[],
   options: RenderOptions,
-): RenderedPrompt {
+): PromptPiece[] {
   const { template, tools = [] } = options;
   const writer = new Writer(tokenizer, options);
   const system = template === "raw" ? undefined : DEFAULT_SYSTEM[template];
@@ -177,6 +168,51 @@ export function renderPrompt(
   if (template === "raw") for (const turn of spelled) writeParts(writer, turn);
   else writeConversation(writer, spelled, options);
   writer.flush();
-  const { ids, starts, tags, text } = writer;
-  return { ids, starts, tags, text };
+  return writer.pieces;
+}
+
+export function plainTexts(pieces: PromptPiece[]): PlainText[] {
+  return pieces.flatMap((piece) =>
+    piece.kind === "plain" ? [{ text: piece.text, mark: piece.mark }] : [],
+  );
+}
+
+/** Of the prompt with these ids of its plain texts. */
+export function promptTokenCount(pieces: PromptPiece[], encoded: EncodedText[]): number {
+  const specials = pieces.map((piece) => (piece.kind === "special" ? piece.count : 0));
+  const texts = encoded.map(({ ids }) => ids.length);
+  return [...specials, ...texts].reduce((sum, count) => sum + count, 0);
+}
+
+/** `encoded`: the plain texts, in order. */
+export function joinPrompt(pieces: PromptPiece[], encoded: EncodedText[]): RenderedPrompt {
+  const prompt: RenderedPrompt = { ids: [], starts: [], tags: [], text: "" };
+  const { ids, starts, tags } = prompt;
+  const texts = encoded.values();
+  for (const piece of pieces) {
+    if (piece.kind === "tile") {
+      tags.push({ image: piece.image, tile: piece.tile, position: ids.length });
+    } else if (piece.kind === "special") {
+      for (let i = 0; i < piece.count; i++) ids.push(piece.id);
+      prompt.text += piece.text.repeat(piece.count);
+    } else {
+      const { value } = texts.next();
+      assert(value !== undefined, "a plain text has no ids");
+      if (piece.mark !== undefined) starts.push(ids.length + value.before);
+      for (const id of value.ids) ids.push(id);
+      prompt.text += piece.text;
+    }
+  }
+  return prompt;
+}
+
+/** All at once, on this thread. */
+export function renderPrompt(
+  tokenizer: Tokenizer,
+  turns: Turn[],
+  options: RenderOptions,
+): RenderedPrompt {
+  const pieces = layOutPrompt(tokenizer, turns, options);
+  const texts = plainTexts(pieces).map((plain) => tokenizer.bpe.encodeMarked(plain));
+  return joinPrompt(pieces, texts);
 }

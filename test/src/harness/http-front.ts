@@ -2,7 +2,7 @@
 import { after } from "node:test";
 import OpenAI from "openai";
 import { TesseraClient } from "@tessera/client";
-import type { CoordinatorOptions } from "@tessera/coordinator";
+import type { CoordinatorOptions, RunningCoordinator } from "@tessera/coordinator";
 import { serveInProcess } from "./in-process.js";
 
 const DEADLINE_MS = 60_000;
@@ -13,6 +13,7 @@ export interface HttpServed {
   /** Unmodified, without its own second attempts. */
   openai: OpenAI;
   client: TesseraClient;
+  coordinator: RunningCoordinator;
   /** Sequences and blocks that requests hold. */
   held: () => Promise<number>;
   call: (method: string, path: string, options?: CallOptions) => Promise<Answer>;
@@ -77,6 +78,7 @@ export async function serveHttp(options: Partial<CoordinatorOptions> = {}): Prom
     url,
     openai: new OpenAI({ baseURL: `${url}/v1`, apiKey: "none", maxRetries: 0 }),
     client,
+    coordinator: served.coordinator,
     async held() {
       const { load } = await client.getCluster();
       if (load === undefined) return NaN;

@@ -343,7 +343,7 @@ test("batches: a folder belongs to one server at a time, and a damaged one stops
   writeFileSync(fileOf(dir, made.id, "state.json"), "{");
   await assert.rejects(serveOn(dir), {
     code: "CONFIGURATION",
-    message: /^data-dir: .*state\.json cannot be read/,
+    message: /^data-dir: .*state\.json is no JSON/,
   });
 });
 

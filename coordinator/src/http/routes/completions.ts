@@ -37,24 +37,26 @@ function checkResume({ prompts, request }: Completion): void {
     throw ServeError.field("resume", `is true beside ${prompts.length} prompts, needs one`);
 }
 
-/** `requestId`: where the body names none. @throws ServeError */
+/** @throws ServeError */
 export async function readCompletion(
   { serving }: Front,
   body: unknown,
-  requestId: string,
+  call: Pick<Call, "requestId" | "caller" | "signal">,
 ): Promise<AskedCompletion> {
   const asked = await toCompletion(body, { stream: true });
   checkResume(asked);
   const { prompts, request } = asked;
   const usage = usageWanted(body as object);
-  const id = request.requestId ?? requestId;
+  const id = request.requestId ?? call.requestId;
   const echoed = request.echo === true && request.topLogprobs !== undefined;
   // Tokens are counted, and an echo's are named, by their ids.
   const returnTokenIds = request.returnTokenIds === true || usage === "always" || echoed;
   const messages: GenerateRequest[] = [];
   for (const [p, prompt] of prompts.entries()) {
     const tokenIds =
-      "text" in prompt ? encodeText(serving, prompt.text, "prompt") : prompt.tokenIds;
+      "text" in prompt
+        ? await encodeText(serving, prompt.text, { ...call, field: "prompt" })
+        : prompt.tokenIds;
     const requestId = prompts.length === 1 ? id : partId(id, p);
     messages.push(
       create(GenerateRequestSchema, { ...request, requestId, tokenIds, returnTokenIds }),
@@ -78,7 +80,7 @@ export async function readCompletion(
 
 /** The whole answer to a body. @throws ServeError */
 export async function completionOnce(front: Front, body: unknown, call: Call): Promise<object> {
-  return answerCompletion(front, await readCompletion(front, body, call.requestId), call);
+  return answerCompletion(front, await readCompletion(front, body, call), call);
 }
 
 /** One failure ends all prompts of the body. */
@@ -120,7 +122,7 @@ function streamCompletion(
 export function completionRoutes(app: FastifyInstance, front: Front): void {
   app.post("/v1/completions", { schema: completionSchema }, async (request, reply) => {
     const call = callOf(request, reply);
-    const asked = await readCompletion(front, request.body, call.requestId);
+    const asked = await readCompletion(front, request.body, call);
     nameAnswer(reply, asked.id);
     const { stream } = request.body as { stream?: boolean | null };
     if (stream === true) return streamCompletion(front, reply, asked, call);

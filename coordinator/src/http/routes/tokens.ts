@@ -26,7 +26,7 @@ async function tokenize(front: Front, body: unknown, call: Omit<Call, "requestId
   const asked = readTokenize(body);
   if ("prompt" in asked) {
     checkModel(front, asked.model);
-    return { asked, tokens: encodeText(serving, asked.prompt, "prompt") };
+    return { asked, tokens: await encodeText(serving, asked.prompt, { ...call, field: "prompt" }) };
   }
   const input = await toGenerateRequest(asked.chat);
   const message = create(GenerateRequestSchema, { ...input, returnTokenIds: true });
@@ -49,12 +49,12 @@ export function tokenRoutes(app: FastifyInstance, front: Front): void {
   app.post("/tokenize", { schema: tokenizeSchema }, async (request, reply) => {
     const call = callOf(request, reply);
     const { asked, tokens } = await tokenize(front, request.body, call);
-    const strings = tokens.map((id) => context.tokenizer.token(id) ?? "");
+    const strings = () => tokens.map((id) => context.tokenizer.token(id) ?? "");
     return {
       count: tokens.length,
       max_model_len: context.maxModelLen,
       tokens,
-      token_strs: asked.strings ? strings : null,
+      token_strs: asked.strings ? strings() : null,
     };
   });
   app.post("/detokenize", { schema: detokenizeSchema }, (request, reply) =>
