@@ -73,7 +73,7 @@ TEST("a ring: a full one has no room until its reader pops, and tells of a write
 
 TEST("a ring: a writer and a reader at the same time") {
   Ends ends;
-  constexpr uint64_t kFrames = 20000;
+  constexpr uint64_t kFrames = 4000;
   std::thread writer([&] {
     for (uint64_t i = 0; i < kFrames; ++i) {
       const size_t bytes = i * 37 % 500;
