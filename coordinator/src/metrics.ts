@@ -164,6 +164,18 @@ export class CoordinatorMetrics {
     "tessera_num_preemptions_total",
     "Sequences whose blocks were taken back",
   );
+  readonly drafts = this.counter(
+    "tessera_spec_decode_num_drafts_total",
+    "Slices with guessed tokens that were verified",
+  );
+  readonly draftTokens = this.counter(
+    "tessera_spec_decode_num_draft_tokens_total",
+    "Guessed tokens that were computed",
+  );
+  readonly acceptedTokens = this.counter(
+    "tessera_spec_decode_num_accepted_tokens_total",
+    "Of these, tokens that were chosen",
+  );
   readonly running = this.gauge("tessera_num_requests_running", "Sequences that hold cache blocks");
   readonly waiting = this.gauge(
     "tessera_num_requests_waiting",

@@ -3,7 +3,8 @@ import type { CacheShape, Program, WeightSpec } from "./program.js";
 
 /** Tokens, or rows of an image's stream, in a block of a cache. */
 export const BLOCK_TOKENS = 32;
-export type KvType = "f32" | "bf16";
+export const KV_TYPES = ["f32", "bf16", "int8"] as const;
+export type KvType = (typeof KV_TYPES)[number];
 
 /** As native/ops/ops.h: a linear's panels hold this many outputs, the last one padded. */
 const PANEL_OUTPUTS = 64;
@@ -21,9 +22,15 @@ export function weightBytes(weights: WeightSpec[]): number {
   }, 0);
 }
 
+/** One head's keys, or values, of one token; int8 with its scale in f32. As native/ops/ops.h. */
+function headBytes(headDim: number, kvType: KvType): number {
+  if (kvType === "int8") return headDim + 4;
+  return headDim * (kvType === "bf16" ? 2 : 4);
+}
+
 /** Keys and values of one token, or row of a stream, in all layers. */
 export function cacheRowBytes({ layers, kvHeads, headDim }: CacheShape, kvType: KvType): number {
-  return layers * 2 * kvHeads * headDim * (kvType === "bf16" ? 2 : 4);
+  return layers * 2 * kvHeads * headBytes(headDim, kvType);
 }
 
 /** Items a buffer is made for. */

@@ -3,7 +3,7 @@ export { compareVariants, type CompareOptions, type VariantCost } from "./compar
 export * from "./config.js";
 export * from "./errors.js";
 export { canCutVision } from "./architectures/vision.js";
-export { BLOCK_TOKENS, DIRECT_BYTES, exchangeBytes, type KvType } from "./estimate.js";
+export { BLOCK_TOKENS, DIRECT_BYTES, exchangeBytes, KV_TYPES, type KvType } from "./estimate.js";
 export { MAX_IMAGE_TILES } from "./image-room.js";
 export { programFlops, type Work } from "./flops.js";
 export * from "./folder.js";

@@ -20,9 +20,11 @@ test("NVLM-D-72B: 158.76 GB of bf16 weights with dummy heads, 157.73 without", (
   assert.equal((computed / 1e9).toFixed(2), "157.73");
 });
 
-test("NVLM-D-72B: 327,680 bytes of cache per token in bf16, twice that in f32", () => {
+test("NVLM-D-72B: 327,680 bytes of cache per token in bf16, twice that in f32, 168,960 in int8", () => {
   assert.equal(plan({ kvType: "bf16" }).cacheBytesPerToken, 327_680);
   assert.equal(plan().cacheBytesPerToken, 655_360);
+  // 80 layers, keys and values, 8 heads of 128 values and a scale in f32.
+  assert.equal(plan({ kvType: "int8" }).cacheBytesPerToken, 80 * 2 * 8 * (128 + 4));
 });
 
 test("NVLM-D-72B over 8: columns, key-value heads, and every rank encodes", () => {
@@ -74,17 +76,21 @@ function taken(rank: RankPlan): number {
   return held + rank.processBytes + rank.trafficBytes;
 }
 
-test("memory: what weights, workspace, process and messages leave is cache, in whole blocks", () => {
-  const memoryBytes = 40 * 2 ** 30;
-  const { blockCount, ranks } = plan({ kvType: "bf16", memoryBytes });
-  const blockBytes = (32 * 327_680) / 8;
-  for (const rank of ranks) {
-    assert.equal(rank.cacheBytes, blockCount * blockBytes);
-    assert.ok(taken(rank) + rank.cacheBytes <= memoryBytes, `${taken(rank)}`);
-  }
-  const most = Math.max(...ranks.map(taken));
-  assert.equal(blockCount, Math.floor((memoryBytes - most) / blockBytes));
-});
+for (const [kvType, tokenBytes] of [
+  ["bf16", 327_680],
+  ["int8", 168_960],
+] as const)
+  test(`memory, ${kvType}: what weights, workspace, process and messages leave is cache, in whole blocks`, () => {
+    const memoryBytes = 40 * 2 ** 30;
+    const { blockCount, ranks } = plan({ kvType, memoryBytes });
+    const blockBytes = (32 * tokenBytes) / 8;
+    for (const rank of ranks) {
+      assert.equal(rank.cacheBytes, blockCount * blockBytes);
+      assert.ok(taken(rank) + rank.cacheBytes <= memoryBytes, `${taken(rank)}`);
+    }
+    const most = Math.max(...ranks.map(taken));
+    assert.equal(blockCount, Math.floor((memoryBytes - most) / blockBytes));
+  });
 
 const refused: [string, Partial<PlacementOptions>, RegExp][] = [
   ["16 ranks", { size: 16 }, /size 16: .*possible: 1, 2, 4, 8; next: 8$/],

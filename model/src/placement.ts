@@ -51,6 +51,8 @@ export interface PlacementOptions {
   memoryBytes?: number | undefined;
   maxBatchedTokens?: number | undefined;
   maxSequences?: number | undefined;
+  /** Guessed tokens of one sequence in a step; their results are wanted too. */
+  draftTokens?: number | undefined;
   /** Default `auto`: replicate where it fits `memoryBytes`. */
   vision?: "replicate" | "tensor" | "auto" | undefined;
   /** Ranks beyond `size` that only encode tiles. */
@@ -95,6 +97,7 @@ export interface PlacementPlan {
   maxModelLen: number;
   maxBatchedTokens: number;
   maxSequences: number;
+  /** A row for each sequence, and for the guesses of one; more guesses where fewer sequences run. */
   maxWantedRows: number;
   maxTiles: number;
   /** Tiles whose embeddings each rank holds at most. */
@@ -158,6 +161,7 @@ interface Limits {
   maxModelLen: number;
   maxBatchedTokens: number;
   maxSequences: number;
+  maxWantedRows: number;
   maxTiles: number;
 }
 
@@ -169,7 +173,7 @@ function rankPlan(
 ): RankPlan {
   const program = rankProgram(config, cut);
   const decodes = cut.rank < cut.size;
-  const { maxBatchedTokens: token, maxSequences: wanted, maxTiles: tile } = limits;
+  const { maxBatchedTokens: token, maxWantedRows: wanted, maxTiles: tile } = limits;
   const { maxStreamRows: stream } = limits;
   const peers = cut.size > 1 || cut.vision === "workers";
   const rope = limits.maxModelLen * program.cache.headDim * 4;
@@ -328,10 +332,12 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
   checkBytes("cache-memory", options.cacheBytes);
   checkBytes("memory", options.memoryBytes);
   const maxModelLen = checkModelLen(config, options);
+  const { maxSequences = 64 } = options;
   const limits: Limits = {
     maxModelLen,
     maxBatchedTokens: options.maxBatchedTokens ?? Math.min(2048, Math.max(512, maxModelLen)),
-    maxSequences: options.maxSequences ?? 64,
+    maxSequences,
+    maxWantedRows: maxSequences + (options.draftTokens ?? 0),
     maxTiles: config.tile.maxTiles + 2,
     maxStreamRows: streamRows(config),
     crossBlockCount: chooseCrossBlocks(config, options),
@@ -347,7 +353,6 @@ export function planPlacement(config: ModelConfig, options: PlacementOptions): P
     size: options.size,
     kvType: options.kvType,
     blockCount,
-    maxWantedRows: limits.maxSequences,
     vision,
     encoderCount: ranks.length - options.size,
     ranks: ranks.map((rank) => ({

@@ -2,6 +2,7 @@
 // exchange thread.
 #include <napi.h>
 
+#include "binding/ceilings.h"
 #include "binding/convert.h"
 #include "binding/frame_kind.h"
 #include "binding/image.h"
@@ -466,6 +467,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("cpuKind", Napi::Function::New(env, cpu_kind));
   define_image(env, exports);
   define_links(env, exports);
+  define_ceilings(env, exports);
   return exports;
 }
 

@@ -113,6 +113,7 @@ StepPlan read_step_plan(const Napi::Value& value) {
     plan.copied_blocks = from.list<BlockCopy>("copiedBlocks", [](const Fields& copy) {
       return BlockCopy{copy.integer("from"), copy.integer("to")};
     });
+  if (from.has("profile")) plan.profile = from.boolean("profile");
   return plan;
 }
 
@@ -139,6 +140,7 @@ EncodePlan read_encode_plan(const Napi::Value& value) {
     }
     plan.tiles.push_back(std::move(input));
   });
+  if (from.has("profile")) plan.profile = from.boolean("profile");
   return plan;
 }
 

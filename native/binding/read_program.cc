@@ -192,9 +192,21 @@ EngineSpec read_engine_spec(const Napi::Value& value) {
   return spec;
 }
 
+namespace {
+
+CacheType read_cache_type(const Fields& from) {
+  const std::string type = from.text("kvType");
+  if (type == "f32") return CacheType::kF32;
+  if (type == "bf16") return CacheType::kBf16;
+  CHECK_ARGUMENT(type == "int8", "placement.kvType: \"", type, "\", must be f32, bf16 or int8");
+  return CacheType::kInt8;
+}
+
+}  // namespace
+
 PlacementSpec read_placement(const Napi::Value& value) {
   const Fields from(value, "placement");
-  return {from.text("kvType") == "bf16",
+  return {read_cache_type(from),
           from.text("wireType") == "bf16",
           from.integer("blockCount"),
           from.integer("maxBatchedTokens"),

@@ -51,6 +51,23 @@ Napi::Value write_lane(Napi::Env env, const LaneResult& from) {
   return out;
 }
 
+Napi::Value write_time(Napi::Env env, const OpTime& from) {
+  Napi::Object out = Napi::Object::New(env);
+  const auto number = [&](const char* name, uint64_t value) {
+    out.Set(name, static_cast<double>(value));
+  };
+  out.Set("stream", from.stream);
+  out.Set("segment", from.segment);
+  out.Set("op", from.op);
+  out.Set("rows", from.rows);
+  number("startNs", from.start_ns);
+  number("ns", from.ns);
+  number("waitNs", from.wait_ns);
+  number("bytes", from.cost.bytes);
+  number("flops", from.cost.flops);
+  return out;
+}
+
 Napi::Object write_captured(Napi::Env env, const Captured& captured) {
   Napi::Object out = Napi::Object::New(env);
   for (const auto& [label, values] : captured) {
@@ -79,6 +96,7 @@ Napi::Value write_step(Napi::Env env, const StepOutcome& outcome) {
   out.Set("collectiveNs", Napi::BigInt::New(env, outcome.collective_ns));
   out.Set("exchangeBytes", Napi::BigInt::New(env, outcome.exchange_bytes));
   out.Set("captured", write_captured(env, outcome.captured));
+  if (!outcome.op_times.empty()) out.Set("opTimes", write_list(env, outcome.op_times, write_time));
   return out;
 }
 
@@ -87,6 +105,7 @@ Napi::Value write_encode(Napi::Env env, const EncodeOutcome& outcome) {
   out.Set("computeNs", Napi::BigInt::New(env, outcome.compute_ns));
   out.Set("exchangeBytes", Napi::BigInt::New(env, outcome.exchange_bytes));
   out.Set("captured", write_captured(env, outcome.captured));
+  if (!outcome.op_times.empty()) out.Set("opTimes", write_list(env, outcome.op_times, write_time));
   return out;
 }
 

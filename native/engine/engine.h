@@ -89,6 +89,15 @@ class Engine {
   void place_rows(Run& run, const Slice& slice);
   void execute(Run& run, const std::vector<Weight>& weights);
   void capture(Run& run, const Op& op);
+  struct ProfileMark {  // taken before an op
+    Clock::time_point start;
+    uint64_t wait_ns = 0;
+  };
+  ProfileMark profile_mark(const Run& run) const;
+  void note_op(Run& run, const Segment& segment, size_t op, const ProfileMark& mark) const;
+  OpCost op_cost(const Run& run, const Op& op) const;
+  OpCost seen_cost(const Run& run, const Op& op) const;
+  uint64_t cache_row_bytes(bool cross) const;
   void execute_op(Run& run, const Op& op, const std::vector<Weight>& weights);
   bool vision_op(Run& run, const Op& op, const std::vector<Weight>& weights);
   void decoder_op(Run& run, const Op& op, const std::vector<Weight>& weights);

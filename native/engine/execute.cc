@@ -32,7 +32,9 @@ void Engine::execute(Run& run, const std::vector<Weight>& weights) {
     for (const Op& op : segment.ops) {
       check_open();
       if (op.on_sight && run.seen.empty()) continue;
+      const ProfileMark mark = profile_mark(run);
       execute_op(run, op, weights);
+      note_op(run, segment, &op - segment.ops.data(), mark);
       capture(run, op);
     }
     if (segment.all_reduce < 0) continue;
@@ -42,17 +44,18 @@ void Engine::execute(Run& run, const std::vector<Weight>& weights) {
     const FrameKind kind =
         run.encode == nullptr ? FrameKind::kCollective : FrameKind::kEncodeCollective;
     const CallId call{kind, run.epoch, run.step, run.call++};
+    const ProfileMark mark = profile_mark(run);
     const Clock::time_point start = Clock::now();
     all_reduce_add(context_, group(), call,
                    {data, static_cast<size_t>(run.rows(buffer)) * buffer.width}, run.deadline,
                    run.times);
     run.times.collective_ns += std::chrono::nanoseconds(Clock::now() - start).count();
+    note_op(run, segment, segment.ops.size(), mark);
   }
 }
 
 CacheView Engine::cache_view(std::vector<Buffer<uint8_t>>& cache, const Op& op) {
-  return {cache[op.layer].data(), placement_.kv_bf16 ? CacheType::kBf16 : CacheType::kF32,
-          op.kv_heads, op.head_dim};
+  return {cache[op.layer].data(), placement_.kv_type, op.kv_heads, op.head_dim};
 }
 
 void Engine::linear_op(Run& run, const Op& op, const std::vector<Weight>& weights) {

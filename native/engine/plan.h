@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cache/sequences.h"
+#include "engine/profile.h"
 #include "ops/ops.h"
 
 namespace tessera {
@@ -24,11 +25,13 @@ struct EncodePlan {
   int deadline_ms;  // 0: the placement's
   std::vector<TileInput> tiles;
   std::vector<std::string> capture;
+  bool profile = false;  // ops are timed
 };
 
 struct EncodeOutcome {
   uint64_t compute_ns = 0, exchange_bytes = 0;
   Captured captured;
+  std::vector<OpTime> op_times = {};  // in the order of the ops, when the plan asks
 };
 
 // A block of the cache that becomes equal to another one, in all layers.
@@ -47,6 +50,7 @@ struct StepPlan {
   std::vector<uint64_t> closed_stream_ids = {};  // before the opened
   std::vector<BlockCopy> copied_blocks = {};     // before the slices, in order
   std::vector<Mask> masks = {};                  // of wanted rows, each once
+  bool profile = false;                          // ops are timed
 };
 
 struct ScoredToken {
@@ -73,6 +77,7 @@ struct StepOutcome {
   std::vector<RowResult> rows;
   uint64_t compute_ns = 0, wait_ns = 0, collective_ns = 0, exchange_bytes = 0;
   Captured captured;
+  std::vector<OpTime> op_times = {};  // in the order of the ops, when the plan asks
 };
 
 struct CandidateQuery {

@@ -26,6 +26,9 @@ struct Engine::Run {
   const std::vector<std::string>* capture = nullptr;
   StepOutcome outcome;
   CollectiveTimes times;
+  bool profile = false;  // each op is timed, from `start` on
+  Clock::time_point start;
+  std::vector<OpTime> op_times;
 
   // Empties everything and takes the names of the next pass.
   void begin(const Program& of, const MemoryPlan& in, uint64_t of_epoch, uint64_t of_step) {
@@ -50,6 +53,12 @@ struct Engine::Run {
     capture = nullptr;
     outcome = {};
     times = {};
+    profile = false;
+    op_times.clear();
+  }
+  void profile_from(Clock::time_point pass_start) {
+    profile = true;
+    start = pass_start;
   }
   void reserve(const PlacementSpec& placement) {
     const auto rows = static_cast<size_t>(placement.max_batched_tokens);

@@ -110,10 +110,24 @@ struct RopeArgs {
 };
 void rope(const Context& context, const RopeArgs& args);
 
-// A layer's paged cache: block b, head h at ((b · kv_heads + h) · 2) · head_dim · 32 elements:
-// first keys [head_dim][32], then values [32][head_dim]. Elements f32 or bf16 (rounded to nearest
-// even).
-enum class CacheType { kF32, kBf16 };
+// A layer's paged cache: blocks of 32 tokens, in a block head by head, of a head keys, then values.
+// Keys are [head_dim][32], values [32][head_dim]; elements f32, bf16 (rounded to nearest even) or
+// int8. In int8 32 scales in f32 follow the keys and 32 follow the values, one for each token:
+// scale = max|x| / 127 over the head_dim values x, integer = x / scale rounded half to even,
+// clamped to ±127; with scale 0 all integers are 0; a value that is not finite makes the scale NaN
+// and the integers 0. Read as float(integer) · scale, one rounding: attention over int8 is
+// attention over these values in f32.
+enum class CacheType { kF32, kBf16, kInt8 };
+// Of the keys, or the values, of one head in a block; a multiple of 64.
+constexpr size_t cache_part_bytes(CacheType type, int head_dim) {
+  const size_t row = static_cast<size_t>(head_dim);
+  return kBlockTokens * (type == CacheType::kF32    ? row * sizeof(float)
+                         : type == CacheType::kBf16 ? row * sizeof(uint16_t)
+                                                    : row + sizeof(float));
+}
+constexpr size_t cache_block_bytes(CacheType type, int kv_heads, int head_dim) {
+  return 2 * kv_heads * cache_part_bytes(type, head_dim);
+}
 struct CacheView {
   void* data;
   CacheType type;

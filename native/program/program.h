@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "ops/ops.h"
+
 namespace tessera {
 
 enum class Per { kToken, kWanted, kTile, kStream };
@@ -120,7 +122,8 @@ struct EngineSpec {
 };
 
 struct PlacementSpec {
-  bool kv_bf16, wire_bf16;
+  CacheType kv_type;
+  bool wire_bf16;
   int block_count, max_batched_tokens, max_sequences, max_wanted_rows, max_tiles, max_embeddings;
   int max_model_len, max_steps_in_flight, selectable_ids, collective_deadline_ms, spin_us;
   int max_stream_rows, cross_block_count;

@@ -9,6 +9,7 @@ interface Addon {
   attachExchange: typeof engine.attachExchange;
   deliver: typeof engine.deliver;
   shareMemory: typeof engine.shareMemory;
+  measureCeilings: typeof engine.measureCeilings;
   resizeBicubic: typeof image.resizeBicubic;
   normalise: typeof image.normalise;
 }

@@ -52,7 +52,7 @@ export interface EngineSpec {
 
 /** Memory of one placement; set anew at each join, weights stay. */
 export interface PlacementSpec {
-  kvType: "f32" | "bf16";
+  kvType: "f32" | "bf16" | "int8";
   wireType: "f32" | "bf16";
   blockCount: number;
   maxBatchedTokens: number;
@@ -91,6 +91,8 @@ export interface EncodePlan {
   tiles: { embeddingId: bigint; pixels: Uint8Array | Float32Array }[];
   /** Labels of ops whose outputs are returned; for tests. */
   capture?: string[];
+  /** Each op is timed; absent: none, which costs nothing. */
+  profile?: boolean;
 }
 
 export interface SamplingSpec {
@@ -130,6 +132,8 @@ export interface StepPlanSpec {
   /** Of wanted rows. */
   masks?: MaskSpec[];
   capture?: string[];
+  /** Each op is timed; absent: none, which costs nothing. */
+  profile?: boolean;
 }
 
 export interface StreamOpenSpec {
@@ -208,6 +212,26 @@ export interface RowResult {
   lanes: LaneResult[];
 }
 
+/** One op of a profiled pass, by its place in the program. */
+export interface OpTime {
+  /** Of the streams' program; else of the pass's own. */
+  stream: boolean;
+  segment: number;
+  /** Index in the segment; the number of its ops: the collective at its end. */
+  op: number;
+  /** Of what it reads; 0 when that is no buffer. */
+  rows: number;
+  /** Since the pass began. */
+  startNs: number;
+  ns: number;
+  /** Of `ns`: for peers. */
+  waitNs: number;
+  /** At least: weights and cache read once, rows read and written. */
+  bytes: number;
+  /** Of products. */
+  flops: number;
+}
+
 export interface StepOutcome {
   rows: RowResult[];
   /** The step without the waiting. */
@@ -219,6 +243,8 @@ export interface StepOutcome {
   exchangeBytes: bigint;
   /** By label, f32 [rows × width]; only what `capture` asked for. */
   captured: Record<string, Float32Array>;
+  /** In the order of the ops; only where the plan asks. */
+  opTimes?: OpTime[];
 }
 
 export interface EncodeOutcome {
@@ -226,6 +252,7 @@ export interface EncodeOutcome {
   computeNs: bigint;
   exchangeBytes: bigint;
   captured: Record<string, Float32Array>;
+  opTimes?: OpTime[];
 }
 
 /** One rank's engine. Steps and encodes run one after another in the order of the calls. */
@@ -261,6 +288,17 @@ export function openEngine(
 /** The kernels this machine runs; `TESSERA_CPU` forces one. Throws when it is unknown or not to be had here. */
 export function cpuKind(): CpuKind {
   return loadAddon().cpuKind();
+}
+
+export interface Ceilings {
+  readBytesPerSecond: number;
+  /** Of fused multiply-adds, two each. */
+  flopsPerSecond: number;
+}
+
+/** What memory and arithmetic units give on so many threads: best of several loops, a second or two. */
+export function measureCeilings(options: { threads: number }): Promise<Ceilings> {
+  return loadAddon().measureCeilings(options);
 }
 
 /** Room before the payload of every outgoing frame, for its protobuf header. */

@@ -1,3 +1,4 @@
+#include "core/buffer.h"
 #include "ops/cpu/reference.h"
 #include "test/testing.h"
 
@@ -5,6 +6,7 @@ namespace tessera::testing {
 namespace {
 
 constexpr int kHeads = 4, kKv = 2;
+constexpr CacheType kTypes[] = {CacheType::kF32, CacheType::kBf16, CacheType::kInt8};
 
 // A sequence of `length` tokens whose blocks lie backwards in the cache.
 struct Data {
@@ -28,7 +30,7 @@ struct Data {
 
   // The cache written in pieces of `chunk` tokens and each piece attended at once.
   std::vector<float> run(const Context& context, CacheType type, int chunk, bool fast) const {
-    std::vector<float> cache(table.size() * kKv * 2 * head_dim * kBlockTokens, 0.0f);
+    Buffer<uint8_t> cache(table.size() * cache_block_bytes(type, kKv, head_dim));
     std::vector<float> out(static_cast<size_t>(length) * kHeads * head_dim);
     const CacheView view{cache.data(), type, kKv, head_dim};
     for (int first = 0; first < length; first += chunk) {
@@ -46,11 +48,11 @@ struct Data {
   }
 };
 
-TEST("attention and write_cache: the reference's bits, f32 and bf16, whole and in chunks") {
+TEST("attention and write_cache: the reference's bits with every type, whole and in chunks") {
   for (const int head_dim : {16, 48, 128})
     for (const int length : {1, 31, 32, 33, 256, 257, 530}) {
       const Data data(length, head_dim);
-      for (const CacheType type : {CacheType::kF32, CacheType::kBf16}) {
+      for (const CacheType type : kTypes) {
         const auto wanted = data.run(contexts()[0], type, length, false);
         for (const Context& context : contexts())
           for (const int chunk : {length, 1 + length / 3})

@@ -1,3 +1,4 @@
+#include "core/buffer.h"
 #include "ops/cpu/reference.h"
 #include "test/testing.h"
 
@@ -10,21 +11,20 @@ constexpr int kKv = 2, kBlocks = 40;
 struct Streams {
   int head_dim;
   CacheType type;
-  std::vector<float> wide;
-  std::vector<uint16_t> narrow;
+  Buffer<uint8_t> cache;
   std::vector<int32_t> order;
 
-  Streams(int head_dim, CacheType type) : head_dim(head_dim), type(type) {
-    wide =
-        random_values(static_cast<size_t>(kBlocks) * kKv * 2 * head_dim * kBlockTokens, head_dim);
-    narrow = to_bf16_list(wide);
+  Streams(int head_dim, CacheType type)
+      : head_dim(head_dim), type(type), cache(kBlocks * cache_block_bytes(type, kKv, head_dim)) {
+    const int rows = kBlocks * kBlockTokens, width = kKv * head_dim;
+    const auto kv = random_values(static_cast<size_t>(rows) * 2 * width, head_dim);
+    std::vector<int64_t> slots(rows);
+    for (int row = 0; row < rows; ++row) slots[row] = row;
+    reference::write_cache(contexts()[0], {view(), kv.data(), kv.data() + width,
+                                           static_cast<size_t>(2 * width), rows, slots.data()});
     for (int i = 0; i < kBlocks; ++i) order.push_back((i * 17 + 5) % kBlocks);
   }
-  CacheView view() {
-    void* data = type == CacheType::kF32 ? static_cast<void*>(wide.data())
-                                         : static_cast<void*>(narrow.data());
-    return {data, type, kKv, head_dim};
-  }
+  CacheView view() { return {cache.data(), type, kKv, head_dim}; }
   // Of the image whose stream begins at block `first_block` of the order.
   CrossRange range(int first_block, int first, int end) const {
     return {order.data() + first_block, first, end};
@@ -61,10 +61,10 @@ std::vector<float> run(Streams& streams, int heads, const Context& context, bool
   return out;
 }
 
-TEST("cross_attention: the reference's bits, alone and among others, f32 and bf16") {
-  for (const int head_dim : {16, 32, 128})
-    for (const int heads : {2, 4, 16})
-      for (const CacheType type : {CacheType::kF32, CacheType::kBf16}) {
+TEST("cross_attention: the reference's bits, alone and among others, with every type") {
+  for (const int head_dim : {16, 80, 128})
+    for (const int heads : {2, 6, 16})
+      for (const CacheType type : {CacheType::kF32, CacheType::kBf16, CacheType::kInt8}) {
         Streams streams(head_dim, type);
         const auto wanted = run(streams, heads, contexts()[0], false, 0, 10);
         for (const Context& context : contexts()) {
@@ -86,18 +86,20 @@ TEST("cross_attention: a row that sees nothing gets zero") {
 }
 
 TEST("cross_attention: one image seen whole is attention over its rows") {
-  Streams streams(32, CacheType::kF32);
   const auto q = random_values(4 * 32, 3);
-  for (const int length : {1, 33, 256, 600}) {
-    std::vector<float> a(4 * 32), b(4 * 32);
-    const CrossRange range = streams.range(0, 0, length);
-    const std::span<const CrossRange> ranges(&range, 1);
-    const AttentionRow row{range.block_table, length - 1};
-    const Context& context = contexts().back();
-    cross_attention(context,
-                    {a.data(), q.data(), 128, 128, streams.view(), 1, 4, 32, 0.2f, &ranges});
-    attention(context, {b.data(), q.data(), 128, 128, streams.view(), 1, 4, 32, 0.2f, &row});
-    EXPECT(same_bits(a, b), length);
+  for (const CacheType type : {CacheType::kF32, CacheType::kInt8}) {
+    Streams streams(32, type);
+    for (const int length : {1, 33, 256, 600}) {
+      std::vector<float> a(4 * 32), b(4 * 32);
+      const CrossRange range = streams.range(0, 0, length);
+      const std::span<const CrossRange> ranges(&range, 1);
+      const AttentionRow row{range.block_table, length - 1};
+      const Context& context = contexts().back();
+      cross_attention(context,
+                      {a.data(), q.data(), 128, 128, streams.view(), 1, 4, 32, 0.2f, &ranges});
+      attention(context, {b.data(), q.data(), 128, 128, streams.view(), 1, 4, 32, 0.2f, &row});
+      EXPECT(same_bits(a, b), length);
+    }
   }
 }
 

@@ -45,9 +45,9 @@ TEST("an engine: one rank and two ranks, whole and in chunks, give the same bits
 }
 
 TEST("a block that was copied serves another sequence as its own would") {
-  for (const bool bf16 : {false, true}) {
+  for (const CacheType type : {CacheType::kF32, CacheType::kBf16, CacheType::kInt8}) {
     PlacementSpec placement = tiny_placement();
-    placement.kv_bf16 = bf16;
+    placement.kv_type = type;
     TinyGroup group(2);
     group.begin(1, placement);
     const HeadCandidate wanted = group.step(tiny_step(1, kPrompt, 0, true));
@@ -57,19 +57,26 @@ TEST("a block that was copied serves another sequence as its own would") {
     fork.slices[0].sequence_id = 8;
     fork.slices[0].block_ids = {4, 5};
     fork.copied_blocks = {{0, 4}};
-    EXPECT(same(group.step(fork), wanted), bf16 ? "bf16" : "f32");
+    EXPECT(same(group.step(fork), wanted), "type ", static_cast<int>(type));
   }
 }
 
-TEST("a bf16 wire: both ranks agree, and a bf16 cache gives one answer at every width") {
+TEST("a cache in bf16 and in int8 gives one answer at every width and chunk") {
+  for (const CacheType type : {CacheType::kBf16, CacheType::kInt8}) {
+    PlacementSpec placement = tiny_placement();
+    placement.kv_type = type;
+    placement.spin_us = 50;
+    TinyGroup one(1), two(2);
+    one.begin(1, placement);
+    two.begin(1, placement);
+    const auto a = generate(one, 3), b = generate(two, 100);
+    for (size_t i = 0; i < a.size(); ++i) EXPECT(same(a[i], b[i]), "token ", i);
+  }
+}
+
+TEST("a bf16 wire: both ranks agree") {
   PlacementSpec placement = tiny_placement();
-  placement.kv_bf16 = true;
-  placement.spin_us = 50;
-  TinyGroup one(1), two(2);
-  one.begin(1, placement);
-  two.begin(1, placement);
-  const auto a = generate(one, 3), b = generate(two, 100);
-  for (size_t i = 0; i < a.size(); ++i) EXPECT(same(a[i], b[i]), "token ", i);
+  placement.kv_type = CacheType::kBf16;
   placement.wire_bf16 = true;
   TinyGroup rounded(2);
   rounded.begin(1, placement);

@@ -21,7 +21,7 @@ export const MAY_INCLUDE = {
   cache: ["ops", "core"],
   collective: ["ops", "core"],
   engine: ["program", "cache", "collective", "ops", "core"],
-  binding: ["engine", "image", "program", "cache", "collective", "ops", "core"],
+  binding: ["engine", "bench", "image", "program", "cache", "collective", "ops", "core"],
 };
 
 /** Packages that one file alone may import. */

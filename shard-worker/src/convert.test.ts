@@ -1,8 +1,21 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { create } from "@bufbuild/protobuf";
-import { StepPlanSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
-import { toStepPlan } from "./convert.js";
+import { KvType, StepPlanSchema } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { toPlacementSpec, toStepPlan } from "./convert.js";
+import { placementOf } from "./placement.fixture.js";
+
+test("toPlacementSpec: each type of cache has its name, one that is not known is refused", () => {
+  const types = [KvType.UNSPECIFIED, KvType.F32, KvType.BF16, KvType.INT8];
+  assert.deepEqual(
+    types.map((kvType) => toPlacementSpec(placementOf({ kvType })).kvType),
+    ["f32", "f32", "bf16", "int8"],
+  );
+  assert.throws(() => toPlacementSpec(placementOf({ kvType: 9 as KvType })), {
+    code: "INVALID_ARGUMENT",
+    message: "placement.kv_type: is 9, unknown",
+  });
+});
 
 test("toStepPlan: a stream is each tile's tag, then as many rows as a tile has", () => {
   const plan = create(StepPlanSchema, {

@@ -26,13 +26,22 @@ import type {
   StreamOpenSpec,
 } from "@tessera/native/engine";
 
+const KV = {
+  [KvType.UNSPECIFIED]: "f32",
+  [KvType.F32]: "f32",
+  [KvType.BF16]: "bf16",
+  [KvType.INT8]: "int8",
+} as const;
+
+/** @throws ServeError naming the field */
 export function toPlacementSpec(from: Placement): PlacementSpec {
   const { $typeName: _type, $unknown: _unknown, vision: _vision, ...facts } = from;
   const { kvType, wireType, encoderCount: encoders, ...rest } = facts;
+  if (!(kvType in KV)) throw ServeError.field("placement.kv_type", `is ${kvType}, unknown`);
   return {
     ...rest,
     encoders,
-    kvType: kvType === KvType.BF16 ? "bf16" : "f32",
+    kvType: KV[kvType],
     wireType: wireType === WireType.BF16 ? "bf16" : "f32",
   };
 }

@@ -20,6 +20,7 @@ export async function checkCluster(
     embeddingBytes: flags.embeddingMemory,
     maxBatchedTokens: flags.maxBatchedTokens,
     maxSequences: flags.maxSequences,
+    draftTokens: flags.speculate,
   });
   await model.tensors();
 }

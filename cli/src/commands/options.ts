@@ -1,5 +1,6 @@
 /** Flags that several commands share. */
 import { InvalidArgumentError, Option, type Command } from "commander";
+import type { KvType } from "@tessera/model";
 
 export function whole(text: string): number {
   const value = Number(text);
@@ -51,6 +52,12 @@ export function transport(): Option {
   ).choices(["auto", "shm", "grpc"]);
 }
 
+export function kvOption(): Option {
+  return new Option("--kv <type>", "type of the cache; int8 has a scale for each token and head")
+    .choices(["f32", "bf16", "int8"] satisfies KvType[])
+    .default("f32");
+}
+
 /** Accepted and not ended, by default. */
 export const MAX_REQUESTS = 1024;
 
@@ -62,12 +69,13 @@ export interface PlacementFlags {
   crossCacheMemory?: number;
   embeddingMemory?: number;
   encodeBudgetMs?: number;
-  kv: "f32" | "bf16";
+  kv: KvType;
   wire: "f32" | "bf16";
   servedModelName?: string;
   chatTemplate: "nvlm" | "qwen" | "raw";
   maxBatchedTokens?: number;
   maxSequences?: number;
+  speculate?: number;
   /** Default true. */
   prefixCache?: boolean;
   maxRequests?: number;
@@ -78,7 +86,8 @@ export interface PlacementFlags {
   logLevel: string;
 }
 
-export function addPlacement(command: Command): Command {
+/** Where the model lies, in what types, and under what name it is asked for. */
+function addPlaces(command: Command): Command {
   return command
     .addOption(
       new Option(
@@ -109,9 +118,7 @@ export function addPlacement(command: Command): Command {
       "what a batch of tiles may take of running streams' time (default: 100)",
       whole,
     )
-    .addOption(
-      new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
-    )
+    .addOption(kvOption())
     .addOption(
       new Option(
         "--wire <type>",
@@ -125,9 +132,20 @@ export function addPlacement(command: Command): Command {
       new Option("--chat-template <name>", "nvlm: the reference's; qwen: the tokenizer's own")
         .choices(["nvlm", "qwen", "raw"])
         .default("nvlm"),
-    )
+    );
+}
+
+/** What is computed in a step, what waits, and for how long. */
+function addSteps(command: Command): Command {
+  return command
     .option("--max-batched-tokens <tokens>", "tokens computed in one step at most", whole)
     .option("--max-sequences <count>", "sequences that run together at most", whole)
+    .option(
+      "--speculate <tokens>",
+      "guess so many next tokens of a stream where its text repeats itself or its prompt, and verify them in one " +
+        "step; answers stay the same (default: 0, at most 16)",
+      whole,
+    )
     .option("--no-prefix-cache", "full blocks of a prompt are not kept for later requests")
     .option("--max-requests <count>", `accepted and not ended (default: ${MAX_REQUESTS})`, whole)
     .option(
@@ -148,6 +166,10 @@ export function addPlacement(command: Command): Command {
     .addOption(logLevel("warn"));
 }
 
+export function addPlacement(command: Command): Command {
+  return addSteps(addPlaces(command));
+}
+
 const CLUSTER_FLAGS = [
   "vision",
   "visionWorkers",
@@ -164,6 +186,7 @@ const CLUSTER_FLAGS = [
   "chatTemplate",
   "maxBatchedTokens",
   "maxSequences",
+  "speculate",
   "prefixCache",
   "maxRequests",
   "maxQueuedTokens",
@@ -201,6 +224,7 @@ export function placementArgs(flags: PlacementFlags): string[] {
     ["--chat-template", flags.chatTemplate],
     ["--max-batched-tokens", flags.maxBatchedTokens],
     ["--max-sequences", flags.maxSequences],
+    ["--speculate", flags.speculate],
     ["--max-requests", flags.maxRequests],
     ["--max-queued-tokens", flags.maxQueuedTokens],
     ["--step-deadline-ms", flags.stepDeadlineMs],

@@ -1,14 +1,14 @@
 /** tessera plan: which worker holds what, and what an image costs as each variant. */
 import { Option, type Command } from "commander";
-import type { ModelFolder, PlacementPlan, RankPlan } from "@tessera/model";
+import type { KvType, ModelFolder, PlacementPlan, RankPlan } from "@tessera/model";
 import { compareImage, imageSize, imagePlanText, type ImagePlan } from "./plan-image.js";
-import { above0, from1, MAX_REQUEST_TILES, whole } from "./options.js";
+import { above0, from1, kvOption, MAX_REQUEST_TILES, whole } from "./options.js";
 
 interface PlanFlags {
   model: string;
   tensorParallel: number;
   memory?: number;
-  kv: "f32" | "bf16";
+  kv: KvType;
   maxModelLen?: number;
   vision: "replicate" | "tensor" | "auto";
   visionWorkers?: number;
@@ -89,9 +89,7 @@ export function addPlan(program: Command): void {
     .requiredOption("--model <dir>", "needs only config.json and the weight index")
     .option("--tensor-parallel <size>", "1, 2, 4 or 8", whole, 1)
     .option("--memory <GiB>", "of each worker; bytes are told in GiB (2^30) too", above0)
-    .addOption(
-      new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
-    )
+    .addOption(kvOption())
     .option("--max-model-len <tokens>", "prompt and answer (default: the model's)", whole)
     .addOption(
       new Option("--vision <placement>", "of the encoder: on each rank, cut, or by --memory")

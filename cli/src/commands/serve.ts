@@ -151,6 +151,7 @@ function placementOptions(flags: PlacementFlags) {
     chatTemplate: flags.chatTemplate,
     maxBatchedTokens: flags.maxBatchedTokens,
     maxSequences: flags.maxSequences,
+    speculate: flags.speculate,
     prefixCache: flags.prefixCache,
     maxRequests: flags.maxRequests ?? MAX_REQUESTS,
     maxQueuedTokens: flags.maxQueuedTokens,

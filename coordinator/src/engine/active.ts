@@ -1,5 +1,6 @@
 /** Requests and sequences as the engine loop holds them. */
 import type { Exemplar } from "../metrics/exemplar-histogram.js";
+import type { Drafting } from "./drafting.js";
 import type { RequestImages } from "./images.js";
 import type { Claim } from "../schedule/fair-share.js";
 import type { ScheduledSequence } from "../schedule/scheduler.js";
@@ -58,7 +59,13 @@ export class Sequence implements ScheduledSequence {
     readonly request: ActiveRequest,
     readonly choice: number,
     readonly arrival: number,
-    readonly parts: { text: ChoiceText; keys: BlockKeys; matcher: Matcher | undefined },
+    readonly parts: {
+      text: ChoiceText;
+      keys: BlockKeys;
+      matcher: Matcher | undefined;
+      /** Absent: no token of it is guessed. */
+      drafting?: Drafting | undefined;
+    },
   ) {
     this.tokens = [...request.prepared.promptIds];
   }
@@ -80,6 +87,17 @@ export class Sequence implements ScheduledSequence {
   }
   get looksUp(): boolean {
     return this.request.scoring === undefined;
+  }
+  /** Of a constrained one what its grammar takes, as far as there are masks for the rows behind. */
+  drafts(most: number): readonly number[] {
+    const { drafting, matcher } = this.parts;
+    if (matcher === undefined) return drafting?.proposal.slice(0, most) ?? [];
+    const { promptIds, minTokens } = this.request.prepared;
+    const made = this.tokens.length - promptIds.length;
+    // Where nothing but the end may come before `min_tokens` that is found between two steps.
+    const end = matcher.ahead.findIndex(({ mayEnd }, i) => mayEnd && made + i + 1 < minTokens);
+    const usable = end < 0 ? matcher.ahead : matcher.ahead.slice(0, end);
+    return usable.slice(0, most).map(({ tokenId }) => tokenId);
   }
   keyOf(index: number): string {
     return this.parts.keys.keyOf(index, this.tokens);

@@ -137,6 +137,7 @@ export function setup(
       maxStreamRows: 100,
       vocabulary: 2000,
       maxRequests: 100,
+      draftTokens: 0,
       ...of.limits,
     },
     metrics,

@@ -76,17 +76,19 @@ function preparedFrom(of: Submit): Partial<PreparedRequest> {
 
 class World {
   readonly ends = new Map<string, number>();
-  private readonly parts = setup({
-    limits: { ...LIMITS, ...VISION },
-    prefixRoot: ({ tenant }) => tenant,
-  });
+  private readonly parts: ReturnType<typeof setup>;
   private readonly ranks = new ScriptedRanks();
   private readonly lives: Life[] = [];
   private answered = 0;
   private encoded = 0;
   preempted = 0;
+  accepted = 0;
 
-  constructor() {
+  constructor(draftTokens: number) {
+    this.parts = setup({
+      limits: { ...LIMITS, ...VISION, draftTokens },
+      prefixRoot: ({ tenant }) => tenant,
+    });
     this.parts.loop.attach(this.ranks);
   }
 
@@ -180,6 +182,7 @@ class World {
     assert.equal(this.ranks.steps.length, this.answered, "no plan is left unanswered");
     this.checkRanks();
     this.preempted = (await metrics.preemptions.get()).values[0]?.value ?? 0;
+    this.accepted = (await metrics.acceptedTokens.get()).values[0]?.value ?? 0;
     for (const { told } of this.lives) {
       assert.match(told.at(-1) ?? "", /^(done|DEADLINE|INTERNAL)/);
       const word = told.at(-1)?.split(" ")[0] ?? "";
@@ -205,14 +208,16 @@ class World {
 
 test("loop: whatever ends when, in whatever way, is told one end, and blocks, pictures, masks are free", async () => {
   const ends = new Map<string, number>();
-  let preempted = 0;
+  let [preempted, accepted] = [0, 0];
   const property = fc.asyncProperty(
     fc.array(step, { minLength: 20, maxLength: 120 }),
-    async (steps) => {
-      const world = new World();
+    fc.constantFrom(0, 4),
+    async (steps, draftTokens) => {
+      const world = new World(draftTokens);
       for (const one of steps) await world.turn(one);
       await world.end();
       preempted += world.preempted;
+      accepted += world.accepted;
       for (const [word, count] of world.ends) ends.set(word, (ends.get(word) ?? 0) + count);
     },
   );
@@ -220,4 +225,5 @@ test("loop: whatever ends when, in whatever way, is told one end, and blocks, pi
   for (const word of ["done", "DEADLINE", "INTERNAL"])
     assert.ok((ends.get(word) ?? 0) > 50, `${word}: ${ends.get(word)}`);
   assert.ok(preempted > 100, `${preempted} preemptions`);
+  assert.ok(accepted > 100, `${accepted} guessed tokens came true`);
 });

@@ -4,13 +4,14 @@
  */
 import assert from "node:assert/strict";
 import { type Progress, ServeError } from "@tessera/proto";
-import type { RowResult, StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import type { StepResponse } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { RunningGroup } from "../cluster/group.js";
 import type { CoordinatorMetrics } from "../metrics.js";
 import { BlockPool } from "../schedule/blocks.js";
 import { Scheduler, type SliceChoice } from "../schedule/scheduler.js";
 import type { ChoiceText, FinishCause, PreparedRequest, SampledToken } from "../request/types.js";
 import { ActiveRequest, Sequence, type RequestSink, type SubmitOptions } from "./active.js";
+import { Drafting } from "./drafting.js";
 import { Encoding, type EncodedBatch } from "./encoding.js";
 import { ImageStore } from "./images.js";
 import { Intake } from "./intake.js";
@@ -19,7 +20,7 @@ import { Outbox } from "./outbox.js";
 import { buildPlan } from "./plan.js";
 import { BlockKeys } from "./prefix.js";
 import { takeScores } from "./prompt-scores.js";
-import { sampleRow } from "./sample-row.js";
+import { rowsBySequence, sampleRow } from "./sample-row.js";
 
 export interface LoopLimits {
   blockCount: number;
@@ -38,6 +39,8 @@ export interface LoopLimits {
   vocabulary: number;
   /** Requests accepted and not ended. */
   maxRequests: number;
+  /** Tokens of a sequence that one step may guess; 0: none. */
+  draftTokens: number;
 }
 
 export interface LoopOptions {
@@ -56,17 +59,6 @@ export interface LoopOptions {
   nowMs: () => number;
   /** A fault of this process, not of a rank: nothing can be trusted any more. */
   onFault: (error: unknown) => void;
-}
-
-/** Rows of all ranks. */
-function rowsBySequence(answers: StepResponse[]): Map<bigint, RowResult[]> {
-  const rows = new Map<bigint, RowResult[]>();
-  for (const row of answers.flatMap((answer) => answer.rows)) {
-    const known = rows.get(row.sequenceId);
-    if (known === undefined) rows.set(row.sequenceId, [row]);
-    else known.push(row);
-  }
-  return rows;
 }
 
 export class EngineLoop {
@@ -280,7 +272,8 @@ export class EngineLoop {
     const answers = await step;
     metrics.stepSeconds.observe((performance.now() - stepStart) / 1e3);
     this.outbox.flush();
-    metrics.batchTokens.observe(slices.reduce((sum, slice) => sum + slice.count, 0));
+    const computed = slices.map(({ count, drafts }) => count + drafts.length);
+    metrics.batchTokens.observe(computed.reduce((sum, count) => sum + count, 0));
     answers.forEach(({ times }, rank) => times && metrics.ranks.observe(rank, times));
     if (this.group !== group) return false;
     this.images.gone(embeddings);
@@ -321,11 +314,13 @@ export class EngineLoop {
 
   private createSequence(request: ActiveRequest, choice: number, keys?: BlockKeys): Sequence {
     const { prepared, options } = request;
-    const { createText, prefixRoot } = this.options;
+    const { createText, prefixRoot, limits, metrics } = this.options;
+    const { draftTokens } = limits;
     const sequence = new Sequence(this.nextSequence++, request, choice, this.arrivals++, {
       text: createText(prepared),
       keys: keys ?? new BlockKeys(prefixRoot?.(prepared) ?? "", prepared),
       matcher: options.grammar?.open(),
+      drafting: draftTokens > 0 ? new Drafting(draftTokens, prepared, metrics) : undefined,
     });
     request.sequences.push(sequence);
     this.masks.follow(sequence);
@@ -391,34 +386,60 @@ export class EngineLoop {
     answers: StepResponse[],
   ): Promise<void> {
     const stepId = group.lastStepId;
+    const { vocabulary } = this.options.limits;
     const rows = rowsBySequence(answers);
     for (const slice of slices) {
-      const { sequence } = slice;
+      const { sequence, start, count } = slice;
       if (!this.runs(sequence)) continue;
       const own = rows.get(sequence.id) ?? [];
-      const last = slice.start + slice.count === sequence.tokens.length;
-      const sampled =
-        takeScores(slice, own) ??
-        (last
-          ? sampleRow(group, own, {
-              sequence,
-              row: slice.count - 1,
-              stepId,
-              vocabulary: this.options.limits.vocabulary,
-            })
-          : undefined);
-      const outcome = sampled instanceof Promise ? await sampled : sampled;
-      // Meanwhile the epoch may have ended, or the request.
-      if (this.group !== group) return;
-      if (outcome === undefined || !this.runs(sequence)) continue;
-      if (outcome instanceof ServeError) {
-        if (outcome.code === "NON_FINITE") this.options.metrics.nonFinite.inc();
-        this.fail(sequence.request, outcome);
-        continue;
+      const failure = takeScores(slice, own);
+      if (failure !== undefined) this.failSampling(sequence, failure);
+      let more = failure === undefined && start + count === sequence.tokens.length;
+      for (let row = count - 1; more; row++) {
+        const sampled = sampleRow(group, own, { sequence, row, stepId, vocabulary });
+        const chosen = sampled instanceof Promise ? await sampled : sampled;
+        // Meanwhile the epoch may have ended, or the request.
+        if (this.group !== group) return;
+        more = this.runs(sequence) && this.take(slice, row, chosen);
       }
-      this.promptIsComputed(sequence);
-      this.accept(sequence, outcome);
     }
+  }
+
+  /** → whether the row behind counts: what was chosen is the draft that it stands on */
+  private take(
+    slice: SliceChoice<Sequence>,
+    row: number,
+    chosen: SampledToken | ServeError,
+  ): boolean {
+    const { sequence, count, drafts } = slice;
+    if (chosen instanceof ServeError) {
+      this.failSampling(sequence, chosen);
+      return false;
+    }
+    this.promptIsComputed(sequence);
+    this.accept(sequence, chosen);
+    const before = row - (count - 1);
+    const right = chosen.tokenId === drafts[before];
+    if (right && this.runs(sequence)) return true;
+    this.verified(slice, right ? before + 1 : before);
+    return false;
+  }
+
+  private failSampling(sequence: Sequence, error: ServeError): void {
+    if (error.code === "NON_FINITE") this.options.metrics.nonFinite.inc();
+    this.fail(sequence.request, error);
+  }
+
+  /** The drafts of a slice were looked at; the next ones are guessed. */
+  private verified(slice: SliceChoice<Sequence>, accepted: number): void {
+    const { sequence } = slice;
+    const { matcher, drafting } = sequence.parts;
+    drafting?.verified(slice.drafts.length, accepted);
+    if (drafting === undefined || !this.runs(sequence)) return;
+    this.scheduler.accepted(slice, accepted);
+    sequence.knownTokens += accepted;
+    drafting.propose(sequence.tokens);
+    matcher?.lookAhead(drafting.proposal);
   }
 
   private runs(sequence: Sequence): boolean {

@@ -1,16 +1,18 @@
 /** Masks whose coming is in a test's hands. */
 import type { ServeError } from "@tessera/proto";
-import type { Grammar, Matcher, TokenMask } from "../request/constraint.js";
+import type { Grammar, Matcher, TokenAhead, TokenMask } from "../request/constraint.js";
 
 /** A matcher in the test's hands. */
 export class HandMatcher implements Matcher {
   mask: TokenMask | undefined;
   ended = false;
   mayEnd = false;
+  ahead: TokenAhead[] = [];
   failure: ServeError | undefined;
   ready: Promise<void>;
   closed = false;
   private settle: () => void = () => undefined;
+  private asked: readonly number[] = [];
 
   constructor(failure?: ServeError) {
     this.ready = this.wait();
@@ -19,18 +21,27 @@ export class HandMatcher implements Matcher {
   private wait(): Promise<void> {
     return new Promise((resolve) => (this.settle = resolve));
   }
-  /** Every token may come. */
+  /** Every token may come, and behind it as many as were looked ahead at. */
   give(): void {
     this.mask = new Uint8Array(250).fill(0xff);
+    const mask = this.mask;
+    this.ahead = this.asked.map((tokenId) => ({ tokenId, mask, mayEnd: false }));
     this.settle();
   }
   fail(error: ServeError): void {
     this.failure = error;
     this.settle();
   }
-  accept(): void {
-    this.mask = undefined;
-    this.ready = this.wait();
+  accept(tokenId: number): void {
+    const [next, ...later] = this.ahead;
+    const known = next?.tokenId === tokenId;
+    this.ahead = known ? later : [];
+    this.mask = known ? next.mask : undefined;
+    this.asked = [];
+    if (!known) this.ready = this.wait();
+  }
+  lookAhead(tokenIds: readonly number[]): void {
+    if (this.mask === undefined) this.asked = tokenIds;
   }
   close(): void {
     this.closed = true;

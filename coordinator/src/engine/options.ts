@@ -1,9 +1,11 @@
 /** Settings of a coordinator; checked at start, all problems reported at once. */
+import type { KvType } from "@tessera/model";
 import { bindProblems, frontGuards, parseAddress, peerGuards, ServeError } from "@tessera/proto";
 import { groupNameProblem, heartbeatIntervalProblem } from "@tessera/proto/membership";
 import { parseNatsUrl } from "@tessera/proto/nats-server";
 import { readSecurity, type Security, type SecurityOptions } from "../access/security.js";
 import type { ChatTemplate } from "../request/prompt.js";
+import { MAX_DRAFTS } from "./drafting.js";
 
 export interface CoordinatorOptions extends SecurityOptions {
   modelDir: string;
@@ -41,7 +43,7 @@ export interface CoordinatorOptions extends SecurityOptions {
   embeddingMemoryBytes?: number | undefined;
   /** What a batch of tiles may take of the running streams' time; default 100. */
   encodeBudgetMs?: number | undefined;
-  kvType: "f32" | "bf16";
+  kvType: KvType;
   wireType: "f32" | "bf16";
   servedModelName?: string | undefined;
   chatTemplate: ChatTemplate;
@@ -50,6 +52,8 @@ export interface CoordinatorOptions extends SecurityOptions {
   maxRequests: number;
   /** Prompt tokens that wait; default 64 times the context. */
   maxQueuedTokens?: number | undefined;
+  /** Tokens of a sequence that a step guesses at most, from what the text has had before; default 0, none. */
+  speculate?: number | undefined;
   /** Full blocks are kept and found again; default true. */
   prefixCache?: boolean | undefined;
   stepDeadlineMs: number;
@@ -120,6 +124,11 @@ function corsProblems({ corsOrigins = [] }: CoordinatorOptions): string[] {
     .map((origin) => `cors-origin: ${JSON.stringify(origin)}, must be as https://host:port, or *`);
 }
 
+function speculateProblems({ speculate = 0 }: CoordinatorOptions): string[] {
+  if (Number.isSafeInteger(speculate) && speculate >= 0 && speculate <= MAX_DRAFTS) return [];
+  return [`speculate: ${speculate}, must be a whole number, 0 to ${MAX_DRAFTS}`];
+}
+
 /** Every problem, and the files of keys and certificates as they were read. */
 export function examineOptions(options: CoordinatorOptions): {
   problems: string[];
@@ -167,6 +176,7 @@ export function examineOptions(options: CoordinatorOptions): {
   for (const [name, value] of Object.entries(whole))
     if (value !== undefined && !(Number.isSafeInteger(value) && value > 0))
       problems.push(`${name}: ${value}, must be a whole number above 0`);
+  problems.push(...speculateProblems(options));
   return { problems, security };
 }
 

@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { fileURLToPath } from "node:url";
-import { openModel, rankBytes } from "@tessera/model";
-import { VisionPlacement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
+import { KV_TYPES, openModel, rankBytes } from "@tessera/model";
+import { KvType, VisionPlacement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { checkOptions, tensorParallelSize, type CoordinatorOptions } from "./options.js";
 import { choosePlan, memoryShares, plansOf, settingsOf } from "./parts.js";
 
@@ -50,6 +50,18 @@ test("auto: the choices are the encoder whole, then cut, and differ in nothing e
   assert.deepEqual(first.placement, { ...rest, vision: VisionPlacement.REPLICATE });
   assert.notEqual(first.planHash, second.planHash);
   assert.ok(cut < whole, `${cut} ${whole}`);
+});
+
+test("settingsOf: each type of cache is told, and has a plan hash of its own", () => {
+  const all = KV_TYPES.map((kvType) => {
+    const [plan] = plansOf(model, optionsOf({ kvType }));
+    return settingsOf(optionsOf({ kvType }), "m", plan, 9);
+  });
+  assert.deepEqual(
+    all.map(({ placement }) => placement.kvType),
+    [KvType.F32, KvType.BF16, KvType.INT8],
+  );
+  assert.equal(new Set(all.map(({ planHash }) => planHash)).size, 3);
 });
 
 for (const [name, workers, vision] of [

@@ -29,6 +29,8 @@ const VISION = {
   workers: VisionPlacement.WORKERS,
 } as const;
 
+const KV = { f32: KvType.F32, bf16: KvType.BF16, int8: KvType.INT8 } as const;
+
 /**
  * Placements to choose from when it is known what memory the workers have, the first that fits: with vision `auto` the
  * encoder whole on each, then cut where it can be. They differ in nothing else.
@@ -52,6 +54,7 @@ export function plansOf(
       embeddingBytes: options.embeddingMemoryBytes,
       maxBatchedTokens: options.maxBatchedTokens,
       maxSequences: options.maxSequences,
+      draftTokens: options.speculate,
     });
   const first = plan(vision);
   const cut = vision === "auto" && visionWorkers === undefined && size > 1;
@@ -87,7 +90,7 @@ export function settingsOf(
   selectableIds: number,
 ): GroupSettings {
   const placement = {
-    kvType: options.kvType === "bf16" ? KvType.BF16 : KvType.F32,
+    kvType: KV[options.kvType],
     wireType: options.wireType === "bf16" ? WireType.BF16 : WireType.F32,
     blockCount: plan.blockCount,
     maxBatchedTokens: plan.maxBatchedTokens,
@@ -148,5 +151,6 @@ export function loopLimitsOf(
   options: CoordinatorOptions,
 ): LoopLimits {
   const vocabulary = model.config.decoder.vocabularySize;
-  return { ...plan, vocabulary, maxRequests: options.maxRequests };
+  const { maxRequests, speculate: draftTokens = 0 } = options;
+  return { ...plan, vocabulary, maxRequests, draftTokens };
 }

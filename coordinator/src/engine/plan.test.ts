@@ -81,6 +81,7 @@ const slice = (sequence: Sequence, start: number, count: number) => ({
   newBlocks: [0],
   rows: 1,
   copy: undefined,
+  drafts: [],
 });
 
 /** Gaps and runs, alternating, each of a tile. */
@@ -199,7 +200,8 @@ test("buildPlan: equal masks go once, few ids as runs, many as bits, and the wan
   const slices = [few, many, undefined, few, many].map((mask) => {
     const sequence = sequenceOf(3, [], 0);
     const [noop, ready] = [() => undefined, Promise.resolve()];
-    const matcher = { mask, ended: false, failure: undefined, ready, accept: noop, close: noop };
+    const state = { mask, ahead: [], mayEnd: false, ended: false, failure: undefined, ready };
+    const matcher = { ...state, accept: noop, lookAhead: noop, close: noop };
     return slice(Object.assign(sequence, { parts: { ...sequence.parts, matcher } }), 0, 3);
   });
   const plan = buildPlan(slices, nothing);
@@ -217,6 +219,75 @@ test("buildPlan: equal masks go once, few ids as runs, many as bits, and the wan
   );
   assert.equal(plan.masks[0]?.bits.length, 0);
   assert.deepEqual([plan.masks[1]?.runs, plan.masks[1]?.bits], [[], many]);
+});
+
+test("buildPlan: behind drafts every row is wanted like the last, with what it sees and its own mask", () => {
+  const sequence = sequenceOf(5, [], 0);
+  sequence.request.prepared.sights = [
+    { position: 1, ranges: [{ stream: 0, first: 0, end: 4 }] },
+    { position: 3, ranges: [{ stream: 1, first: 2, end: 7 }] },
+  ];
+  const masks = [1, 2, 4].map((bits) => new Uint8Array(64).fill(bits));
+  const [mask, ...behind] = masks;
+  const [noop, ready] = [() => undefined, Promise.resolve()];
+  const matcher = {
+    mask,
+    ahead: [30, 31, 32].map((tokenId, i) => ({
+      tokenId,
+      mask: behind[i] ?? masks[0] ?? new Uint8Array(64),
+      mayEnd: false,
+    })),
+    mayEnd: false,
+    ended: false,
+    failure: undefined,
+    ready,
+    accept: noop,
+    lookAhead: noop,
+    close: noop,
+  };
+  const drafted = Object.assign(sequence, { parts: { ...sequence.parts, matcher } });
+  const plan = buildPlan([{ ...slice(drafted, 4, 1), drafts: [30, 31] }], nothing);
+  const [only] = plan.slices;
+  assert.deepEqual(only?.tokenIds, [4, 30, 31]);
+  assert.deepEqual(
+    only.wanted.map(({ row, candidates, topLogprobs, logprob, mask: at }) => [
+      row,
+      candidates,
+      topLogprobs,
+      logprob,
+      at,
+    ]),
+    [
+      [0, 256, 3, true, 1],
+      [1, 256, 3, true, 2],
+      [2, 256, 3, true, 3],
+    ],
+  );
+  assert.equal(plan.masks.length, 3);
+  assert.deepEqual(
+    only.seen.map(({ row, count }) => [row, count]),
+    [[0, 3]],
+  );
+  assert.equal(drafted.knownTokens, 5);
+});
+
+test("drafts of a constrained sequence: none whose row might have to end before min_tokens", () => {
+  const sequence = sequenceOf(4, [], 0);
+  const { prepared } = sequence.request;
+  const mask = new Uint8Array(64).fill(1);
+  const ahead = [false, true, false].map((mayEnd, i) => ({ tokenId: 30 + i, mask, mayEnd }));
+  const [noop, ready] = [() => undefined, Promise.resolve()];
+  const state = { mask, mayEnd: false, ended: false, failure: undefined, ready };
+  const matcher = { ...state, ahead, accept: noop, lookAhead: noop, close: noop };
+  const constrained = Object.assign(sequence, { parts: { ...sequence.parts, matcher } });
+  const draftsAt = (minTokens: number, most = 9) => {
+    prepared.minTokens = minTokens;
+    return constrained.drafts(most);
+  };
+  assert.deepEqual(draftsAt(0), [30, 31, 32]);
+  assert.deepEqual(draftsAt(2), [30, 31, 32]);
+  assert.deepEqual(draftsAt(3), [30]);
+  assert.deepEqual(draftsAt(0, 2), [30, 31]);
 });
 
 test("openedBytes: never less than what a sequence adds to a plan", () => {

@@ -84,11 +84,12 @@ function imageRows({ sequence, start, count }: SliceChoice<Sequence>) {
 }
 
 /** Rows of the slice that see images, and what; the answer sees what the prompt's last token does. */
-function seenRows({ sequence, start, count }: SliceChoice<Sequence>) {
+function seenRows({ sequence, start, count, drafts }: SliceChoice<Sequence>) {
   const { prepared, images } = sequence.request;
+  const all = start + count + drafts.length;
   return prepared.sights.flatMap(({ position, ranges }, i) => {
     const first = Math.max(position, start);
-    const end = Math.min(prepared.sights[i + 1]?.position ?? Infinity, start + count);
+    const end = Math.min(prepared.sights[i + 1]?.position ?? Infinity, all);
     if (first >= end || ranges.length === 0) return [];
     const seen = ranges.map((range) => ({
       streamId: images?.streams[range.stream]?.value.streamId ?? 0n,
@@ -138,15 +139,19 @@ function scoredRows({ sequence, start, count }: SliceChoice<Sequence>): WantedRo
   );
 }
 
-/** The row that the next token is chosen from. */
-function lastRow({ sequence, count }: SliceChoice<Sequence>, masks: PlanMasks): WantedRow {
+/** The row that the next token is chosen from, and those behind drafts, as if these were tokens of the answer. */
+function chosenRows({ sequence, count, drafts }: SliceChoice<Sequence>, masks: PlanMasks) {
   const { sampling, topLogprobs } = sequence.request.prepared;
-  return wantedRow(count - 1, {
-    candidates: hasFilters(sampling) ? FIRST_CANDIDATES : 0,
-    topLogprobs: topLogprobs ?? 0,
-    logprob: topLogprobs !== undefined,
-    mask: masks.numberOf(sequence.parts.matcher?.mask),
-  });
+  const { matcher } = sequence.parts;
+  const masksOf = [matcher?.mask, ...drafts.map((_, i) => matcher?.ahead[i]?.mask)];
+  return masksOf.map((mask, i) =>
+    wantedRow(count - 1 + i, {
+      candidates: hasFilters(sampling) ? FIRST_CANDIDATES : 0,
+      topLogprobs: topLogprobs ?? 0,
+      logprob: topLogprobs !== undefined,
+      mask: masks.numberOf(mask),
+    }),
+  );
 }
 
 function slice(choice: SliceChoice<Sequence>, masks: PlanMasks): SequenceSlice {
@@ -157,12 +162,12 @@ function slice(choice: SliceChoice<Sequence>, masks: PlanMasks): SequenceSlice {
     $typeName: "tessera.shard.v1.SequenceSlice",
     sequenceId: sequence.id,
     startPosition: start,
-    tokenIds: sequence.tokens.slice(start, start + count),
+    tokenIds: [...sequence.tokens.slice(start, start + count), ...choice.drafts],
     firstBlock,
     blockIds: newBlocks,
     imageRows: imageRows(choice).map((rows) => create(ImageRowsSchema, rows)),
     seen: seenRows(choice).map((rows) => create(SeenRowsSchema, rows)),
-    wanted: last ? [...scored, lastRow(choice, masks)] : scored,
+    wanted: last ? [...scored, ...chosenRows(choice, masks)] : scored,
   };
 }
 

@@ -4,6 +4,7 @@ import type {
   Candidate,
   LaneResult,
   RowResult,
+  StepResponse,
 } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import type { RunningGroup } from "../cluster/group.js";
 import type { SampledToken } from "../request/types.js";
@@ -22,6 +23,17 @@ interface At {
   row: number;
   stepId: bigint;
   vocabulary: number;
+}
+
+/** Rows of all ranks. */
+export function rowsBySequence(answers: StepResponse[]): Map<bigint, RowResult[]> {
+  const rows = new Map<bigint, RowResult[]>();
+  for (const row of answers.flatMap((answer) => answer.rows)) {
+    const known = rows.get(row.sequenceId);
+    if (known === undefined) rows.set(row.sequenceId, [row]);
+    else known.push(row);
+  }
+  return rows;
 }
 
 /** Of all ranks, in rising order. */

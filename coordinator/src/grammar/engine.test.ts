@@ -106,6 +106,77 @@ test("matcher: a token outside the mask is the caller's fault", () =>
     assert.throws(() => matcher.accept(STOP), /not allowed by the mask/);
   }));
 
+test("matcher: looking ahead changes nothing; masks behind tokens that come are those of a plain walk", () =>
+  withEngine({ lightMs: 60_000, slowMaskMs: 60_000 }, async (engine) => {
+    const ebnf = 'root ::= "[" (word ",")* word "]"\nword ::= [a-f]+ | "\\"" [^"\\n]* "\\""';
+    const grammar = await grammarOf(engine, ebnf);
+    const random = seeded(5);
+    const letters = model.tokenizer.encode('abcdef,]"', { special: false });
+    const guesses = [...letters, ...letters, 7, 100, STOP];
+    let [known, refused] = [0, 0];
+    for (let round = 0; round < 12; round++) {
+      const [plain, looking] = [grammar.open(), grammar.open()];
+      await Promise.all([plain.ready, looking.ready]);
+      for (let step = 0; step < 30; step++) {
+        const ids = allowedIds(plain.mask ?? new Uint8Array()).filter((id) => id !== STOP);
+        const token = ids[Math.floor(random() * ids.length)] ?? assert.fail("no id but a stop");
+        known += looking.ahead[0]?.tokenId === token ? 1 : 0;
+        plain.accept(token);
+        looking.accept(token);
+        // What may come, what may not, and a stop.
+        const guess = () => guesses[Math.floor(random() * guesses.length)] ?? STOP;
+        looking.lookAhead([guess(), guess(), guess()]);
+        await Promise.all([plain.ready, looking.ready]);
+        assert.deepEqual(looking.mask, plain.mask);
+        assert.deepEqual(
+          [looking.mayEnd, looking.ended, looking.failure],
+          [plain.mayEnd, plain.ended, plain.failure],
+        );
+        refused += looking.ahead.length < 3 ? 1 : 0;
+        assert.ok(looking.ahead.every(({ tokenId }) => tokenId !== STOP));
+        if (allowedIds(plain.mask ?? new Uint8Array()).every((id) => id === STOP)) break;
+      }
+      plain.close();
+      looking.close();
+    }
+    assert.ok(known > 0 && refused > 0, `${known} came, ${refused} were refused`);
+  }));
+
+test("matcher: several tokens looked ahead at are accepted in one turn, each under its mask, with one mask made", () =>
+  withEngine({ lightMs: 60_000, slowMaskMs: 60_000 }, async (engine) => {
+    const matcher = (await grammarOf(engine, 'root ::= "ab" [c-d]+ "!"')).open();
+    await matcher.ready;
+    const ids = ["a", "b", "c", "d", "!"].map(
+      (text) => model.tokenizer.encode(text, { special: false })[0] ?? -1,
+    );
+    const [a = -1, b = -1, c = -1, d = -1, end = -1] = ids;
+    matcher.accept(a);
+    matcher.lookAhead([b, c, a, d]);
+    await matcher.ready;
+    assert.deepEqual(
+      matcher.ahead.map(({ tokenId }) => tokenId),
+      [b, c],
+    );
+    assert.ok(!has(matcher, d) && has(matcher, b));
+    const { sharedMessages } = engine.stats;
+    matcher.accept(b);
+    assert.ok(has(matcher, c) && has(matcher, d) && !has(matcher, end));
+    matcher.accept(c);
+    assert.ok(has(matcher, end) && has(matcher, d));
+    assert.throws(() => matcher.accept(a), /not allowed by the mask/);
+    matcher.accept(d);
+    assert.equal(matcher.mask, undefined);
+    await matcher.ready;
+    assert.ok(has(matcher, end) && has(matcher, c));
+    assert.equal(engine.stats.sharedMessages, sharedMessages + 1);
+    matcher.accept(end);
+    await matcher.ready;
+    assert.deepEqual(
+      [allowedIds(matcher.mask ?? new Uint8Array()), matcher.mayEnd],
+      [[STOP], true],
+    );
+  }));
+
 test("matchers of one turn at the same place: they have one mask between them", () =>
   withEngine({}, async (engine) => {
     const grammar = await grammarOf(engine, 'root ::= [a-z]* "." "!"');

@@ -268,6 +268,7 @@ export class GrammarEngine implements GrammarCompiler {
   private newMatcher(kept: Kept, field: string): Matcher {
     const matcher: RemoteMatcher = new RemoteMatcher(++this.lastId, kept.id, field, {
       accept: (_, tokenId) => kept.host?.accept(matcher, tokenId),
+      lookAhead: (_, tokenIds) => kept.host?.lookAhead(matcher, tokenIds),
       close: () => {
         if (!this.matchers.delete(matcher)) return;
         kept.host?.close(matcher);

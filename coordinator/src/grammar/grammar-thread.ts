@@ -1,7 +1,7 @@
 /** A thread with XGrammar in it: compiles, and steps matchers. Started by `ThreadSeat`. */
 import { parentPort, workerData } from "node:worker_threads";
 import type { CompiledGrammar, GrammarCompiler, GrammarMatcher } from "@mlc-ai/web-xgrammar";
-import type { ConstraintSpec } from "../request/constraint.js";
+import type { ConstraintSpec, TokenAhead } from "../request/constraint.js";
 import type { FromThread, MatcherState, ThreadData, ToThread, WorkItem } from "./protocol.js";
 import { Refusal } from "./refusal.js";
 import { readConstraint, type CompilerInput } from "./source.js";
@@ -12,6 +12,18 @@ import { loadXGrammar, reasonOf, type LoadedXGrammar } from "./xgrammar.js";
 interface KeptGrammar {
   compiled: CompiledGrammar;
   filter: TokenFilter | undefined;
+}
+
+/** Of looking ahead, for all matchers of a message together: the step waits for their masks. */
+const AHEAD_MS = 1.5;
+
+/** What `AHEAD_MS` has left. */
+interface AheadBudget {
+  leftMs: number;
+}
+
+function allows(mask: Uint8Array, id: number): boolean {
+  return (((mask[id >> 3] ?? 0) >> (id & 7)) & 1) === 1;
 }
 
 interface OpenMatcher {
@@ -134,6 +146,7 @@ class GrammarThread {
   private async work(items: readonly WorkItem[]): Promise<FromThread> {
     const states: MatcherState[] = [];
     const masks: Uint8Array[] = [];
+    const budget: AheadBudget = { leftMs: AHEAD_MS };
     const indexOf = (mask: Uint8Array) => {
       const known = masks.findIndex((other) => Buffer.compare(other, mask) === 0);
       return known === -1 ? masks.push(mask) - 1 : known;
@@ -147,7 +160,11 @@ class GrammarThread {
       const start = performance.now();
       const [state, mask] = await this.step(item);
       const tookMs = performance.now() - start;
-      states.push({ ...state, ...(mask === undefined ? {} : { mask: indexOf(mask) }), tookMs });
+      const known = mask === undefined ? {} : { mask: indexOf(mask) };
+      const behind =
+        item.kind === "accept" && mask !== undefined ? await this.ahead(item, mask, budget) : [];
+      const ahead = behind.map(({ mask: next, ...rest }) => ({ ...rest, mask: indexOf(next) }));
+      states.push({ ...state, ...known, ahead, tookMs });
     }
     const joined = new Uint8Array(masks.reduce((sum, mask) => sum + mask.length, 0));
     masks.forEach((mask, i) => joined.set(mask, i * mask.length));
@@ -161,20 +178,55 @@ class GrammarThread {
     const open = item.kind === "open" ? await this.open(item) : this.matchers.get(matcherId);
     if (open === undefined) throw new Error(`matcher ${matcherId} is not open`);
     this.begin(open.grammarId);
-    const tokens = item.kind === "open" ? item.tokens : [item.tokenId];
-    for (const tokenId of tokens) {
-      if (!open.matcher.acceptToken(tokenId))
+    const tokens = item.kind === "open" ? item.tokens : item.tokenIds;
+    for (const tokenId of tokens)
+      if (!this.accept(open, tokenId))
         return [{ matcherId, position: open.position, state: "rejected", mayEnd: false }];
-      open.position++;
-      open.lastByte = tokenBytes(this.data.vocabulary, tokenId).at(-1) ?? open.lastByte;
-      if (open.filter !== undefined) open.tail = open.filter.tail(open.tail, tokenId);
-    }
     const at = { matcherId, position: open.position, mayEnd: false };
     if (open.matcher.isTerminated()) return [{ ...at, state: "ended" }];
     const mask = await this.mask(open);
     if (mask === undefined) return [{ ...at, state: "stuck" }];
-    const mayEnd = this.data.stopTokenIds.some((id) => ((mask[id >> 3] ?? 0) >> (id & 7)) & 1);
-    return [{ ...at, state: "mask", mayEnd }, mask];
+    return [{ ...at, state: "mask", mayEnd: this.mayEnd(mask) }, mask];
+  }
+
+  private mayEnd(mask: Uint8Array): boolean {
+    return this.data.stopTokenIds.some((id) => allows(mask, id));
+  }
+
+  private accept(open: OpenMatcher, tokenId: number): boolean {
+    if (!open.matcher.acceptToken(tokenId)) return false;
+    open.position++;
+    open.lastByte = tokenBytes(this.data.vocabulary, tokenId).at(-1) ?? open.lastByte;
+    if (open.filter !== undefined) open.tail = open.filter.tail(open.tail, tokenId);
+    return true;
+  }
+
+  /** Masks behind the first of `item.ahead` that the grammar takes; the matcher then stands where it stood. */
+  private async ahead(
+    item: WorkItem & { kind: "accept" },
+    first: Uint8Array,
+    budget: AheadBudget,
+  ): Promise<TokenAhead[]> {
+    const open = this.matchers.get(item.matcherId);
+    if (open === undefined || item.ahead.length === 0) return [];
+    const { position, lastByte, tail } = open;
+    const found: TokenAhead[] = [];
+    const start = performance.now();
+    let mask = first;
+    for (const tokenId of item.ahead) {
+      const ends = this.data.stopTokenIds.includes(tokenId);
+      if (ends || !allows(mask, tokenId) || performance.now() - start > budget.leftMs) break;
+      this.begin(open.grammarId);
+      if (!this.accept(open, tokenId)) break;
+      const next = await this.mask(open);
+      if (next === undefined) break;
+      mask = next;
+      found.push({ tokenId, mask, mayEnd: this.mayEnd(mask) });
+    }
+    if (open.position > position) open.matcher.rollBack(open.position - position);
+    Object.assign(open, { position, lastByte, tail });
+    budget.leftMs -= performance.now() - start;
+    return found;
   }
 
   private async open(item: WorkItem & { kind: "open" }): Promise<OpenMatcher> {

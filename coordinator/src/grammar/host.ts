@@ -9,6 +9,8 @@ import { RemoteMatcher, type MatcherHome } from "./remote-matcher.js";
 import type { CompilerInput } from "./source.js";
 import { ThreadSeat, type SeatData, type SeatEvents, type SeatFault } from "./thread-seat.js";
 
+type AcceptItem = Extract<WorkItem, { kind: "accept" }>;
+
 /** New threads in a row that brought nothing, before all matchers fail. */
 const MAX_REBUILDS = 3;
 
@@ -76,8 +78,23 @@ export class Host implements SeatEvents, MatcherHome {
     return leaving;
   }
 
+  /** Several of one turn are one piece of work, with one mask. */
   accept(matcher: RemoteMatcher, tokenId: number): void {
-    this.enqueue({ kind: "accept", matcherId: matcher.id, tokenId });
+    const waiting = this.waitingOf(matcher);
+    if (waiting !== undefined) waiting.tokenIds.push(tokenId);
+    else this.enqueue({ kind: "accept", matcherId: matcher.id, tokenIds: [tokenId], ahead: [] });
+  }
+
+  /** Of use as long as the accepted tokens have not left. */
+  lookAhead(matcher: RemoteMatcher, tokenIds: readonly number[]): void {
+    const waiting = this.waitingOf(matcher);
+    if (waiting !== undefined) waiting.ahead = tokenIds;
+  }
+
+  private waitingOf(matcher: RemoteMatcher): AcceptItem | undefined {
+    return this.outbox.findLast(
+      (item): item is AcceptItem => item.kind === "accept" && item.matcherId === matcher.id,
+    );
   }
 
   close(matcher: RemoteMatcher): void {
@@ -131,14 +148,17 @@ export class Host implements SeatEvents, MatcherHome {
       { length: message.masks.byteLength / maskBytes },
       (_, i) => new Uint8Array(message.masks, i * maskBytes, maskBytes),
     );
-    for (const state of message.states)
-      this.deliver(state, state.mask === undefined ? undefined : masks[state.mask]);
+    for (const state of message.states) this.deliver(state, masks);
   }
 
-  private deliver(state: MatcherState, mask: Uint8Array | undefined): void {
+  private deliver(state: MatcherState, masks: readonly Uint8Array[]): void {
     const matcher = this.matchers.get(state.matcherId);
     if (matcher === undefined) return;
-    matcher.take(state, mask);
+    const ahead = (state.ahead ?? []).flatMap(({ mask: at, ...rest }) => {
+      const mask = masks[at];
+      return mask === undefined ? [] : [{ ...rest, mask }];
+    });
+    matcher.take(state, state.mask === undefined ? undefined : masks[state.mask], ahead);
     if (state.tookMs > this.limits.slowMaskMs && state.position > 0)
       this.events.slow?.(matcher.grammarId);
   }

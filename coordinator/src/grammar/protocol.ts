@@ -21,7 +21,13 @@ export interface SharedVocabulary {
 export type WorkItem =
   /** `tokens`: accepted before, in another thread. */
   | { kind: "open"; matcherId: number; grammarId: number; tokens: readonly number[] }
-  | { kind: "accept"; matcherId: number; tokenId: number }
+  /** `ahead`: what may come next; taken back when the masks behind are made. */
+  | {
+      kind: "accept";
+      matcherId: number;
+      tokenIds: number[];
+      ahead: readonly number[];
+    }
   | { kind: "close"; matcherId: number };
 
 export type ToThread =
@@ -41,7 +47,16 @@ export interface MatcherState {
   mask?: number;
   /** The mask has a stop id. */
   mayEnd: boolean;
+  /** Masks behind the first so many tokens of `ahead`; as `mask`. */
+  ahead?: AheadState[];
+  /** Without `ahead`. */
   tookMs: number;
+}
+
+export interface AheadState {
+  tokenId: number;
+  mask: number;
+  mayEnd: boolean;
 }
 
 export type FromThread =

@@ -12,6 +12,13 @@ export type ConstraintSpec =
 /** Ids that may come next: bit id mod 8 of byte ⌊id / 8⌋. */
 export type TokenMask = Uint8Array;
 
+/** A token that may be the next one, or follow those before it in a list, and what may come behind it. */
+export interface TokenAhead {
+  tokenId: number;
+  mask: TokenMask;
+  mayEnd: boolean;
+}
+
 /** One choice's way through its grammar. */
 export interface Matcher {
   /** For the next token; undefined while it is being made. */
@@ -24,8 +31,12 @@ export interface Matcher {
   readonly failure: ServeError | undefined;
   /** Settles when `mask`, `ended` or `failure` is there; never rejects. */
   readonly ready: Promise<void>;
+  /** Of the tokens last looked ahead at those that the grammar takes; none without a mask. */
+  readonly ahead: readonly TokenAhead[];
   /** Takes a token that the mask allowed. */
   accept(tokenId: number): void;
+  /** Right after tokens were accepted: beside the mask those behind these tokens are wanted, should they come. */
+  lookAhead(tokenIds: readonly number[]): void;
   close(): void;
 }
 

@@ -58,16 +58,19 @@ test("BlockPool: of two blocks with one content the first is found; a shared one
 });
 
 test("scheduler: whatever comes, budgets hold, every row sees its own history, every sequence ends", () => {
-  let events = 0;
+  let [events, right, wrong] = [0, 0, 0];
   fc.assert(
     fc.property(anyWorld, (world) => {
       const run = new Run(world);
       run.run();
       events += run.events;
+      right += run.right;
+      wrong += run.wrong;
     }),
     { numRuns: 800 },
   );
-  assert.ok(events > 100_000, `${events} events`);
+  assert.ok(events > 50_000, `${events} events`);
+  assert.ok(right > 1000 && wrong > 1000, `drafts: ${right} came true, ${wrong} did not`);
 });
 
 test("scheduler: work that waits is never left without a slice, whatever comes before it later", () => {
@@ -233,6 +236,61 @@ test("scheduler: a decoding sequence without a block does not keep an earlier on
   assert.deepEqual([low.computed, scheduler.pool.freeCount], [32, 0]);
   assert.deepEqual(counts(scheduler.next()), [[9, 96, 24]]);
   assert.deepEqual([low.computed, scheduler.preemptions], [0, 1]);
+});
+
+test("scheduler: drafts take what is left of rows and blocks, prompts go without, and nobody gives way", () => {
+  for (const [maxWantedRows, want, blocks] of [
+    [6, [4, 0], [2, 1]],
+    // The first takes the last block for its guesses; the second has one place left in its own.
+    [20, [8, 1], [2, 1]],
+    [2, [0, 0], [1, 1]],
+  ] as const) {
+    const limits = { poolSize: 3, maxBatchedTokens: 60, maxSequences: 8, maxWantedRows };
+    const { scheduler, sequences } = fill(limits, [
+      [0, 30, 99],
+      [0, 30, 99],
+    ]);
+    for (const sequence of sequences) sequence.of.guesses = 8;
+    const draftsOf = (slices: Slice[]) => slices.map(({ drafts }) => drafts.length);
+    assert.deepEqual(draftsOf(scheduler.next()), [0, 0]);
+    for (const sequence of sequences) sequence.push(1000);
+    const slices = scheduler.next();
+    assert.deepEqual(counts(slices), [
+      [0, 30, 1],
+      [1, 30, 1],
+    ]);
+    assert.deepEqual(draftsOf(slices), want);
+    assert.deepEqual(
+      sequences.map((each) => each.blocks.length),
+      blocks,
+    );
+    assert.equal(scheduler.preemptions, 0);
+    scheduler.audit();
+  }
+});
+
+test("scheduler: accepted drafts are computed tokens whose full blocks are found; others are computed again", () => {
+  const limits = { poolSize: 9, maxBatchedTokens: 96, maxSequences: 8, prefixCache: true };
+  const { scheduler, sequences } = fill(limits, [[0, 30, 99]]);
+  const [only] = sequences;
+  assert.ok(only);
+  only.of.guesses = 7;
+  scheduler.next();
+  only.push(1000);
+  const [slice] = scheduler.next();
+  assert.ok(slice);
+  scheduler.computed([slice]);
+  assert.equal(slice.drafts.length, 7);
+  assert.deepEqual([only.computed, only.blocks.length], [31, 2]);
+  for (const token of [1000, 1000, 1000, 7]) only.push(token);
+  scheduler.accepted(slice, 3);
+  assert.deepEqual([only.computed, only.tokenCount], [34, 35]);
+  assert.equal(scheduler.pool.find(only.keyOf(0)), only.blocks[0]);
+  const [next] = scheduler.next();
+  assert.deepEqual([next?.start, next?.count, next?.newBlocks], [34, 1, []]);
+  scheduler.remove(only);
+  scheduler.accepted(slice, 1);
+  assert.equal(only.computed, 0);
 });
 
 test("scheduler: removing a sequence twice changes nothing", () => {

@@ -28,6 +28,8 @@ export interface ScheduledSequence {
   readonly looksUp: boolean;
   /** Positions before this one have their own wanted row; 0: only the last token of all has. */
   readonly wantedBefore: number;
+  /** Guesses at the tokens behind its last one, at most so many; none when they are not to be tried. */
+  drafts(most: number): readonly number[];
   /** Of its full block `index`. */
   keyOf(index: number): string;
 }
@@ -45,9 +47,11 @@ export interface SliceChoice<S> {
   firstBlock: number;
   /** Behind it. */
   newBlocks: number[];
-  /** Whose results are wanted. */
+  /** Whose results are wanted; those of drafts not among them. */
   rows: number;
   copy: BlockCopy | undefined;
+  /** Behind the slice's tokens, each with a row that is wanted; what `accepted` does not take leaves no trace. */
+  drafts: readonly number[];
 }
 
 export interface ScheduleLimits {
@@ -151,7 +155,33 @@ export class Scheduler<S extends ScheduledSequence> {
       else if (i >= decoding.length) break;
     }
     for (const choice of chosen.values()) this.goOn(choice);
+    for (const choice of chosen.values()) this.addDrafts(choice, budget);
     return [...chosen.values()];
+  }
+
+  /** Behind a decoding sequence's token, as far as nothing else needs the room: nobody is preempted for a guess. */
+  private addDrafts(choice: SliceChoice<S>, budget: Budget): void {
+    const { sequence, count } = choice;
+    if (count !== 1 || sequence.computed !== sequence.tokenCount) return;
+    const drafts = sequence.drafts(Math.min(budget.tokens, budget.rows));
+    const { blocks, computed } = sequence;
+    const missing = Math.max(0, blockCount(computed + drafts.length) - blocks.length);
+    const taken = this.pool.take(Math.min(missing, this.pool.freeCount)) ?? [];
+    blocks.push(...taken);
+    choice.newBlocks.push(...taken);
+    sequence.toldBlocks = blocks.length;
+    choice.drafts = drafts.slice(0, blocks.length * BLOCK_TOKENS - computed);
+    budget.tokens -= choice.drafts.length;
+    budget.rows -= choice.drafts.length;
+  }
+
+  /** So many of the slice's drafts are the sequence's own tokens now: they lie in the cache. */
+  accepted({ sequence, start, count }: SliceChoice<S>, drafts: number): void {
+    // Ended meanwhile.
+    if (!this.sequences.has(sequence.id)) return;
+    assert(sequence.computed === start + count, `sequence ${sequence.id} has moved on`);
+    sequence.computed += drafts;
+    this.name(sequence, start + count, drafts);
   }
 
   private goOn({ sequence, count, copy }: SliceChoice<S>): void {
@@ -163,16 +193,20 @@ export class Scheduler<S extends ScheduledSequence> {
 
   /** The step of these slices has been computed: full blocks can be found from now on. */
   computed(slices: readonly SliceChoice<S>[]): void {
-    if (!this.limits.prefixCache) return;
     for (const { sequence, start, count } of slices) {
       // Preempted or ended meanwhile.
-      if (sequence.computed < start + count) continue;
-      const first = Math.floor(start / BLOCK_TOKENS);
-      const end = Math.floor((start + count) / BLOCK_TOKENS);
-      for (let index = first; index < end; index++) {
-        const block = sequence.blocks[index];
-        if (block !== undefined) this.pool.name(block, sequence.keyOf(index));
-      }
+      if (sequence.computed >= start + count) this.name(sequence, start, count);
+    }
+  }
+
+  /** Gives the blocks that these tokens fill their keys. */
+  private name(sequence: S, start: number, count: number): void {
+    if (!this.limits.prefixCache) return;
+    const first = Math.floor(start / BLOCK_TOKENS);
+    const end = Math.floor((start + count) / BLOCK_TOKENS);
+    for (let index = first; index < end; index++) {
+      const block = sequence.blocks[index];
+      if (block !== undefined) this.pool.name(block, sequence.keyOf(index));
     }
   }
 
@@ -217,6 +251,7 @@ export class Scheduler<S extends ScheduledSequence> {
       newBlocks: sequence.blocks.slice(firstBlock),
       rows,
       copy: from === undefined || to === undefined ? undefined : { from, to },
+      drafts: [],
     };
   }
 
@@ -227,7 +262,8 @@ export class Scheduler<S extends ScheduledSequence> {
   ): number[] | undefined {
     for (;;) {
       this.adopt(sequence);
-      const needed = blockCount(sequence.computed + of.count) - sequence.blocks.length;
+      // Drafts that were not accepted may have brought a block before it is needed.
+      const needed = Math.max(0, blockCount(sequence.computed + of.count) - sequence.blocks.length);
       if (this.pool.freeCount >= needed) return this.pool.take(needed);
       if (!this.preemptAfter(sequence, of.chosen, of.budget)) return undefined;
     }

@@ -31,6 +31,8 @@ export interface Arrival {
   scored: boolean;
   /** Turns after each token in which the next one cannot be chosen yet. */
   maskTurns: number;
+  /** Guesses of a step, some of them wrong. */
+  guesses: number;
 }
 
 export interface World {
@@ -81,6 +83,17 @@ export class TestSequence implements ScheduledSequence {
   get looksUp(): boolean {
     return this.of.scored !== true;
   }
+  /** What it will say next; from time to time something else. */
+  drafts(most: number): number[] {
+    const left = this.of.prompt + this.of.answer - this.tokens.length - 1;
+    const count = Math.max(0, Math.min(most, this.of.guesses ?? 0, left));
+    return Array.from({ length: count }, (_, i) =>
+      (this.world.turn + Number(this.id) + 2 * i) % 5 === 0 ? 9 : this.next,
+    );
+  }
+  get next(): number {
+    return 1000 + this.choice;
+  }
   keyOf(index: number): string {
     return `block of ${this.history[(index + 1) * BLOCK_TOKENS - 1]}`;
   }
@@ -101,6 +114,8 @@ export type Slice = SliceChoice<TestSequence>;
 class Ranks {
   private readonly memory = new Map<number, number[]>();
   private readonly tables = new Map<bigint, number[]>();
+
+  constructor(private readonly histories: Histories) {}
 
   private block(index: number): number[] {
     const known = this.memory.get(index) ?? [];
@@ -128,6 +143,20 @@ class Ranks {
       written.set(block, sequence.id);
       this.block(block)[position % BLOCK_TOKENS] = sequence.history[position] ?? 0;
     }
+    this.guess(slice, written);
+  }
+  /** Drafts lie behind the slice's tokens; whoever reads them there must know that they came true. */
+  private guess({ sequence, start, count, drafts }: Slice, written: Map<number, bigint>): void {
+    let history = sequence.history[start + count - 1] ?? 0;
+    for (const [i, draft] of drafts.entries()) {
+      const position = start + count + i;
+      const block = sequence.blocks[Math.floor(position / BLOCK_TOKENS)];
+      assert.ok(block !== undefined, "every draft has its place");
+      assert.equal(written.get(block) ?? sequence.id, sequence.id, "two write to one block");
+      written.set(block, sequence.id);
+      history = this.histories.after(history, draft);
+      this.block(block)[position % BLOCK_TOKENS] = history;
+    }
   }
   /** What the last row of the slice sees is its own history, whoever computed it. */
   private look({ sequence, start, count }: Slice): void {
@@ -144,11 +173,14 @@ class Ranks {
 
 export class Run {
   readonly scheduler: Scheduler<TestSequence>;
-  private readonly ranks = new Ranks();
   private readonly alive = new Map<TestSequence, Arrival>();
   private readonly clock = { turn: 0, histories: new Histories() };
+  private readonly ranks = new Ranks(this.clock.histories);
   private nextId = 0n;
   events = 0;
+  /** Guesses that came true, and that did not. */
+  right = 0;
+  wrong = 0;
 
   constructor(private readonly world: World) {
     const limits = { ...world, maxWantedRows: world.maxSequences + 3 };
@@ -194,15 +226,17 @@ export class Run {
     this.ranks.apply(slices);
     this.scheduler.computed(slices);
     this.scheduler.audit();
-    for (const { sequence } of slices) this.sample(sequence);
+    for (const slice of slices) this.sample(slice);
     this.scheduler.audit();
   }
 
   private check(slices: Slice[]): void {
     const { maxBatchedTokens, maxSequences } = this.world;
     const sum = (of: (slice: Slice) => number) => slices.reduce((all, one) => all + of(one), 0);
-    assert.ok(sum(({ count }) => count) <= maxBatchedTokens, "tokens over the budget");
-    assert.ok(sum(({ rows }) => rows) <= maxSequences + 3, "wanted rows over the budget");
+    const tokens = sum(({ count, drafts }) => count + drafts.length);
+    assert.ok(tokens <= maxBatchedTokens, "tokens over the budget");
+    const wantedRows = sum(({ rows, drafts }) => rows + drafts.length);
+    assert.ok(wantedRows <= maxSequences + 3, "wanted rows over the budget");
     assert.ok(slices.length <= maxSequences, "sequences over the limit");
     assert.equal(new Set(slices.map(({ sequence }) => sequence.id)).size, slices.length);
     for (const { sequence, start, count, rows } of slices) {
@@ -217,10 +251,17 @@ export class Run {
     assert.ok(slices.length > 0 || !able, "a step without work while work waits");
   }
 
-  private sample(sequence: TestSequence): void {
+  private sample(slice: Slice): void {
+    const { sequence, drafts } = slice;
     if (sequence.computed !== sequence.tokenCount || !this.alive.has(sequence)) return;
     this.fork(sequence);
-    sequence.push(1000 + sequence.choice);
+    const { next } = sequence;
+    const wrong = drafts.findIndex((draft) => draft !== next);
+    const accepted = wrong < 0 ? drafts.length : wrong;
+    for (let i = 0; i <= accepted; i++) sequence.push(next);
+    this.scheduler.accepted(slice, accepted);
+    this.right += accepted;
+    this.wrong += drafts.length - accepted;
     if (sequence.done) this.remove(sequence);
   }
 
@@ -249,6 +290,7 @@ const arrivalOf = (tokens: number) =>
       forks: fc.constantFrom(0, 0, 0, 1, 3),
       scored: fc.constantFrom(false, false, false, true),
       maskTurns: fc.constantFrom(0, 0, 0, 2),
+      guesses: fc.constantFrom(0, 1, 4, 40),
     })
     .map(({ length, share, ...rest }) => {
       const prompt = 1 + Math.floor(share * (length - 2));
@@ -288,7 +330,13 @@ export const tightWorld: fc.Arbitrary<World> = fc.integer({ min: 2, max: 5 }).ch
       let turn = 0;
       const arrivals = rows.map(({ wait, ...rest }, i) => {
         turn += wait;
-        const plain = { family: i % 2, forks: 0, scored: false, maskTurns: 0 };
+        const plain = {
+          family: i % 2,
+          forks: 0,
+          scored: false,
+          maskTurns: 0,
+          guesses: 3 * (i % 2),
+        };
         return { ...plain, ...rest, turn, priority: -i, removal: 1e9 };
       });
       return { ...limits, poolSize, maxSequences: 8, arrivals };

@@ -1,6 +1,7 @@
 // Contracts and orders of sums: ops/ops.h.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <vector>
 
 #include "core/bf16.h"
@@ -10,31 +11,57 @@ namespace tessera::reference {
 
 namespace {
 
-// One element of the cache, whatever its type.
-struct Cache {
-  const CacheView& view;
-  size_t key(int64_t block, int head, int d, int offset) const {
-    return base(block, head) + static_cast<size_t>(d) * kBlockTokens + offset;
+// One head's keys (part 0) or values (part 1) in a block of the cache, whatever its type.
+struct Part {
+  CacheType type;
+  uint8_t* data;
+  int head_dim, part;
+
+  Part(const CacheView& view, int64_t block, int head, int part)
+      : type(view.type), head_dim(view.head_dim), part(part) {
+    const size_t index = (static_cast<size_t>(block) * view.kv_heads + head) * 2 + part;
+    data = static_cast<uint8_t*>(view.data) + index * cache_part_bytes(type, head_dim);
   }
-  size_t value(int64_t block, int head, int d, int offset) const {
-    const size_t keys = static_cast<size_t>(view.head_dim) * kBlockTokens;
-    return base(block, head) + keys + static_cast<size_t>(offset) * view.head_dim + d;
+  size_t at(int d, int offset) const {
+    return part == 0 ? static_cast<size_t>(d) * kBlockTokens + offset
+                     : static_cast<size_t>(offset) * head_dim + d;
   }
-  float get(size_t at) const {
-    if (view.type == CacheType::kF32) return static_cast<const float*>(view.data)[at];
-    return from_bf16(static_cast<const uint16_t*>(view.data)[at]);
+  float* scales() const {
+    return reinterpret_cast<float*>(data + static_cast<size_t>(head_dim) * kBlockTokens);
   }
-  void put(size_t at, float value) const {
-    if (view.type == CacheType::kF32) {
-      static_cast<float*>(view.data)[at] = value;
-    } else {
-      static_cast<uint16_t*>(view.data)[at] = to_bf16(value);
+  float get(int d, int offset) const {
+    if (type == CacheType::kF32) return reinterpret_cast<const float*>(data)[at(d, offset)];
+    if (type == CacheType::kBf16)
+      return from_bf16(reinterpret_cast<const uint16_t*>(data)[at(d, offset)]);
+    const auto whole = static_cast<int8_t>(data[at(d, offset)]);
+    return static_cast<float>(whole) * scales()[offset];
+  }
+  void put(const float* x, int offset) const {
+    if (type == CacheType::kInt8) return put_int8(x, offset);
+    for (int d = 0; d < head_dim; ++d) {
+      if (type == CacheType::kF32) {
+        reinterpret_cast<float*>(data)[at(d, offset)] = x[d];
+      } else {
+        reinterpret_cast<uint16_t*>(data)[at(d, offset)] = to_bf16(x[d]);
+      }
     }
   }
 
  private:
-  size_t base(int64_t block, int head) const {
-    return (static_cast<size_t>(block) * view.kv_heads + head) * 2 * view.head_dim * kBlockTokens;
+  void put_int8(const float* x, int offset) const {
+    float peak = 0.0f;
+    bool finite = true;
+    for (int d = 0; d < head_dim; ++d) {
+      peak = std::max(peak, std::fabs(x[d]));
+      finite = finite && std::isfinite(x[d]);
+    }
+    const float scale = finite ? peak / 127.0f : std::numeric_limits<float>::quiet_NaN();
+    scales()[offset] = scale;
+    for (int d = 0; d < head_dim; ++d) {
+      const float whole = scale > 0.0f ? std::nearbyint(x[d] / scale) : 0.0f;
+      data[at(d, offset)] =
+          static_cast<uint8_t>(static_cast<int8_t>(std::min(127.0f, std::max(-127.0f, whole))));
+    }
   }
 };
 
@@ -98,52 +125,47 @@ void attend(float* out, const float* q, int head_dim, float scale, int count, Ke
 }  // namespace
 
 void write_cache(const Context&, const WriteCacheArgs& args) {
-  const Cache cache{args.cache};
   for (int r = 0; r < args.rows; ++r)
-    for (int h = 0; h < args.cache.kv_heads; ++h)
-      for (int d = 0; d < args.cache.head_dim; ++d) {
-        const int64_t block = args.slots[r] / kBlockTokens;
-        const int offset = static_cast<int>(args.slots[r] % kBlockTokens);
-        const size_t at = r * args.stride + h * args.cache.head_dim + d;
-        cache.put(cache.key(block, h, d, offset), args.k[at]);
-        cache.put(cache.value(block, h, d, offset), args.v[at]);
-      }
+    for (int h = 0; h < args.cache.kv_heads; ++h) {
+      const int64_t block = args.slots[r] / kBlockTokens;
+      const int offset = static_cast<int>(args.slots[r] % kBlockTokens);
+      const size_t at = r * args.stride + h * args.cache.head_dim;
+      Part(args.cache, block, h, 0).put(args.k + at, offset);
+      Part(args.cache, block, h, 1).put(args.v + at, offset);
+    }
 }
 
 void attention(const Context&, const AttentionArgs& args) {
-  const Cache cache{args.cache};
   const int group = args.heads / args.cache.kv_heads;
   for (int r = 0; r < args.rows; ++r)
     for (int h = 0; h < args.heads; ++h) {
-      const int32_t* table = args.row[r].block_table;
-      const int kv = h / group;
-      const auto key = [&](int p, int d) {
-        return cache.get(cache.key(table[p / kBlockTokens], kv, d, p % kBlockTokens));
+      const auto element = [&](int part, int p, int d) {
+        const int32_t block = args.row[r].block_table[p / kBlockTokens];
+        return Part(args.cache, block, h / group, part).get(d, p % kBlockTokens);
       };
-      const auto value = [&](int p, int d) {
-        return cache.get(cache.value(table[p / kBlockTokens], kv, d, p % kBlockTokens));
-      };
-      attend(args.out + r * args.out_stride + h * args.head_dim,
-             args.q + r * args.q_stride + h * args.head_dim, args.head_dim, args.scale,
-             args.row[r].position + 1, key, value);
+      attend(
+          args.out + r * args.out_stride + h * args.head_dim,
+          args.q + r * args.q_stride + h * args.head_dim, args.head_dim, args.scale,
+          args.row[r].position + 1, [&](int p, int d) { return element(0, p, d); },
+          [&](int p, int d) { return element(1, p, d); });
     }
 }
 
 void cross_attention(const Context&, const CrossAttentionArgs& args) {
-  const Cache cache{args.cache};
   for (int r = 0; r < args.rows; ++r)
     for (int h = 0; h < args.heads; ++h) {
       const int kv = h / (args.heads / args.cache.kv_heads);
       const float* q = args.q + r * args.q_stride + h * args.head_dim;
       std::vector<Chunk> chunks;
       for (const CrossRange& range : args.ranges[r]) {
-        const auto block = [&](int p) { return range.block_table[p / kBlockTokens]; };
+        const auto element = [&](int part, int p, int d) {
+          const int32_t block = range.block_table[p / kBlockTokens];
+          return Part(args.cache, block, kv, part).get(d, p % kBlockTokens);
+        };
         add_chunks(
             chunks, q, args.head_dim, args.scale, range.first, range.end,
-            [&](int p, int d) { return cache.get(cache.key(block(p), kv, d, p % kBlockTokens)); },
-            [&](int p, int d) {
-              return cache.get(cache.value(block(p), kv, d, p % kBlockTokens));
-            });
+            [&](int p, int d) { return element(0, p, d); },
+            [&](int p, int d) { return element(1, p, d); });
       }
       write_merged(args.out + r * args.out_stride + h * args.head_dim, chunks, args.head_dim);
     }

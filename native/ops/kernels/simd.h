@@ -27,6 +27,10 @@ inline V16 load(const uint16_t* p) {
   const __m256i half = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16))};
 }
+inline V16 load(const int8_t* p) {
+  const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return {_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes))};
+}
 inline V16 operator+(V16 a, V16 b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline V16 operator-(V16 a, V16 b) { return {_mm512_sub_ps(a.v, b.v)}; }
 inline V16 operator*(V16 a, V16 b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -65,6 +69,11 @@ inline __m256 widen(const uint16_t* p) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16));
 }
 inline V16 load(const uint16_t* p) { return {widen(p), widen(p + 8)}; }
+inline __m256 widen(const int8_t* p) {
+  const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p));
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(bytes));
+}
+inline V16 load(const int8_t* p) { return {widen(p), widen(p + 8)}; }
 inline V16 operator+(V16 a, V16 b) {
   return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
 }
@@ -119,6 +128,9 @@ inline V16 load(const float* p) {
 }
 inline V16 load(const uint16_t* p) {
   return each([&](int i) { return from_bf16(p[i]); });
+}
+inline V16 load(const int8_t* p) {
+  return each([&](int i) { return static_cast<float>(p[i]); });
 }
 inline void store(float* p, V16 a) { std::memcpy(p, a.v, sizeof(a.v)); }
 inline V16 operator+(V16 a, V16 b) {

@@ -13,6 +13,7 @@ import { images } from "./groups/images.js";
 import { kernels } from "./groups/kernels.js";
 import { memory } from "./groups/memory.js";
 import { server } from "./groups/server.js";
+import { speculation } from "./groups/speculation.js";
 import { start } from "./groups/start.js";
 import { tokens } from "./groups/tokens.js";
 import { vision } from "./groups/vision.js";
@@ -31,6 +32,7 @@ const GROUPS: Record<string, Group> = {
   vision,
   images,
   server,
+  speculation,
   start,
   memory,
 };

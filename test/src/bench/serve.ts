@@ -55,8 +55,12 @@ export async function startServing(
   };
 }
 
-export async function startBench(model: BenchModel, workers: number): Promise<BenchCluster> {
-  return { model, workers, ...(await startServing(model.dir, workers)) };
+export async function startBench(
+  model: BenchModel,
+  workers: number,
+  flags: Partial<PlacementFlags> = {},
+): Promise<BenchCluster> {
+  return { model, workers, ...(await startServing(model.dir, workers, { flags })) };
 }
 
 export interface StreamRequest {

@@ -1,9 +1,10 @@
 /**
- * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache, place of the
- * vision encoder and transport: every pair of these, or every combination with TESSERA_FULL.
+ * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache, with and without
+ * prefix cache, place of the vision encoder and transport: every pair of these, or every combination with TESSERA_FULL.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { KV_TYPES, type KvType } from "@tessera/model";
 import { cpuKind } from "@tessera/native/engine";
 import { essence, requestOf, serve } from "../harness/cluster.js";
 import { readGoldens } from "../harness/goldens.js";
@@ -19,7 +20,8 @@ interface Case {
   threads: number;
   /** Tokens of a step. */
   chunk: number;
-  kv: "f32" | "bf16";
+  kv: KvType;
+  prefixCache: boolean;
   /** `both`: rank 1 by gRPC, the others through shared memory. */
   transport: "shm" | "grpc" | "both";
 }
@@ -35,7 +37,8 @@ const factors: Factors<Case> = {
   kinds: [...here.map((kind) => [kind]), ...mixed],
   threads: [1, 2],
   chunk: [33, 100, 2048],
-  kv: ["f32", "bf16"],
+  kv: KV_TYPES,
+  prefixCache: [true, false],
   transport: ["shm", "grpc", "both"],
 };
 /** A group of one is neither mixed nor cut, and one of two has one pair. */
@@ -75,7 +78,12 @@ async function answers(one: Case) {
   const served = await serve(one.workers, {
     model: modelOf(one.variant),
     threads: one.threads,
-    flags: { kv: one.kv, maxBatchedTokens: one.chunk, ...visionFlags(one.vision) },
+    flags: {
+      kv: one.kv,
+      maxBatchedTokens: one.chunk,
+      prefixCache: one.prefixCache,
+      ...visionFlags(one.vision),
+    },
     environment: (rank) => ({
       TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar",
       TESSERA_TRANSPORT: transportOf(one, rank),
@@ -101,7 +109,14 @@ async function answers(one: Case) {
 type Answers = Awaited<ReturnType<typeof answers>>;
 /** One scalar worker, one thread, whole prompts, of each variant and type of cache. */
 const references = new Map<string, Answers>();
-const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, transport: "shm" as const };
+const plain = {
+  workers: 1,
+  kinds: ["scalar"],
+  threads: 1,
+  chunk: 2048,
+  prefixCache: false,
+  transport: "shm" as const,
+};
 for (const variant of factors.variant)
   for (const kv of factors.kv) {
     const one: Case = { ...plain, vision: "replicate", variant, kv };
@@ -135,10 +150,10 @@ for (const variant of factors.variant) {
   });
 }
 
-function nameOf(one: Case): string {
-  const { variant, workers, kinds, threads, chunk, kv, vision, transport } = one;
+function nameOf({ variant, workers, kinds, threads, chunk, kv, vision, ...one }: Case): string {
   const where = `${workers} workers, ${kinds.join("+")}, ${threads} threads`;
-  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${kv}, encoder ${vision}, ${transport}`;
+  const cache = `${kv}, ${one.prefixCache ? "with" : "without"} prefix cache`;
+  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${cache}, encoder ${vision}, ${one.transport}`;
 }
 
 for (const one of cases)

@@ -130,10 +130,11 @@ async function together(client: TesseraClient, requests: GenerateInput[], below:
   return Promise.all(answers);
 }
 
-for (const [model, seed] of [
-  ["nvlm-d-tiny", 1],
-  ["nvlm-x-tiny", 2],
-  ["nvlm-h-tiny", 3],
+/** Guessed tokens at two of them. */
+for (const [model, seed, speculate] of [
+  ["nvlm-d-tiny", 1, 4],
+  ["nvlm-x-tiny", 2, 0],
+  ["nvlm-h-tiny", 3, 3],
 ] as const)
   test(`${model}: ${REQUESTS} mixed requests under preemption and eviction answer as each alone, without a cache`, async () => {
     const random = seeded(seed);
@@ -149,7 +150,7 @@ for (const [model, seed] of [
     } finally {
       await plain.stop();
     }
-    const loaded = await serve(2, { model, flags: TIGHT, healthPort: 0 });
+    const loaded = await serve(2, { model, flags: { ...TIGHT, speculate }, healthPort: 0 });
     try {
       const answers = await together(loaded.client, requests, below);
       alone.forEach((answer, i) => {
@@ -161,6 +162,7 @@ for (const [model, seed] of [
       // Some twenty and some thousand; how many depends on how requests and steps fall together.
       assert.ok(value("num_preemptions_total") > 0, "preemptions");
       assert.ok(value("prefix_cache_hits_total") > 0, "hits of the prefix cache");
+      assert.equal(value("spec_decode_num_accepted_tokens_total") > 0, speculate > 0);
     } finally {
       await loaded.stop();
     }

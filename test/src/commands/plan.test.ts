@@ -66,6 +66,15 @@ test("plan: both sums of weights are printed, and what a token costs", async () 
   }
 });
 
+test("plan: int8 has room for nearly twice the tokens of bf16 in the same memory", async () => {
+  const args = ["plan", "--model", model, "--tensor-parallel", "8", "--memory", "40"];
+  const { code, stdout } = await tessera([...args, "--kv", "int8"]);
+  assert.equal(code, 0);
+  assert.match(stdout, /168960 bytes per token \(int8\), 16187 blocks of 32 tokens/);
+  const ranks = stdout.match(/^rank \d: .*, cache 10\.19 GiB, .*$/gm) ?? [];
+  assert.equal(ranks.length, 8);
+});
+
 test("plan --json: tensor-parallel 8 cuts 29568 columns as 3648, 3712, 3712, 3712 twice", async () => {
   const { ranks, size } = await plan("--tensor-parallel", "8");
   assert.equal(size, 8);
@@ -77,10 +86,18 @@ test("plan --json: tensor-parallel 8 cuts 29568 columns as 3648, 3712, 3712, 371
   assert.ok(ranks.every((rank) => rank.kvHeads === 1 && rank.encodes));
 });
 
-test("plan --json: a cache in f32 takes twice the bytes of one in bf16", async () => {
-  const [wide, narrow] = await Promise.all([plan("--kv", "f32"), plan("--kv", "bf16")]);
-  assert.deepEqual([wide.cacheBytesPerToken, narrow.cacheBytesPerToken], [655_360, 327_680]);
-  assert.deepEqual([wide.kvType, narrow.kvType], ["f32", "bf16"]);
+test("plan --json: a cache in f32 takes twice the bytes of one in bf16, int8 a byte a value and scales", async () => {
+  const types = ["f32", "bf16", "int8"];
+  const all = await Promise.all(types.map((type) => plan("--kv", type)));
+  assert.deepEqual(
+    all.map((of) => of.cacheBytesPerToken),
+    [655_360, 327_680, 168_960],
+  );
+  assert.deepEqual(
+    all.map((of) => of.kvType),
+    types,
+  );
+  const narrow = all[1] ?? assert.fail();
   assert.equal((narrow.modelBytes.stored / 1e9).toFixed(2), "158.76");
   assert.equal((narrow.modelBytes.computed / 1e9).toFixed(2), "157.73");
 });

@@ -2,7 +2,13 @@
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { decodeImage, IMAGE_LIMITS, tileImage } from "@tessera/coordinator/request";
-import { openModel, planPlacement, rankProgram, type VisionPlacement } from "@tessera/model";
+import {
+  openModel,
+  planPlacement,
+  rankProgram,
+  type KvType,
+  type VisionPlacement,
+} from "@tessera/model";
 import {
   attachExchange,
   deliver,
@@ -30,7 +36,7 @@ export const GREEDY: SamplingSpec = {
 
 export interface GroupOptions {
   size: number;
-  kvType: "f32" | "bf16";
+  kvType: KvType;
   /** Ids from here on are never chosen. */
   selectableIds: number;
   maxModelLen?: number;

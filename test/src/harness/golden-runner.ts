@@ -3,7 +3,7 @@
  * sees what is the golden's.
  */
 import assert from "node:assert/strict";
-import type { VisionPlacement } from "@tessera/model";
+import type { KvType, VisionPlacement } from "@tessera/model";
 import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine";
 import { chosen, closeGroup, goldenTiles, GREEDY, openGroup } from "./engines.js";
 import type { Golden } from "./goldens.js";
@@ -206,7 +206,7 @@ function seenRows(golden: Golden, streams: StreamOpenSpec[], start: number, end:
 
 export interface Way {
   size: number;
-  kvType: "f32" | "bf16";
+  kvType: KvType;
   /** Prompt tokens a step. */
   chunk: number;
   /** Where the vision encoder lies; absent: on every rank. */

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { createProgram } from "@tessera/cli";
 import { tessera } from "../harness/command.js";
 
-const MACHINE_READ = ["chat", "doctor", "plan", "tiles", "tokenize"];
+const MACHINE_READ = ["chat", "doctor", "plan", "profile", "tiles", "tokenize"];
 const { commands } = createProgram();
 
 test("help: the commands are those of the README", async () => {

@@ -2,7 +2,14 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { TesseraClient } from "@tessera/client";
-import { DIRECT_BYTES, exchangeBytes, openModel, planPlacement, rankProgram } from "@tessera/model";
+import {
+  DIRECT_BYTES,
+  exchangeBytes,
+  KV_TYPES,
+  openModel,
+  planPlacement,
+  rankProgram,
+} from "@tessera/model";
 import { closeGroup, goldenTiles, GREEDY, openGroup } from "../harness/engines.js";
 import type { Way } from "../harness/golden-runner.js";
 import { serveInProcess } from "../harness/in-process.js";
@@ -13,7 +20,7 @@ const { config } = await openModel(root("models/nvlm-d-tiny"));
 const hidden = config.decoder.hiddenSize;
 
 for (const size of SIZES)
-  for (const kvType of ["f32", "bf16"] as const)
+  for (const kvType of KV_TYPES)
     test(`${size} engines, ${kvType}: weights, cache and workspace take the planned bytes`, async () => {
       const options = { size, kvType, selectableIds: 1024, maxModelLen: 512 };
       const engines = await openGroup(root("models/nvlm-d-tiny"), options);
@@ -45,11 +52,12 @@ const PLACED: Pick<Way, "size" | "vision" | "encoders">[] = [
 ];
 const [tile] = (await goldenTiles(["document-06.jpg"])).flat();
 for (const variant of ["d", "x", "h"])
-  for (const placed of PLACED)
+  for (const [i, placed] of PLACED.entries())
     test(`nvlm-${variant}-tiny, ${JSON.stringify(placed)}: memory and bytes sent for a tile are as planned`, async () => {
       const dir = root(`models/nvlm-${variant}-tiny`);
       const { size, vision = "replicate", encoders = 0 } = placed;
-      const options = { size, kvType: "f32" as const, maxModelLen: 512 };
+      const kvType = KV_TYPES[i % KV_TYPES.length] ?? "f32";
+      const options = { size, kvType, maxModelLen: 512 };
       const engines = await openGroup(dir, { ...placed, ...options, selectableIds: 1024 });
       const tiles = tile === undefined ? [] : [{ embeddingId: 1n, pixels: tile }];
       // Where the encoder is cut every rank takes part in a tile, else one of them encodes it.

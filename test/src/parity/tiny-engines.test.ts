@@ -1,13 +1,14 @@
 /** The golden requests of nvlm-d-tiny through 1, 2, 4 and 8 engines in one process, connected frame by frame. */
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import type { KvType } from "@tessera/model";
 import { answersOf, assertLikeOracle } from "../harness/golden-runner.js";
 import { readGoldens, type Golden } from "../harness/goldens.js";
 import { root } from "../harness/paths.js";
 
 const goldens = await readGoldens("nvlm-d-tiny.json");
 
-function answers(size: number, kvType: "f32" | "bf16", chunk: number, requests: Golden[]) {
+function answers(size: number, kvType: KvType, chunk: number, requests: Golden[]) {
   return answersOf(requests, root("models/nvlm-d-tiny"), { size, kvType, chunk });
 }
 

@@ -10,6 +10,7 @@ import {
   planPlacement,
   PROCESS_BYTES,
   type CoordinatorPlan,
+  type KvType,
 } from "@tessera/model";
 import { peakBytes, rssBytes, sharedBytes } from "../../harness/memory.js";
 import { root } from "../../harness/paths.js";
@@ -19,6 +20,7 @@ import { benchModels, MAX_MODEL_LEN, type BenchModel } from "../models.js";
 import { startBench, stream, type BenchCluster } from "../serve.js";
 
 const WORKERS = [1, 2];
+const CACHES = ["f32", "int8"] as const;
 const GOAL = { atMost: 1.05 };
 const DEADLINE_MS = 30_000;
 
@@ -97,9 +99,9 @@ function frontBytes(front: CoordinatorPlan): number {
   return front.processBytes + front.tokenizerBytes + front.trafficBytes + front.pictureBytes;
 }
 
-async function measure(model: BenchModel, workers: number): Promise<Figure[]> {
+async function measure(model: BenchModel, workers: number, kvType: KvType): Promise<Figure[]> {
   const { config } = await openModel(model.dir);
-  const plan = planPlacement(config, { size: workers, kvType: "f32", maxModelLen: MAX_MODEL_LEN });
+  const plan = planPlacement(config, { size: workers, kvType, maxModelLen: MAX_MODEL_LEN });
   const planned = [
     frontBytes(plan.coordinator),
     ...plan.ranks.map(
@@ -111,13 +113,13 @@ async function measure(model: BenchModel, workers: number): Promise<Figure[]> {
         rank.trafficBytes,
     ),
   ];
-  const bench = await startBench(model, workers);
+  const bench = await startBench(model, workers, { kv: kvType });
   try {
     await load(bench);
     const pids = bench.cluster.pids();
     const peaks = await Promise.all(pids.map(peakBytes));
     const shared = await Promise.all(pids.map(sharedBytes));
-    const name = `memory.${model.name}.${workers}w`;
+    const name = `memory.${model.name}.${workers}w${kvType === "f32" ? "" : `.${kvType}`}`;
     const parts = ["coordinator", ...plan.ranks.map(({ rank }) => `rank${rank}`)];
     const sum = (values: number[]) => values.reduce((total, value) => total + value, 0);
     const unit = "ratio";
@@ -151,7 +153,8 @@ async function measure(model: BenchModel, workers: number): Promise<Figure[]> {
 export async function memory({ models, log }: BenchContext): Promise<Figure[]> {
   const figures = await idle();
   for (const model of benchModels(models))
-    for (const workers of WORKERS) figures.push(...(await measure(model, workers)));
+    for (const workers of WORKERS)
+      for (const kvType of CACHES) figures.push(...(await measure(model, workers, kvType)));
   for (const { name, value } of figures) log(`${name}: ${value.toFixed(3)}`);
   return figures;
 }

@@ -180,7 +180,7 @@ export type Placement = Message<"tessera.v1.Placement"> & {
   blockCount: number;
 
   /**
-   * f32, bf16
+   * f32, bf16, int8
    *
    * @generated from field: string kv_type = 5;
    */
