@@ -2,7 +2,7 @@
 import { cpus } from "node:os";
 import { Child } from "./child.js";
 import { DRAIN } from "./commands/parent.js";
-import { placementArgs, type PlacementFlags } from "./commands/options.js";
+import { placementArgs, type PlacementFlags, type Transport } from "./commands/options.js";
 import {
   peerTlsArgs,
   serverSecurityArgs,
@@ -24,6 +24,8 @@ export interface ClusterSettings {
   dataDir?: string | undefined;
   /** With commas between. */
   corsOrigin?: string | undefined;
+  /** Of sums between the workers; absent: auto. */
+  transport?: Transport | undefined;
   /** grpc.reflection on every process. */
   reflection?: boolean | undefined;
   flags: PlacementFlags;
@@ -92,6 +94,7 @@ class Supervisor {
       ...level,
     ];
     if (settings.healthPort !== undefined) args.push("--health-listen", "127.0.0.1:0");
+    if (settings.transport !== undefined) args.push("--transport", settings.transport);
     if (settings.reflection === true) args.push("--reflection");
     args.push(...peerTlsArgs(settings.security ?? {}));
     const child = await startChild(args, settings.environment?.(rank));

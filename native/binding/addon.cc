@@ -4,7 +4,9 @@
 
 #include "binding/ceilings.h"
 #include "binding/convert.h"
+#include "binding/frame_kind.h"
 #include "binding/image.h"
+#include "binding/links.h"
 #include "core/check.h"
 
 namespace tessera {
@@ -18,25 +20,6 @@ void run_settle(Napi::Env env, Napi::Function, std::nullptr_t*, Settle* settle) 
   delete settle;
 }
 using SettleFunction = Napi::TypedThreadSafeFunction<std::nullptr_t, Settle, run_settle>;
-
-const char* kind_text(FrameKind kind) {
-  switch (kind) {
-    case FrameKind::kEmbedding:
-      return "embedding";
-    case FrameKind::kEncodeCollective:
-      return "encodeCollective";
-    case FrameKind::kCollective:
-      break;
-  }
-  return "collective";
-}
-
-FrameKind read_kind(const std::string& text) {
-  for (const FrameKind kind :
-       {FrameKind::kCollective, FrameKind::kEmbedding, FrameKind::kEncodeCollective})
-    if (text == kind_text(kind)) return kind;
-  throw Error("INVALID_ARGUMENT", "frame.kind: " + text + " is unknown");
-}
 
 void run_send(Napi::Env env, Napi::Function callback, std::nullptr_t*, OutFrame* frame) {
   const std::unique_ptr<OutFrame> owned(frame);
@@ -483,11 +466,17 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("deliver", Napi::Function::New(env, deliver));
   exports.Set("cpuKind", Napi::Function::New(env, cpu_kind));
   define_image(env, exports);
+  define_links(env, exports);
   define_ceilings(env, exports);
   return exports;
 }
 
 }  // namespace
+
+std::shared_ptr<Engine> engine_of(uint32_t handle) {
+  const auto held = find(handle);
+  return {held, held->engine.get()};
+}
 
 }  // namespace tessera
 

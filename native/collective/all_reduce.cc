@@ -26,15 +26,23 @@ void round_to_wire(const Context& context, const Group& group, std::span<float> 
 // Sends f32 `values`, which hold wire values already.
 void send_values(const Context& context, const Group& group, const std::vector<int>& peers,
                  const FrameKey& key, std::span<const float> values, bool bf16,
-                 CollectiveTimes& times) {
+                 Clock::time_point deadline, CollectiveTimes& times) {
   std::vector<uint16_t>& narrow = group.scratch->narrow;
   if (!bf16)
     return send_tensor(group, peers, key, reinterpret_cast<const uint8_t*>(values.data()),
-                       values.size_bytes(), times);
+                       values.size_bytes(), deadline, times);
   narrow.resize(values.size());
   to_bf16(context, narrow.data(), values.data(), values.size());
   send_tensor(group, peers, key, reinterpret_cast<const uint8_t*>(narrow.data()),
-              narrow.size() * sizeof(uint16_t), times);
+              narrow.size() * sizeof(uint16_t), deadline, times);
+}
+
+// Waits for all of them at once: who sleeps is woken by the last.
+void await_all(const Group& group, const FrameKey& key, Clock::time_point deadline,
+               CollectiveTimes& times) {
+  const Clock::time_point start = Clock::now();
+  group.mailbox->await(group.peers, key, deadline);
+  times.wait_ns += std::chrono::nanoseconds(Clock::now() - start).count();
 }
 
 std::vector<uint8_t> timed_take(const Group& group, int peer, const FrameKey& key,
@@ -66,6 +74,7 @@ void gather_sum(const Context& context, const Group& group, const FrameKey& key,
                 std::span<float> own, Clock::time_point deadline, CollectiveTimes& times) {
   std::array<Part, kMaxLanes> parts;
   parts[group.rank] = own;
+  await_all(group, key, deadline, times);
   for (const int peer : group.peers)
     parts[peer] = take_part(context, group, peer, key, own.size(), deadline, times);
   for (int step = 1; step < group.size; step *= 2)
@@ -92,19 +101,32 @@ void by_owner(const Context& context, const Group& group, FrameKey key, std::spa
   for (const int peer : group.peers) {
     const Range range = owned(values.size(), peer, group.size);
     send_values(context, group, {peer}, key, values.subspan(range.first, range.count),
-                group.wire_bf16, times);
+                group.wire_bf16, deadline, times);
   }
   const Range mine = owned(values.size(), group.rank, group.size);
   const std::span<float> own = values.subspan(mine.first, mine.count);
   gather_sum(context, group, key, own, deadline, times);
   key.item += 1;
-  send_values(context, group, group.peers, key, own, false, times);
+  send_values(context, group, group.peers, key, own, false, deadline, times);
+  await_all(group, key, deadline, times);
   for (const int peer : group.peers) {
     const Range range = owned(values.size(), peer, group.size);
     auto bytes = timed_take(group, peer, key, range.count * sizeof(float), deadline, times);
     if (range.count > 0) std::memcpy(values.data() + range.first, bytes.data(), bytes.size());
     group.mailbox->recycle(std::move(bytes));
   }
+}
+
+void send_frames(Exchange& exchange, const std::vector<int>& peers, const FrameKey& key,
+                 const uint8_t* data, size_t bytes) {
+  size_t offset = 0;
+  do {
+    const size_t part = std::min(kFramePayload, bytes - offset);
+    OutFrame frame{peers, key, offset, bytes, std::vector<uint8_t>(kFrameHeadroom + part)};
+    if (part > 0) std::memcpy(frame.buffer.data() + kFrameHeadroom, data + offset, part);
+    exchange.send(std::move(frame));
+    offset += part;
+  } while (offset < bytes);
 }
 
 }  // namespace
@@ -116,7 +138,8 @@ Group::Group(int rank, int size, bool wire_bf16, Exchange* exchange, Mailbox* ma
       wire_bf16(wire_bf16),
       exchange(exchange),
       mailbox(mailbox),
-      scratch(scratch) {
+      scratch(scratch),
+      links(mailbox->links()) {
   for (int peer = 0; peer < size; ++peer)
     if (peer != rank) peers.push_back(peer);
   scratch->received.resize(size);
@@ -124,16 +147,18 @@ Group::Group(int rank, int size, bool wire_bf16, Exchange* exchange, Mailbox* ma
 }
 
 void send_tensor(const Group& group, const std::vector<int>& peers, const FrameKey& key,
-                 const uint8_t* data, size_t bytes, CollectiveTimes& times) {
-  size_t offset = 0;
-  do {
-    const size_t part = std::min(kFramePayload, bytes - offset);
-    OutFrame frame{peers, key, offset, bytes, std::vector<uint8_t>(kFrameHeadroom + part)};
-    if (part > 0) std::memcpy(frame.buffer.data() + kFrameHeadroom, data + offset, part);
-    times.sent_bytes += part * peers.size();
-    group.exchange->send(std::move(frame));
-    offset += part;
-  } while (offset < bytes);
+                 const uint8_t* data, size_t bytes, Clock::time_point deadline,
+                 CollectiveTimes& times) {
+  std::vector<int> near, far;
+  for (const int peer : peers) {
+    const bool shared =
+        group.links != nullptr && key.kind != FrameKind::kEmbedding && group.links->reaches(peer);
+    (shared ? near : far).push_back(peer);
+  }
+  times.sent_bytes += bytes * peers.size();
+  if (!far.empty()) send_frames(*group.exchange, far, key, data, bytes);
+  for (const int peer : near)
+    times.wait_ns += group.links->send(*group.mailbox, peer, key, data, bytes, deadline);
 }
 
 void all_reduce_add(const Context& context, const Group& group, const CallId& id,
@@ -144,7 +169,7 @@ void all_reduce_add(const Context& context, const Group& group, const CallId& id
   round_to_wire(context, group, values, group.scratch->narrow);
   if (values.size_bytes() > kDirectBytes)
     return by_owner(context, group, key, values, deadline, times);
-  send_values(context, group, group.peers, key, values, group.wire_bf16, times);
+  send_values(context, group, group.peers, key, values, group.wire_bf16, deadline, times);
   gather_sum(context, group, key, values, deadline, times);
 }
 

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "collective/mailbox.h"
+#include "collective/shared_links.h"
 #include "core/context.h"
 
 namespace tessera {
@@ -24,7 +25,8 @@ struct Group {
   Exchange* exchange;  // null when size is 1
   Mailbox* mailbox;
   CollectiveScratch* scratch;
-  std::vector<int> peers;  // every rank but this one
+  std::shared_ptr<SharedLinks> links;  // the mailbox's
+  std::vector<int> peers;              // every rank but this one
 };
 
 struct CollectiveTimes {
@@ -33,9 +35,11 @@ struct CollectiveTimes {
   uint64_t sent_bytes = 0;
 };
 
-// Splits a tensor into frames of at most kFramePayload and sends it to `peers`.
+// Sends a tensor to `peers`: through shared memory where it reaches them, embeddings excepted, else
+// in frames of at most kFramePayload through the exchange.
 void send_tensor(const Group& group, const std::vector<int>& peers, const FrameKey& key,
-                 const uint8_t* data, size_t bytes, CollectiveTimes& times);
+                 const uint8_t* data, size_t bytes, Clock::time_point deadline,
+                 CollectiveTimes& times);
 
 // In place. Up to kDirectBytes every rank sends its partial to all; beyond, each rank owns a range:
 // partials go to the owners, sums come back in f32. The same tree, the same bits. A bf16 wire

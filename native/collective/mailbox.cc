@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "collective/shared_links.h"
 #include "core/check.h"
 
 #if defined(__x86_64__)
@@ -16,11 +17,6 @@ constexpr uint64_t kMaxBytes = uint64_t{4} << 30;  // of undelivered frames
 constexpr size_t kMaxForgotten = 65536;            // ids; the lowest is dropped first
 constexpr size_t kMaxSpare = 64;                   // buffers kept for later frames
 
-// What a collective's sequence counts.
-std::string kind_name(FrameKind kind) {
-  return kind == FrameKind::kEncodeCollective ? "encode " : "step ";
-}
-
 void relax() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -29,11 +25,18 @@ void relax() {
 
 }  // namespace
 
+std::string place_name(const FrameKey& key) {
+  const bool encode = key.kind == FrameKind::kEncodeCollective;
+  return (encode ? "encode " : "step ") + std::to_string(key.sequence) + ", call " +
+         std::to_string(key.item);
+}
+
 void Mailbox::begin(uint64_t epoch, const MailboxLimits& limits) {
   std::lock_guard lock(mutex_);
   slots_.clear();
   forgotten_.clear();
   taken_.clear();
+  links_.reset();
   limits_ = limits;
   bytes_ = 0;
   embeddings_ = 0;
@@ -56,8 +59,24 @@ void Mailbox::end_locked(int lost_rank) {
   if (ended_) return;
   ended_ = true;
   lost_rank_ = lost_rank;
+  arrive();
+}
+
+// Whoever waits looks again. With the mutex held.
+void Mailbox::arrive() {
   arrivals_.fetch_add(1);
   arrived_.notify_all();
+  if (links_ != nullptr) links_->wake();
+}
+
+void Mailbox::link(uint64_t epoch, std::shared_ptr<SharedLinks> links) {
+  std::lock_guard lock(mutex_);
+  if (epoch == epoch_) links_ = std::move(links);
+}
+
+std::shared_ptr<SharedLinks> Mailbox::links() const {
+  std::lock_guard lock(mutex_);
+  return links_;
 }
 
 void Mailbox::throw_if_ended() const {
@@ -81,7 +100,7 @@ void Mailbox::check_sender(int peer, const FrameKey& key) const {
   const auto taken = taken_.find({key.kind, peer});
   const Place place{key.sequence, key.item + 1};
   CHECK_ARGUMENT(taken == taken_.end() || place > taken->second, "frame of rank ", peer, ": ",
-                 kind_name(key.kind), key.sequence, ", call ", key.item, " was taken before");
+                 place_name(key), " was taken before");
 }
 
 // The slot a piece belongs to; the first piece opens it.
@@ -118,9 +137,7 @@ void Mailbox::deliver(int peer, const FrameKey& key, uint64_t offset, uint64_t t
                  " after ", slot.received, " of ", slot.data.size());
   if (bytes > 0) std::memcpy(slot.data.data() + offset, data, bytes);
   slot.received += bytes;
-  if (slot.received != total) return;
-  arrivals_.fetch_add(1);
-  arrived_.notify_all();
+  if (slot.received == total) arrive();
 }
 
 std::vector<uint8_t> Mailbox::fresh_buffer(size_t bytes) {
@@ -147,25 +164,42 @@ std::vector<uint8_t> Mailbox::remove(std::map<Key, Slot>::iterator slot) {
   return data;
 }
 
-std::vector<uint8_t> Mailbox::take(int peer, const FrameKey& key, Clock::time_point deadline) {
-  const Key wanted{static_cast<int>(key.kind), key.item, key.sequence, peer};
+bool Mailbox::is_whole(int peer, const FrameKey& key) const {
+  const auto found = slots_.find({static_cast<int>(key.kind), key.item, key.sequence, peer});
+  return found != slots_.end() && found->second.received == found->second.data.size();
+}
+
+void Mailbox::await(std::span<const int> peers, const FrameKey& key, Clock::time_point deadline) {
+  const std::shared_ptr<SharedLinks> links = this->links();
   while (true) {
+    if (links != nullptr) links->deliver_all(*this);
     const uint64_t seen = arrivals_.load();
+    int first = -1;
+    uint32_t missing = 0;
     {
       std::lock_guard lock(mutex_);
       throw_if_ended();
-      const auto found = slots_.find(wanted);
-      if (found != slots_.end() && found->second.received == found->second.data.size()) {
-        taken_[{key.kind, peer}] = {key.sequence, key.item + 1};
-        return remove(found);
+      for (const int peer : peers) {
+        if (is_whole(peer, key)) continue;
+        if (first < 0) first = peer;
+        missing |= 1u << peer;
       }
     }
-    if (!wait_arrival(seen, deadline))
-      throw Error("PEER_TIMEOUT",
-                  "rank " + std::to_string(peer) + " did not send in time (" + kind_name(key.kind) +
-                      std::to_string(key.sequence) + ", call " + std::to_string(key.item) + ")",
-                  peer);
+    if (missing == 0) return;
+    if (!wait(links.get(), seen, missing, deadline))
+      throw Error(
+          "PEER_TIMEOUT",
+          "rank " + std::to_string(first) + " did not send in time (" + place_name(key) + ")",
+          first);
   }
+}
+
+std::vector<uint8_t> Mailbox::take(int peer, const FrameKey& key, Clock::time_point deadline) {
+  await({&peer, 1}, key, deadline);
+  std::lock_guard lock(mutex_);
+  throw_if_ended();
+  taken_[{key.kind, peer}] = {key.sequence, key.item + 1};
+  return remove(slots_.find({static_cast<int>(key.kind), key.item, key.sequence, peer}));
 }
 
 bool Mailbox::take_embedding(uint64_t id, std::vector<uint8_t>* data) {
@@ -198,6 +232,18 @@ bool Mailbox::was_forgotten(uint64_t id) {
 }
 
 bool Mailbox::wait_arrival(uint64_t seen, Clock::time_point deadline) {
+  const std::shared_ptr<SharedLinks> links = this->links();
+  if (links != nullptr) links->deliver_all(*this);
+  return wait(links.get(), seen, SharedLinks::kNobody, deadline);
+}
+
+// `peers`: bits of those whose frames are waited for.
+bool Mailbox::wait(SharedLinks* links, uint64_t seen, uint32_t peers, Clock::time_point deadline) {
+  if (links != nullptr) {
+    const bool came = links->wait(peers, deadline, [&] { return arrivals_.load() != seen; });
+    check_running();
+    return came;
+  }
   const Clock::time_point polled = Clock::now() + std::chrono::microseconds(limits_.spin_us);
   while (arrivals_.load() == seen && Clock::now() < polled) relax();
   std::unique_lock lock(mutex_);

@@ -1,5 +1,5 @@
 // Frames from peers, put together and waited for. Thread-safe: the exchange thread delivers, the
-// executor waits.
+// executor waits, and delivers what comes through shared memory while it does.
 #pragma once
 
 #include <atomic>
@@ -7,8 +7,11 @@
 #include <condition_variable>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <set>
+#include <span>
+#include <string>
 #include <tuple>
 #include <vector>
 
@@ -24,6 +27,10 @@ struct FrameKey {
   FrameKind kind;
   uint64_t epoch, sequence, item;
 };
+// A collective's sequence and item in words.
+std::string place_name(const FrameKey& key);
+
+class SharedLinks;
 
 // What native code wants sent: [kFrameHeadroom bytes | payload ≤ kFramePayload].
 inline constexpr size_t kFrameHeadroom = 96;
@@ -64,6 +71,13 @@ class Mailbox {
   // ones, comes a second time, passes a limit, or is of no peer.
   void deliver(int peer, const FrameKey& key, uint64_t offset, uint64_t total, const uint8_t* data,
                size_t bytes);
+  // Until the epoch ends, frames come through `links` too. Ignored when the epoch is another one.
+  void link(uint64_t epoch, std::shared_ptr<SharedLinks> links);
+  // Null: there is no shared memory.
+  std::shared_ptr<SharedLinks> links() const;
+  // Waits until the tensor under `key` is there from each of `peers`. Throws PEER_TIMEOUT naming
+  // the first that is missing, or what end() said.
+  void await(std::span<const int> peers, const FrameKey& key, Clock::time_point deadline);
   // The whole tensor from `peer`; calls are taken in rising order of (sequence, item). Throws
   // PEER_TIMEOUT or what end() said.
   std::vector<uint8_t> take(int peer, const FrameKey& key, Clock::time_point deadline);
@@ -92,6 +106,9 @@ class Mailbox {
 
   void end_locked(int lost_rank);
   void throw_if_ended() const;
+  void arrive();
+  bool is_whole(int peer, const FrameKey& key) const;
+  bool wait(SharedLinks* links, uint64_t seen, uint32_t peers, Clock::time_point deadline);
   void check_sender(int peer, const FrameKey& key) const;
   Slot& slot_of(int peer, const FrameKey& key, uint64_t offset, uint64_t total);
   std::vector<uint8_t> fresh_buffer(size_t bytes);
@@ -103,6 +120,7 @@ class Mailbox {
   std::map<std::pair<FrameKind, int>, Place> taken_;  // by kind and peer
   std::set<uint64_t> forgotten_;
   std::vector<std::vector<uint8_t>> spare_;
+  std::shared_ptr<SharedLinks> links_;
   MailboxLimits limits_;
   uint64_t bytes_ = 0;
   size_t embeddings_ = 0;

@@ -42,6 +42,10 @@ class Engine {
   void set_exchange(Exchange* exchange) { exchange_.store(exchange); }
   Mailbox& mailbox() { return mailbox_; }
   void end_epoch(uint64_t epoch, int lost_rank) { mailbox_.end(epoch, lost_rank); }
+  // Of the epoch that has begun, before its first step.
+  void link(uint64_t epoch, std::shared_ptr<SharedLinks> links) {
+    mailbox_.link(epoch, std::move(links));
+  }
   EngineInfo info() const;
   uint64_t sequences() const { return sequence_count_.load(); }
   uint64_t embeddings() const { return embedding_count_.load(); }

@@ -232,7 +232,7 @@ void Engine::store_embeddings(Run& run, const Op& op) {
     if (!op.share || to.peers.empty()) continue;
     const FrameKey key{FrameKind::kEmbedding, run.epoch, run.step, id};
     send_tensor(to, to.peers, key, reinterpret_cast<const uint8_t*>(tile), count * sizeof(float),
-                run.times);
+                run.deadline, run.times);
   }
   embedding_count_ = embeddings_.size();
 }

@@ -8,6 +8,7 @@ interface Addon {
   cpuKind: typeof engine.cpuKind;
   attachExchange: typeof engine.attachExchange;
   deliver: typeof engine.deliver;
+  shareMemory: typeof engine.shareMemory;
   measureCeilings: typeof engine.measureCeilings;
   resizeBicubic: typeof image.resizeBicubic;
   normalise: typeof image.normalise;

@@ -12,6 +12,7 @@ export type NativeErrorCode =
   | "PEER_TIMEOUT" // `rank` did not enter a collective or send an embedding in time
   | "PEER_LOST" // `rank`'s stream ended
   | "EPOCH_ENDED"
+  | "NO_SHARED_MEMORY" // a shared file that cannot be made or opened, or is not what it should be
   | "CLOSED"
   | "INTERNAL";
 
@@ -328,4 +329,33 @@ export function attachExchange(handle: number, send: (frame: OutFrame) => void):
 /** Called in the exchange thread: hands a received frame to the engine, which copies the payload. */
 export function deliver(handle: number, frame: InFrame): void {
   loadAddon().deliver(handle, frame);
+}
+
+/** One rank's shared file, and those of peers on the same machine, for one epoch. Not to be used after close. */
+export interface SharedLinks {
+  /** Of this rank's shared file; there until `start` or `close`. */
+  readonly name: string;
+  /** Maps a peer's shared file. → what it holds for this rank, to be said back. @throws NativeError NO_SHARED_MEMORY */
+  open(peer: number, name: string): Uint8Array;
+  /** Whether it is what this rank's shared file holds for the peer. */
+  proves(peer: number, nonce: Uint8Array): boolean;
+  /**
+   * From now on collectives between the engine, which has begun the epoch, and `peers`, whose files are open, go
+   * through memory. A wait polls for `spinUs`; absent: as long as pays where all these ranks' threads have cores.
+   * → what was chosen.
+   */
+  start(handle: number, of: { peers: number[]; cores: number; spinUs?: number }): number;
+  /** The engine goes on with what was started until its epoch ends. */
+  close(): void;
+}
+
+/** Makes this rank's shared file, a file in `dir`. @throws NativeError NO_SHARED_MEMORY */
+export function shareMemory(of: {
+  dir: string;
+  epoch: bigint;
+  rank: number;
+  size: number;
+  threads: number;
+}): SharedLinks {
+  return loadAddon().shareMemory(of);
 }

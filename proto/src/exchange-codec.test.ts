@@ -19,7 +19,10 @@ const u32 = fc.oneof(fc.nat(), fc.constantFrom(0, 0x7fffffff, 0xffffffff)).map(B
 const place = fc.oneof(fc.nat(), fc.constantFrom(0, 2 ** 32, Number.MAX_SAFE_INTEGER));
 const hash = fc.array(fc.constantFrom(..."0123456789abcdef"), { maxLength: 64 });
 
-/** Frames as workers send them: a hash in a hello only, an item in the others only. */
+/** Of ranks, 32 bits wide. */
+const ofRanks = ["hello", "proof", "verdict"];
+
+/** Frames as workers send them: a hash and a shared file in a hello only, an item in the others only. */
 const frames: fc.Arbitrary<RawFrame> = fc
   .record({
     kind: fc.constantFrom(
@@ -27,33 +30,48 @@ const frames: fc.Arbitrary<RawFrame> = fc
       "collective" as const,
       "embedding" as const,
       "encodeCollective" as const,
+      "proof" as const,
+      "verdict" as const,
     ),
     epoch: u64,
     sequence: u64,
     narrow: u32,
     item: u64,
     planHash: hash.map((letters) => letters.join("")),
+    sharedFile: hash.map((letters) => letters.join("")),
+    proven: fc.boolean(),
     offset: place,
     total: place,
     payload: fc.uint8Array({ maxLength: 300 }),
   })
-  .map(({ narrow, ...frame }) => ({
+  .map(({ narrow, proven, ...frame }) => ({
     ...frame,
-    sequence: frame.kind === "hello" ? narrow : frame.sequence,
-    item: { hello: 0n, collective: narrow, embedding: frame.item, encodeCollective: narrow }[
-      frame.kind
-    ],
+    sequence: ofRanks.includes(frame.kind) ? narrow : frame.sequence,
+    item: {
+      hello: 0n,
+      collective: narrow,
+      embedding: frame.item,
+      encodeCollective: narrow,
+      proof: 0n,
+      verdict: proven ? 1n : 0n,
+    }[frame.kind],
     planHash: frame.kind === "hello" ? frame.planHash : "",
+    sharedFile: frame.kind === "hello" ? frame.sharedFile : "",
   }));
+
+const call = { epoch: 1n, sequence: 2n, item: 3n, planHash: "", sharedFile: "" };
 
 /** The same frame as the generated code has it. */
 function message(frame: RawFrame): ConnectRequest {
-  const { epoch, sequence, item, planHash } = frame;
-  const call = { epoch, step: sequence, call: Number(item) };
+  const { epoch, sequence, item, planHash, sharedFile } = frame;
+  const step = { epoch, step: sequence, call: Number(item) };
+  const rank = Number(sequence);
   const key = {
-    hello: { case: "hello", value: { epoch, rank: Number(sequence), planHash } },
-    collective: { case: "collective", value: call },
-    encodeCollective: { case: "encodeCollective", value: call },
+    hello: { case: "hello", value: { epoch, rank, planHash, sharedFile } },
+    proof: { case: "sharedFileProof", value: { epoch, rank } },
+    verdict: { case: "sharedFileVerdict", value: { epoch, rank, proven: item === 1n } },
+    collective: { case: "collective", value: step },
+    encodeCollective: { case: "encodeCollective", value: step },
     embedding: { case: "embedding", value: { epoch, encode: sequence, embeddingId: item } },
   } as const;
   return create(ConnectRequestSchema, {
@@ -66,10 +84,13 @@ function message(frame: RawFrame): ConnectRequest {
   });
 }
 
+/** A hello has two texts besides. */
+const ROOM = MAX_HEADER_BYTES + 132;
+
 function encode(frame: RawFrame): Buffer {
-  const buffer = new Uint8Array(MAX_HEADER_BYTES + frame.payload.length);
-  buffer.set(frame.payload, MAX_HEADER_BYTES);
-  return encodeInPlace(frame, buffer, MAX_HEADER_BYTES);
+  const buffer = new Uint8Array(ROOM + frame.payload.length);
+  buffer.set(frame.payload, ROOM);
+  return encodeInPlace(frame, buffer, ROOM);
 }
 
 test("exchange codec: protobuf-es reads what it writes, 64-bit values included", () => {
@@ -108,7 +129,7 @@ test("exchange codec: every header fits its room", () => {
 });
 
 test("exchange codec: the payload is a view into the message, not a copy", () => {
-  const frame = { kind: "collective", epoch: 1n, sequence: 2n, item: 3n, planHash: "" } as const;
+  const frame = { ...call, kind: "collective" } as const;
   const payload = Uint8Array.of(1, 2, 3);
   const bytes = encode({ ...frame, offset: 0, total: 3, payload });
   const got = decodeFrame(bytes).payload;
@@ -125,6 +146,7 @@ test("exchange codec: fields of a later version are passed over", () => {
       sequence: 1n,
       item: 2n,
       planHash: "",
+      sharedFile: "",
       offset: 0,
       total: 0,
       payload: new Uint8Array(0),
@@ -185,11 +207,13 @@ test("exchange codec: damaged bytes are read or are a RangeError, in bounded tim
 });
 
 test("exchange codec: a header that does not fit its room is a RangeError", () => {
-  const frame = { kind: "collective", epoch: 1n, sequence: 2n, item: 3n, planHash: "" } as const;
+  const frame = { ...call, kind: "collective" } as const;
   assert.throws(
     () => encodeInPlace({ ...frame, offset: 0, total: 0 }, new Uint8Array(8), 4),
     /frame header of \d+ bytes, room for 4/,
   );
   const hello = { ...frame, kind: "hello" as const, planHash: "a".repeat(65), offset: 0, total: 0 };
-  assert.throws(() => frameHeader(hello, 0), /plan hash of 65 bytes, limit 64/);
+  assert.throws(() => frameHeader(hello, 0), /field 3 of a hello has 65 bytes, limit 64/);
+  const named = { ...hello, planHash: "", sharedFile: "s".repeat(65) };
+  assert.throws(() => frameHeader(named, 0), /field 4 of a hello has 65 bytes, limit 64/);
 });

@@ -4,13 +4,16 @@
  */
 
 export interface RawFrame {
-  kind: "hello" | "collective" | "embedding" | "encodeCollective";
+  kind: keyof typeof KEY_TAGS;
   epoch: bigint;
-  /** Step, encode, or (hello) rank. */
+  /** Step, encode, or (hello, proof, verdict) rank. */
   sequence: bigint;
-  /** Call, or embedding id. */
+  /** Call, or embedding id; of a verdict 1 or 0. */
   item: bigint;
+  /** Of a hello. */
   planHash: string;
+  /** Of a hello: name of the file of shared memory; empty: none. */
+  sharedFile: string;
   offset: number;
   total: number;
   payload: Uint8Array;
@@ -22,12 +25,15 @@ const KEY_TAGS = {
   collective: 0x12,
   embedding: 0x1a,
   encodeCollective: 0x3a,
+  proof: 0x42,
+  verdict: 0x4a,
 } as const;
-/** At most this many bytes stand before a payload. */
+/** At most this many bytes stand before the payload of a tensor's piece. */
 export const MAX_HEADER_BYTES = 96;
 
 /** A plan hash is hex SHA-256. */
 const MAX_HASH_BYTES = 64;
+const MAX_NAME_BYTES = 64;
 
 function putVarint(out: number[], value: bigint): void {
   let rest = BigInt.asUintN(64, value);
@@ -44,15 +50,20 @@ function putField(out: number[], field: number, value: bigint): void {
   putVarint(out, value);
 }
 
+function putText(out: number[], field: number, text: string, limit: number): void {
+  const bytes = Buffer.from(text, "utf8");
+  if (bytes.length > limit)
+    throw new RangeError(`field ${field} of a hello has ${bytes.length} bytes, limit ${limit}`);
+  if (bytes.length > 0) out.push((field << 3) | 2, bytes.length, ...bytes);
+}
+
 function keyBytes(frame: Omit<RawFrame, "payload">): number[] {
   const key: number[] = [];
   putField(key, 1, frame.epoch);
   putField(key, 2, frame.sequence);
   if (frame.kind === "hello") {
-    const hash = Buffer.from(frame.planHash, "utf8");
-    if (hash.length > MAX_HASH_BYTES)
-      throw new RangeError(`plan hash of ${hash.length} bytes, limit ${MAX_HASH_BYTES}`);
-    if (hash.length > 0) key.push(0x1a, hash.length, ...hash);
+    putText(key, 3, frame.planHash, MAX_HASH_BYTES);
+    putText(key, 4, frame.sharedFile, MAX_NAME_BYTES);
   } else {
     putField(key, 3, frame.item);
   }
@@ -141,9 +152,12 @@ function readKey(frame: RawFrame, bytes: Uint8Array): void {
   new Reader(bytes).fields((field, value) => {
     if (field === 1) frame.epoch = asNumber(value);
     if (field === 2) frame.sequence = asNumber(value);
-    if (field !== 3) return;
-    if (frame.kind === "hello") frame.planHash = Buffer.from(asBytes(value)).toString("utf8");
-    else frame.item = asNumber(value);
+    if (frame.kind !== "hello") {
+      if (field === 3) frame.item = asNumber(value);
+      return;
+    }
+    if (field === 3) frame.planHash = Buffer.from(asBytes(value)).toString("utf8");
+    if (field === 4) frame.sharedFile = Buffer.from(asBytes(value)).toString("utf8");
   });
 }
 
@@ -152,6 +166,8 @@ const KINDS: Partial<Record<number, RawFrame["kind"]>> = {
   2: "collective",
   3: "embedding",
   7: "encodeCollective",
+  8: "proof",
+  9: "verdict",
 };
 
 /** The payload is a view into `bytes`. @throws RangeError on anything that is no frame. */
@@ -162,6 +178,7 @@ export function decodeFrame(bytes: Uint8Array): RawFrame {
     sequence: 0n,
     item: 0n,
     planHash: "",
+    sharedFile: "",
     offset: 0,
     total: 0,
     payload: new Uint8Array(0),

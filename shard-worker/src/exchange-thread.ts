@@ -1,6 +1,7 @@
 /**
  * The exchange thread: moves frames between the engine and the peers, one bidirectional stream a pair, and does
- * nothing else. The rank with the lower number dials.
+ * nothing else. The rank with the lower number dials. Collectives of ranks that share memory do not come here; their
+ * stream says that both live.
  */
 import { parentPort } from "node:worker_threads";
 import { Client, Server, type ClientDuplexStream, type ServerDuplexStream } from "@grpc/grpc-js";
@@ -16,10 +17,17 @@ import {
   peerServerCredentials,
   type PeerTls,
 } from "@tessera/proto/channel-security";
-import { attachExchange, deliver, FRAME_HEADROOM, type OutFrame } from "@tessera/native/engine";
+import {
+  attachExchange,
+  deliver,
+  FRAME_HEADROOM,
+  type InFrame,
+  type OutFrame,
+} from "@tessera/native/engine";
 import { EXCHANGE_CHANNEL } from "./channel.js";
-import type { FromExchange, JoinFailure, ToExchange } from "./exchange-messages.js";
+import type { FromExchange, JoinFailure, Sharing, ToExchange } from "./exchange-messages.js";
 import { Spin } from "./exchange-spin.js";
+import { SharedPairs } from "./shared-pairs.js";
 
 type Stream = ClientDuplexStream<Buffer, Buffer> | ServerDuplexStream<Buffer, Buffer>;
 
@@ -55,6 +63,10 @@ interface Group {
   detach: () => void;
   timer: NodeJS.Timeout;
   spin: Spin;
+  pairs: SharedPairs;
+  sharing: Sharing | undefined;
+  /** Joined, or the join failed. */
+  settled: boolean;
 }
 
 if (parentPort === null) throw new Error("exchange-thread runs in a worker thread only");
@@ -67,13 +79,28 @@ let server: Server | undefined;
 let tls: PeerTls | undefined;
 const waiting = new Map<string, { stream: Stream; hello: RawFrame }>();
 
+/** A frame of this rank itself, not of its engine. */
+function frameOf(
+  { epoch, rank }: Group,
+  facts: Pick<RawFrame, "kind"> & Partial<RawFrame>,
+): Buffer {
+  const { payload = new Uint8Array(0), ...given } = facts;
+  const key = { epoch, sequence: BigInt(rank), item: 0n, planHash: "", sharedFile: "" };
+  const header = frameHeader({ ...key, offset: 0, total: 0, ...given }, payload.length);
+  return Buffer.concat([header, payload]);
+}
+
 function hello(from: Group): Buffer {
-  const key = { kind: "hello", epoch: from.epoch, sequence: BigInt(from.rank), item: 0n } as const;
-  return frameHeader({ ...key, planHash: from.planHash, offset: 0, total: 0 }, 0);
+  const { planHash, pairs } = from;
+  return frameOf(from, { kind: "hello", planHash, sharedFile: pairs.sharedFile });
 }
 
 function send(frame: OutFrame): void {
-  const bytes = encodeInPlace({ ...frame, planHash: "" }, frame.buffer, FRAME_HEADROOM);
+  const bytes = encodeInPlace(
+    { ...frame, planHash: "", sharedFile: "" },
+    frame.buffer,
+    FRAME_HEADROOM,
+  );
   for (const peer of frame.peers) group?.streams.get(peer)?.write(bytes);
   group?.spin.touch();
 }
@@ -85,6 +112,7 @@ function leave(): void {
   if (left === undefined) return;
   clearTimeout(left.timer);
   left.detach();
+  left.pairs.close();
   for (const stream of left.streams.values()) stream.end();
   for (const client of left.clients) client.close();
 }
@@ -113,17 +141,50 @@ function adopt(to: Group, stream: Stream, from: RawFrame, answer: boolean): void
     );
   if (answer) stream.write(hello(to));
   to.streams.set(rank, stream);
-  if (to.streams.size !== to.peers.size) return;
+  if (to.pairs.has(rank))
+    stream.write(frameOf(to, { kind: "proof", payload: to.pairs.read(rank, from.sharedFile) }));
+  settle(to);
+}
+
+/** Ends the join when every peer is connected and it is known who shares memory. */
+function settle(to: Group): void {
+  if (to.settled || to.streams.size !== to.peers.size || !to.pairs.settled) return;
+  to.settled = true;
   clearTimeout(to.timer);
-  say({ kind: "joined", epoch: to.epoch });
+  const { epoch, rank, sharing } = to;
+  const pairs = to.pairs.transports();
+  const apart = pairs.find(({ transport }) => transport === "grpc");
+  if (sharing?.required === true && apart !== undefined) {
+    const message = `transport shm: ranks ${rank} and ${apart.rank} share no memory: ${apart.why}`;
+    to.pairs.close();
+    // The streams stay until the next epoch: peers have their own say and are not told of a loss.
+    return say({ kind: "failed", epoch, code: "CONFIGURATION", message });
+  }
+  try {
+    if (sharing !== undefined) to.pairs.start(to.handle, sharing);
+    say({ kind: "joined", epoch, pairs });
+  } catch (error) {
+    fail("INTERNAL", String(error));
+  }
+}
+
+/** Of who shares memory; false: it is another frame. */
+function receiveControl(to: Group, peer: number, frame: RawFrame): boolean {
+  if (frame.kind === "proof") {
+    const item = to.pairs.judge(peer, frame.payload) ? 1n : 0n;
+    to.streams.get(peer)?.write(frameOf(to, { kind: "verdict", item }));
+  } else if (frame.kind === "verdict") to.pairs.hear(peer, frame.item === 1n);
+  else return frame.kind === "hello";
+  settle(to);
+  return true;
 }
 
 function receive(to: Group, peer: number, bytes: Buffer): void {
   if (group !== to) return;
   try {
     const frame = decodeFrame(bytes);
-    if (frame.kind === "hello") return;
-    deliver(to.handle, { ...frame, kind: frame.kind, peer });
+    if (receiveControl(to, peer, frame)) return;
+    deliver(to.handle, { ...frame, kind: frame.kind as InFrame["kind"], peer });
     to.spin.touch();
   } catch (error) {
     lost(to, peer, `damaged frame: ${String(error)}`);
@@ -196,7 +257,8 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
   leave();
   const { epoch, rank, planHash, handle } = message;
   const peers = peersOf(message);
-  const missing = () => [...peers].filter((peer) => !joined.streams.has(peer));
+  const missing = () =>
+    [...peers].filter((peer) => !joined.streams.has(peer) || !joined.pairs.knows(peer));
   const detach = attachExchange(handle, send);
   const late = () =>
     fail(
@@ -218,12 +280,12 @@ function join(message: Extract<ToExchange, { kind: "join" }>): void {
     detach,
     timer,
     spin: new Spin(message.spinUs),
+    pairs: new SharedPairs(message),
+    sharing: message.sharing,
+    settled: false,
   };
   group = joined;
-  if (peers.size === 0) {
-    clearTimeout(timer);
-    return say({ kind: "joined", epoch });
-  }
+  if (peers.size === 0) return settle(joined);
   for (const [key, held] of waiting) {
     if (held.hello.epoch > epoch) continue;
     waiting.delete(key);

@@ -1,7 +1,7 @@
 /** The main thread's side of the exchange thread. */
 import { Worker } from "node:worker_threads";
 import { ServeError, type PeerTls } from "@tessera/proto";
-import type { FromExchange, ToExchange } from "./exchange-messages.js";
+import type { FromExchange, PairTransport, ToExchange } from "./exchange-messages.js";
 
 export { chooseSpinUs, SPIN_US } from "./exchange-spin.js";
 
@@ -22,7 +22,7 @@ const GRACE_MS = 2000;
 
 interface Joining {
   epoch: bigint;
-  settle: (error?: ServeError) => void;
+  settle: (end: ServeError | PairTransport[]) => void;
 }
 
 export class Exchange {
@@ -40,7 +40,7 @@ export class Exchange {
         const error = new ServeError("RANK_LOST", `rank ${message.rank}: ${message.reason}`);
         this.settle(message.epoch, error);
       }
-      if (message.kind === "joined") this.settle(message.epoch);
+      if (message.kind === "joined") this.settle(message.epoch, message.pairs);
       if (message.kind === "failed")
         this.settle(message.epoch, new ServeError(message.code, message.message));
     });
@@ -66,22 +66,25 @@ export class Exchange {
     return new Exchange(thread, port, events);
   }
 
-  private settle(epoch: bigint, error?: ServeError): void {
-    if (this.joining?.epoch === epoch) this.joining.settle(error);
+  private settle(epoch: bigint, end: ServeError | PairTransport[]): void {
+    if (this.joining?.epoch === epoch) this.joining.settle(end);
   }
 
-  /** Resolves when every peer is connected and has the same plan; bounded by `deadlineMs`, and by the thread's end. */
-  join(message: Omit<Extract<ToExchange, { kind: "join" }>, "kind">): Promise<void> {
+  /**
+   * Resolves when every peer is connected and has the same plan, to how each pair's collectives go; bounded by
+   * `deadlineMs`, and by the thread's end.
+   */
+  join(message: Omit<Extract<ToExchange, { kind: "join" }>, "kind">): Promise<PairTransport[]> {
     const { epoch, deadlineMs } = message;
     this.joining?.settle(new ServeError("STALE_EPOCH", `epoch ${epoch} came in between`));
     return new Promise((resolve, reject) => {
       const joining: Joining = {
         epoch,
-        settle: (error) => {
+        settle: (end) => {
           clearTimeout(timer);
           if (this.joining === joining) this.joining = undefined;
-          if (error === undefined) resolve();
-          else reject(error);
+          if (end instanceof ServeError) reject(end);
+          else resolve(end);
         },
       };
       const late = () =>

@@ -34,6 +34,10 @@ export class WorkerMetrics {
   readonly epochs = this.counter("tessera_worker_epochs_total", "Epochs joined");
   readonly rank = this.gauge("tessera_worker_rank", "The rank held; -1 without one");
   readonly epoch = this.gauge("tessera_worker_epoch", "The epoch of the group; 0 before the first");
+  readonly sharedPeers = this.gauge(
+    "tessera_worker_shared_memory_peers",
+    "Peers whose collectives go through shared memory",
+  );
   readonly sequences = this.gauge("tessera_worker_sequences", "Sequences held");
   readonly embeddings = this.gauge("tessera_worker_embeddings", "Tiles whose embeddings are held");
   readonly streams = this.gauge(

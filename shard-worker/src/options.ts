@@ -1,4 +1,5 @@
 /** Settings of a worker; checked at start, all problems reported at once. */
+import { accessSync, constants } from "node:fs";
 import { cpuKind } from "@tessera/native/engine";
 import {
   bindProblems,
@@ -17,6 +18,7 @@ import {
   heartbeatIntervalProblem,
 } from "@tessera/proto/membership";
 import { parseNatsUrl } from "@tessera/proto/nats-server";
+import { SHARED_DIR, type Transport } from "./transport.js";
 
 export interface WorkerOptions {
   modelDir: string;
@@ -40,6 +42,10 @@ export interface WorkerOptions {
   memoryBytes?: number | undefined;
   /** How long the exchange thread polls after a frame instead of sleeping; default: by the machine's cores. */
   exchangeSpinUs?: number | undefined;
+  /** Of collectives to ranks of this machine; default auto. */
+  transport?: Transport | undefined;
+  /** Folder of shared memory, the same one for those that share it; default /dev/shm. */
+  shmDir?: string | undefined;
   /** grpc.reflection beside the services; default: off. */
   reflection?: boolean | undefined;
   /** PEM files of mutual TLS on Shard and Exchange, all three; absent: plain text, on loopback only. */
@@ -73,6 +79,19 @@ function natsProblems(options: WorkerOptions): (string | undefined)[] {
   ];
 }
 
+/** With `auto` a folder that will not do means gRPC. */
+function sharingProblem({ transport, shmDir }: WorkerOptions): string | undefined {
+  if (transport === "grpc") return shmDir === undefined ? undefined : "shm-dir: not with grpc";
+  if (transport !== "shm") return undefined;
+  const dir = shmDir ?? SHARED_DIR;
+  try {
+    accessSync(dir, constants.R_OK | constants.W_OK | constants.X_OK);
+    return undefined;
+  } catch (error) {
+    return `shm-dir: ${dir} will not do, transport shm needs it: ${String(error)}`;
+  }
+}
+
 /** A worker's peers and its coordinator show certificates too, so it needs all three files. */
 function readPeerTls(files: TlsFiles, problems: string[]): PeerTls | undefined {
   const given = Object.values(files).filter((path) => path !== undefined);
@@ -90,7 +109,9 @@ export function examineWorkerOptions(options: WorkerOptions): {
   problems: string[];
   checked?: CheckedWorkerOptions;
 } {
-  const problems = natsProblems(options).filter((problem) => problem !== undefined);
+  const problems = [...natsProblems(options), sharingProblem(options)].filter(
+    (problem) => problem !== undefined,
+  );
   const attempt = <T>(work: () => T): T | undefined => {
     try {
       return work();

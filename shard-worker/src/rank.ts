@@ -13,7 +13,9 @@ import { ServeError } from "@tessera/proto";
 import type { JoinRequest, Placement } from "@tessera/proto/gen/tessera/shard/v1/shard_pb.js";
 import { toCut, toPlacementSpec } from "./convert.js";
 import { Exchange, type ExchangePlace } from "./exchange.js";
+import type { PairTransport, Sharing } from "./exchange-messages.js";
 import { chooseSpinUs } from "./exchange-spin.js";
+import { SHARED_DIR, type Transport } from "./transport.js";
 import type { WorkerMetrics } from "./metrics.js";
 
 /** Raised whenever what two parts of a group must agree on changes. */
@@ -71,11 +73,16 @@ export class RankState {
   rank = -1;
   /** Asked for; undefined: chosen at each join. */
   exchangeSpinUs: number | undefined;
+  /** Of collectives, to ranks of this machine. */
+  transport: Transport = "auto";
+  sharedDir = SHARED_DIR;
   /** Of the whole process; undefined: no limit. */
   memoryBytes: number | undefined;
   /** Joined once. */
   started = false;
   onReady: (ready: boolean) => void = () => undefined;
+  /** How the collectives to each peer go, when a group was joined. */
+  onTransports: (pairs: PairTransport[]) => void = () => undefined;
 
   private constructor(
     readonly model: ModelFolder,
@@ -157,6 +164,7 @@ export class RankState {
     this.setReady(false);
     this.rank = -1;
     this.metrics.rank.set(-1);
+    this.metrics.sharedPeers.set(0);
   }
 
   /** An epoch is joined once, and none that is older than what this worker has seen. */
@@ -217,14 +225,24 @@ export class RankState {
     const { handle } = engine;
     const deadlineMs = CONNECT_DEADLINE_MS;
     const { size } = cut;
-    await this.exchange.join({ epoch, rank, size, peers, planHash, handle, deadlineMs, spinUs });
+    const sharing = this.sharing(cores);
+    const group = { epoch, rank, size, peers, planHash };
+    const pairs = await this.exchange.join({ ...group, handle, deadlineMs, spinUs, sharing });
     this.check(epoch);
     this.rank = rank;
+    this.metrics.sharedPeers.set(pairs.filter(({ transport }) => transport === "shm").length);
+    this.onTransports(pairs);
     this.setReady(true);
     this.metrics.rank.set(rank);
     this.metrics.epoch.set(Number(epoch));
     this.metrics.epochs.inc();
     return info;
+  }
+
+  private sharing(cores: number): Sharing | undefined {
+    const { transport, threads, sharedDir: dir, exchangeSpinUs: spinUs } = this;
+    if (transport === "grpc") return undefined;
+    return { dir, required: transport === "shm", threads, cores, spinUs };
   }
 
   private checkMemory(info: EngineInfo): void {

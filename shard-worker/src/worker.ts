@@ -22,6 +22,7 @@ import { WorkerMetrics } from "./metrics.js";
 import { checkWorkerOptions, type CheckedWorkerOptions, type WorkerOptions } from "./options.js";
 import { BUILD, RankState } from "./rank.js";
 import { shardService, type ShardContext } from "./shard-service.js";
+import { SHARED_DIR } from "./transport.js";
 
 export interface RunningWorker {
   address: string;
@@ -105,6 +106,12 @@ async function startRank(options: WorkerOptions, parts: RankParts): Promise<Runn
   );
   state.exchangeSpinUs = options.exchangeSpinUs;
   state.memoryBytes = options.memoryBytes;
+  state.transport = options.transport ?? "auto";
+  state.sharedDir = options.shmDir ?? SHARED_DIR;
+  state.onTransports = (pairs) => {
+    for (const { rank: peer, transport, why } of pairs)
+      log.info({ rank: state.rank, peer, transport, ...(why === "" ? {} : { why }) }, "exchange");
+  };
   const health = new HealthImplementation({
     "": "SERVING",
     "tessera.shard.v1.Shard": "NOT_SERVING",

@@ -42,6 +42,16 @@ export function logLevel(fallback: string): Option {
     .default(fallback);
 }
 
+export type Transport = "auto" | "shm" | "grpc";
+
+export function transport(): Option {
+  return new Option(
+    "--transport <way>",
+    "of sums between workers of one machine: shm, through shared memory, and no start without; grpc; auto, memory " +
+      "where a pair proves that it shares it (default: auto)",
+  ).choices(["auto", "shm", "grpc"]);
+}
+
 export function kvOption(): Option {
   return new Option("--kv <type>", "type of the cache; int8 has a scale for each token and head")
     .choices(["f32", "bf16", "int8"] satisfies KvType[])

@@ -9,8 +9,8 @@ import { addHttp, checkHttp, DEFAULT_HTTP, httpOptions, type HttpFlags } from ".
 import { followParent, say } from "./parent.js";
 import { addPeerTls, addServerSecurity, securityOptions } from "./security-flags.js";
 import type { ServerSecurityFlags, TlsFlags } from "./security-flags.js";
-import { addPlacement, logLevel, MAX_REQUESTS, port, whole } from "./options.js";
-import type { PlacementFlags } from "./options.js";
+import { addPlacement, logLevel, MAX_REQUESTS, port, transport, whole } from "./options.js";
+import type { PlacementFlags, Transport } from "./options.js";
 
 interface Running {
   address: string;
@@ -61,6 +61,8 @@ interface WorkerFlags extends TlsFlags {
   memory?: number;
   healthListen?: string;
   exchangeSpinUs?: number;
+  transport?: Transport;
+  shmDir?: string;
   logLevel: string;
   reflection?: boolean;
   endWithStdin?: boolean;
@@ -84,6 +86,11 @@ function addWorker(program: Command): void {
         "61 us where each thread has a core, and longer where it has not (default: 100 with two " +
         "cores a rank of this machine, else 0)",
       whole,
+    )
+    .addOption(transport())
+    .option(
+      "--shm-dir <dir>",
+      "where memory is shared, the same for all that share it (default: /dev/shm)",
     )
     .addOption(logLevel("info"))
     .option("--reflection", "grpc.reflection, for tools as grpcurl")
@@ -181,7 +188,9 @@ async function coordinatorProblems(options: CoordinatorOptions): Promise<string[
 async function checkUp(flags: UpFlags): Promise<void> {
   const { model: modelDir, workers, threads = 1, logLevel: level } = flags;
   const front = frontOptions(flags);
-  const worker = { ...securityOptions(flags), modelDir, threads, logLevel: level };
+  const { transport: way } = flags;
+  const common = { modelDir, threads, logLevel: level, transport: way };
+  const worker = { ...securityOptions(flags), ...common };
   const { httpListen } = front;
   let reached = false;
   await checkAll([
@@ -255,6 +264,7 @@ With --nats the workers are found by their leases; a spare takes the place of a 
 }
 
 interface UpFlags extends PlacementFlags, HttpFlags, ServerSecurityFlags, FrontFlags {
+  transport?: Transport;
   workers: number;
   threads?: number;
   port: number;
@@ -267,6 +277,7 @@ function addUp(program: Command): void {
     .requiredOption("--model <dir>", "config.json, safetensors, tokenizer")
     .option("--workers <count>", "1, 2, 4 or 8", whole, 1)
     .option("--threads <count>", "of each worker", whole)
+    .addOption(transport())
     .option("--port <port>", "for clients", port, 4000)
     .option("--health-port <port>", "/metrics and the probes", port)
     .option("--reflection", "grpc.reflection, for tools as grpcurl")

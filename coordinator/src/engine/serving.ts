@@ -64,7 +64,7 @@ function endProcess(log: Logger, error: unknown): void {
 
 export type ServingState = "forming" | "ready" | "draining" | "lost";
 
-const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH"]);
+const FINAL: ReadonlySet<ServeErrorCode> = new Set(["BAD_MODEL", "PLAN_MISMATCH", "CONFIGURATION"]);
 
 export class Serving {
   readonly requests: Requests;
@@ -259,7 +259,7 @@ export class Serving {
 
   /**
    * Forms the group, again and again until it stands; then after every loss, but for one while draining.
-   * @throws ServeError BAD_MODEL, PLAN_MISMATCH when no group of a fixed list ever stood: trying again does not help.
+   * @throws ServeError of FINAL when no group of a fixed list ever stood: trying again does not help.
    */
   async keepFormed(): Promise<void> {
     let said = "";

@@ -2,13 +2,17 @@
 
 export type ToPeer =
   | { kind: "start" }
-  /** An engine whose step is one round trip of `bytes`; addresses by rank. */
+  /** An engine whose step is `trips` round trips of `bytes`; addresses by rank. */
   | {
       kind: "join";
       rank: number;
       bytes: number;
       spinUs: number;
       exchange: string[];
+      /** Through shared memory, which the two must have, or by gRPC. */
+      transport: "shm" | "grpc";
+      /** Round trips of a step. */
+      trips: number;
       tcpPort: number;
     }
   | { kind: "exchange"; count: number }
@@ -17,5 +21,5 @@ export type ToPeer =
 export type FromPeer =
   | { kind: "started"; exchangePort: number; tcpPort: number }
   | { kind: "joined" }
-  /** Microseconds of each round trip. */
+  /** Microseconds of a round trip, step by step. */
   | { kind: "times"; us: number[] };

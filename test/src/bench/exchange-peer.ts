@@ -1,7 +1,7 @@
 /** One of the two processes of the exchange benchmark: a rank's engine and exchange thread, and an end of a socket. */
 import assert from "node:assert/strict";
 import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { availableParallelism, tmpdir } from "node:os";
 import { join } from "node:path";
 import { openEngine, type Engine } from "@tessera/native/engine";
 import { Exchange } from "@tessera/shard-worker/exchange";
@@ -21,6 +21,7 @@ class Peer {
   private engine: Engine | undefined;
   private thrower: TcpThrower | undefined;
   private step = 0n;
+  private trips = 1;
   private exchange: Exchange | undefined;
 
   private constructor(private readonly echo: TcpEcho) {}
@@ -34,8 +35,11 @@ class Peer {
   }
 
   async join(message: Extract<ToPeer, { kind: "join" }>): Promise<void> {
-    const { rank, bytes, spinUs, exchange, tcpPort } = message;
-    const program = roundTripProgram(bytes, rank);
+    const { rank, bytes, spinUs, exchange, tcpPort, transport, trips } = message;
+    this.trips = trips;
+    const cores = availableParallelism();
+    const shared = { dir: "/dev/shm", required: true, threads: 1, cores };
+    const program = roundTripProgram(bytes, { rank, trips });
     const folder = await mkdtemp(join(tmpdir(), "tessera-bench-"));
     const tensors = await writeZeros(join(folder, "zeros"), bytes);
     this.engine = await openEngine({ ...program, tensors, threads: 1 }, () => undefined);
@@ -50,6 +54,7 @@ class Peer {
       handle: this.engine.handle,
       deadlineMs: DEADLINE_MS,
       spinUs,
+      sharing: transport === "shm" ? shared : undefined,
     });
     this.echo.setSize(bytes);
     if (rank === 0) this.thrower = await TcpThrower.connect(tcpPort, bytes);
@@ -63,7 +68,7 @@ class Peer {
       engine.step(roundTripStep(EPOCH, ++this.step)),
     );
     const outcomes = await Promise.all(steps);
-    return outcomes.map(({ computeNs, waitNs }) => Number(computeNs + waitNs) / 1e3);
+    return outcomes.map(({ computeNs, waitNs }) => Number(computeNs + waitNs) / 1e3 / this.trips);
   }
 
   throw(count: number): Promise<number[]> {

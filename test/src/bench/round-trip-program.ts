@@ -1,4 +1,4 @@
-/** A program that computes nothing: its step is one round trip of a payload over the collectives of a real engine. */
+/** A program that computes nothing: its step is round trips of a payload over the collectives of a real engine. */
 import { writeFile } from "node:fs/promises";
 import type { Program, RankProgram } from "@tessera/model";
 import type { PlacementSpec, StepPlanSpec, TensorSource } from "@tessera/native/engine";
@@ -24,11 +24,14 @@ export async function writeZeros(
 }
 
 /**
- * `bytes` go to the peer and as many come back before anything else is sent. Up to 64 KiB: two all-reduces, one behind
+ * `trips` times `bytes` go to the peer and as many come back before anything else is sent. Up to 64 KiB: two all-reduces, one behind
  * the other. Beyond: one of twice the size, whose halves go to their owners and whose sums come back.
  */
-export function roundTripProgram(bytes: number, rank: number): RankProgram {
-  const direct = bytes <= DIRECT_BYTES;
+export function roundTripProgram(
+  bytes: number,
+  { rank, trips }: { rank: number; trips: number },
+): RankProgram {
+  const collectives = bytes <= DIRECT_BYTES ? 2 * trips : trips;
   const width = payloadWidth(bytes);
   const collective = { op: "all_reduce_add" as const, buffer: 0 };
   const fill = { op: "embed_tokens" as const, out: 0, table: 0, firstId: 0 };
@@ -42,7 +45,10 @@ export function roundTripProgram(bytes: number, rank: number): RankProgram {
     step: {
       buffers: [{ name: "payload", per: "token", rows: 1, width }],
       weights: [{ kind: "table", name: "zeros", rows: 1, width, pieces: [piece] }],
-      segments: [{ ops: [fill], collective }, ...(direct ? [{ ops: [], collective }] : [])],
+      segments: Array.from({ length: collectives }, (_, i) => ({
+        ops: i === 0 ? [fill] : [],
+        collective,
+      })),
     },
     cache: { layers: 1, kvHeads: 1, headDim: 16 },
     embedding: { rows: 1, width: 16 },

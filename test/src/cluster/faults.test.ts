@@ -6,6 +6,8 @@ import { TesseraError } from "@tessera/client";
 import { GroupState } from "@tessera/proto/gen/tessera/v1/cluster_pb.js";
 import { essence, requestOf, serve, type Served } from "../harness/cluster.js";
 import { readGoldens } from "../harness/goldens.js";
+import { get } from "../harness/http.js";
+import { valueOf } from "../harness/prometheus.js";
 
 const goldens = await readGoldens();
 const short = await requestOf(goldens[0] ?? assert.fail());
@@ -56,31 +58,47 @@ function assertNamed(ends: { error: TesseraError }[], rank: RegExp): void {
   }
 }
 
-test("kill -9 of a worker: every open stream ends within 5 s naming the rank; not ready, then formed again", async () => {
-  const served = await serve(2);
-  try {
-    const before = essence(await served.client.generateOnce(short));
-    const [, pid] = served.cluster.workerPids();
-    const ends = await struck(served, () => process.kill(pid ?? 0, "SIGKILL"));
-    const { state, epoch } = await served.client.getCluster();
-    assertNamed(ends, /rank 1/);
-    for (const { ms } of ends) assert.ok(ms < 5000, `${ms} ms`);
-    // Whoever asks late finds the next group.
-    assert.ok(state === GroupState.LOST || epoch > 1n, `state ${state}, epoch ${epoch}`);
-    assert.ok((await untilReady(served, 1n)) > 1n);
-    assert.deepEqual(essence(await served.client.generateOnce(short)), before);
-  } finally {
-    await served.stop();
-  }
-});
+/** Peers of each worker that it shares memory with. */
+async function sharedPeers({ cluster }: Served): Promise<number[]> {
+  const pages = cluster.workerHealth().map((health) => get(health, "/metrics"));
+  return (await Promise.all(pages)).map(({ text }) =>
+    valueOf(text, "tessera_worker_shared_memory_peers"),
+  );
+}
 
-test("SIGSTOP of a worker: the step deadline names it", async () => {
-  const served = await serve(2, { flags: { stepDeadlineMs: 1500 } });
-  const [, pid] = served.cluster.workerPids();
-  try {
-    assertNamed(await struck(served, () => process.kill(pid ?? 0, "SIGSTOP")), /rank 1/);
-  } finally {
-    process.kill(pid ?? 0, "SIGCONT");
-    await served.stop();
-  }
-});
+const transports = [
+  ["shm", [1, 1]],
+  ["grpc", [0, 0]],
+] as const;
+for (const [transport, peers] of transports)
+  test(`kill -9 of a worker, ${transport}: every open stream ends within 5 s naming the rank; not ready, then formed again`, async () => {
+    const served = await serve(2, { transport, healthPort: 0 });
+    try {
+      assert.deepEqual(await sharedPeers(served), peers);
+      const before = essence(await served.client.generateOnce(short));
+      const [, pid] = served.cluster.workerPids();
+      const ends = await struck(served, () => process.kill(pid ?? 0, "SIGKILL"));
+      const { state, epoch } = await served.client.getCluster();
+      assertNamed(ends, /rank 1/);
+      for (const { ms } of ends) assert.ok(ms < 5000, `${ms} ms`);
+      // Whoever asks late finds the next group.
+      assert.ok(state === GroupState.LOST || epoch > 1n, `state ${state}, epoch ${epoch}`);
+      assert.ok((await untilReady(served, 1n)) > 1n);
+      assert.deepEqual(essence(await served.client.generateOnce(short)), before);
+      assert.deepEqual(await sharedPeers(served), peers);
+    } finally {
+      await served.stop();
+    }
+  });
+
+for (const [transport] of transports)
+  test(`SIGSTOP of a worker, ${transport}: the step deadline names it`, async () => {
+    const served = await serve(2, { transport, flags: { stepDeadlineMs: 1500 } });
+    const [, pid] = served.cluster.workerPids();
+    try {
+      assertNamed(await struck(served, () => process.kill(pid ?? 0, "SIGSTOP")), /rank 1/);
+    } finally {
+      process.kill(pid ?? 0, "SIGCONT");
+      await served.stop();
+    }
+  });

@@ -1,6 +1,6 @@
 /**
  * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and of weights, with
- * and without prefix cache, and place of the vision encoder: every pair of these, or every combination with
+ * and without prefix cache, place of the vision encoder and transport: every pair of these, or every combination with
  * TESSERA_FULL.
  */
 import assert from "node:assert/strict";
@@ -24,6 +24,8 @@ interface Case {
   kv: KvType;
   prefixCache: boolean;
   weights: "bf16" | "int8" | "int4";
+  /** `both`: rank 1 by gRPC, the others through shared memory. */
+  transport: "shm" | "grpc" | "both";
 }
 
 const KINDS = ["scalar", "avx2", "avx512"];
@@ -40,10 +42,13 @@ const factors: Factors<Case> = {
   kv: KV_TYPES,
   prefixCache: [true, false],
   weights: ["bf16", "int8", "int4"],
+  transport: ["shm", "grpc", "both"],
 };
-/** A group of one is neither mixed nor cut. */
-const possible = ({ workers, kinds, vision }: Case) =>
-  workers >= kinds.length && (workers > 1 || vision !== "tensor");
+/** A group of one is neither mixed nor cut, and one of two has one pair. */
+const possible = ({ workers, kinds, vision, transport }: Case) =>
+  workers >= kinds.length &&
+  (workers > 1 || (vision !== "tensor" && transport === "shm")) &&
+  (workers > 2 || transport !== "both");
 const full = process.env["TESSERA_FULL"] !== undefined;
 const cases = full ? combinations(factors, possible) : pairwise(factors, possible);
 
@@ -66,6 +71,11 @@ function visionFlags(vision: Case["vision"]) {
   return vision === "apart" ? { visionWorkers: 1 } : { vision };
 }
 
+function transportOf({ transport }: Case, rank: number): string {
+  if (transport === "both") return rank === 1 ? "grpc" : "auto";
+  return transport;
+}
+
 async function answers(one: Case) {
   const requests = await requestsOf(one.variant);
   const served = await serve(one.workers, {
@@ -78,7 +88,10 @@ async function answers(one: Case) {
       prefixCache: one.prefixCache,
       ...visionFlags(one.vision),
     },
-    environment: (rank) => ({ TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar" }),
+    environment: (rank) => ({
+      TESSERA_CPU: one.kinds[rank % one.kinds.length] ?? "scalar",
+      TESSERA_TRANSPORT: transportOf(one, rank),
+    }),
   });
   try {
     const { ranks } = await served.client.getCluster();
@@ -100,7 +113,14 @@ async function answers(one: Case) {
 type Answers = Awaited<ReturnType<typeof answers>>;
 /** One scalar worker, one thread, whole prompts, of each variant and type of cache and weights. */
 const references = new Map<string, Answers>();
-const plain = { workers: 1, kinds: ["scalar"], threads: 1, chunk: 2048, prefixCache: false };
+const plain = {
+  workers: 1,
+  kinds: ["scalar"],
+  threads: 1,
+  chunk: 2048,
+  prefixCache: false,
+  transport: "shm" as const,
+};
 for (const variant of factors.variant)
   for (const kv of factors.kv)
     for (const weights of factors.weights) {
@@ -149,7 +169,8 @@ function nameOf({
 }: Case): string {
   const where = `${workers} workers, ${kinds.join("+")}, ${threads} threads`;
   const cache = `cache ${kv}, weights ${weights}, ${one.prefixCache ? "with" : "without"} prefix cache`;
-  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${cache}, encoder ${vision}`;
+  const rest = `encoder ${vision}, ${one.transport}`;
+  return `${modelOf(variant)}, ${where}, chunks of ${chunk}, ${cache}, ${rest}`;
 }
 
 for (const one of cases)

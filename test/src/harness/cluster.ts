@@ -8,6 +8,7 @@ import {
   type Cluster,
   type PlacementFlags,
   type ServerSecurityFlags,
+  type Transport,
 } from "@tessera/cli";
 import type { GenerateOnceResponse } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
 import { Role } from "@tessera/proto/gen/tessera/v1/inference_pb.js";
@@ -70,6 +71,7 @@ export async function serve(
     model?: string;
     flags?: Partial<PlacementFlags>;
     threads?: number;
+    transport?: Transport;
     environment?: (rank: number) => Record<string, string>;
     healthPort?: number;
     /** host:port */

@@ -1,4 +1,4 @@
-/** Round trips of the exchange between two processes, beside a bare TCP connection between the same two. */
+/** Round trips of the exchange between two processes, by gRPC and through shared memory, beside a bare TCP one. */
 import assert from "node:assert/strict";
 import { fork, type ChildProcess } from "node:child_process";
 import { availableParallelism } from "node:os";
@@ -9,12 +9,24 @@ import type { FromPeer, ToPeer } from "../exchange-messages.js";
 import { figure, type Figure } from "../figure.js";
 import { median, pairedRatio, percentile } from "../statistics.js";
 
-const PAYLOADS = [
+interface Payload {
+  label: string;
+  bytes: number;
+  /** Round trips of a burst. */
+  count: number;
+  /** Of the median through shared memory, microseconds. */
+  goal?: { atMost: number };
+}
+
+const PAYLOADS: Payload[] = [
   { label: "1KiB", bytes: 1 << 10, count: 200 },
-  { label: "16KiB", bytes: 16 << 10, count: 200 },
+  { label: "16KiB", bytes: 16 << 10, count: 200, goal: { atMost: 10 } },
   { label: "64KiB", bytes: 64 << 10, count: 100 },
   { label: "1MiB", bytes: 1 << 20, count: 25 },
 ];
+/** Of a step through shared memory: telling JavaScript of each step would take longer than a round trip. */
+const SHARED_TRIPS = 50;
+const SHARED_STEPS = 20;
 const DEADLINE_MS = 60_000;
 /** A round trip is short: more rounds than of other groups cost nothing. */
 const ROUNDS_FACTOR = 3;
@@ -62,17 +74,21 @@ function ask(child: ChildProcess, message: ToPeer): Promise<FromPeer> {
   });
 }
 
-type Payload = (typeof PAYLOADS)[number];
-
 /** Two processes that are joined for round trips of one payload. */
 class Pair {
   private constructor(private readonly peers: readonly [PeerProcess, PeerProcess]) {}
 
-  static async join({ bytes }: Payload, spinUs: number): Promise<Pair> {
+  static async join(
+    { bytes }: Payload,
+    spinUs: number,
+    transport: "shm" | "grpc" = "grpc",
+  ): Promise<Pair> {
     const peers = await Promise.all([PeerProcess.start(), PeerProcess.start()]);
     const pair = new Pair(peers);
     const exchange = peers.map(({ ports }) => `127.0.0.1:${ports.exchangePort}`);
-    const common = { bytes, spinUs, exchange, tcpPort: peers[1].ports.tcpPort };
+    const { tcpPort } = peers[1].ports;
+    const trips = transport === "shm" ? SHARED_TRIPS : 1;
+    const common = { bytes, spinUs, exchange, tcpPort, transport, trips };
     try {
       await Promise.all(peers.map((peer, rank) => peer.ask({ kind: "join", rank, ...common })));
       return pair;
@@ -104,28 +120,43 @@ function ofMachine(): number {
 }
 
 async function roundTrips(payload: Payload, { rounds, log }: BenchContext): Promise<Figure[]> {
-  const { label, count } = payload;
+  const { label, count, goal } = payload;
   const spinUs = ofMachine();
-  const samples = { exchange: [] as number[], tcp: [] as number[] };
+  const samples = { exchange: [] as number[], tcp: [] as number[], shm: [] as number[] };
   const pairs: { value: number; rival: number }[] = [];
   const pair = await Pair.join(payload, spinUs);
+  const memory = await Pair.join(payload, spinUs, "shm").catch((error: unknown) => {
+    pair.stop();
+    throw error;
+  });
   try {
     await pair.exchange(count); // warms up
     await pair.tcp(count);
+    await memory.exchange(SHARED_STEPS);
     for (let round = 0; round < ROUNDS_FACTOR * rounds; round++) {
       const [mine, rival] = [await pair.exchange(count), await pair.tcp(count)];
       samples.exchange.push(...mine);
       samples.tcp.push(...rival);
+      samples.shm.push(...(await memory.exchange(SHARED_STEPS)));
       pairs.push({ value: median(mine), rival: median(rival) });
     }
   } finally {
     pair.stop();
+    memory.stop();
   }
   const name = `exchange.${label}`;
   const trip = `round trip of ${label} between two engines over gRPC on loopback, spin ${spinUs} us`;
   const bare = "the same bytes to and fro over bare TCP in Node";
+  const shared = `round trip of ${label} between two engines through shared memory, mean of the ${SHARED_TRIPS} of a step`;
   const unit = "us";
   const made = [
+    figure({ name: `${name}.shm`, value: median(samples.shm), unit, measure: shared }, goal),
+    figure({
+      name: `${name}.shm.p99`,
+      value: percentile(samples.shm, 0.99),
+      unit,
+      measure: shared,
+    }),
     figure({ name: `${name}.median`, value: median(samples.exchange), unit, measure: trip }),
     figure({ name: `${name}.p99`, value: percentile(samples.exchange, 0.99), unit, measure: trip }),
     figure({ name: `${name}.tcp`, value: median(samples.tcp), unit, measure: `median of ${bare}` }),

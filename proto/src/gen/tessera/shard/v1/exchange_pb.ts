@@ -10,7 +10,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file tessera/shard/v1/exchange.proto.
  */
 export const file_tessera_shard_v1_exchange: GenFile = /*@__PURE__*/
-  fileDesc("Ch90ZXNzZXJhL3NoYXJkL3YxL2V4Y2hhbmdlLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIjgKDkNvbm5lY3RSZXF1ZXN0EiYKBWZyYW1lGAEgASgLMhcudGVzc2VyYS5zaGFyZC52MS5GcmFtZSI5Cg9Db25uZWN0UmVzcG9uc2USJgoFZnJhbWUYASABKAsyFy50ZXNzZXJhLnNoYXJkLnYxLkZyYW1lIpICCgVGcmFtZRIoCgVoZWxsbxgBIAEoCzIXLnRlc3NlcmEuc2hhcmQudjEuSGVsbG9IABI1Cgpjb2xsZWN0aXZlGAIgASgLMh8udGVzc2VyYS5zaGFyZC52MS5Db2xsZWN0aXZlS2V5SAASMwoJZW1iZWRkaW5nGAMgASgLMh4udGVzc2VyYS5zaGFyZC52MS5FbWJlZGRpbmdLZXlIABI8ChFlbmNvZGVfY29sbGVjdGl2ZRgHIAEoCzIfLnRlc3NlcmEuc2hhcmQudjEuQ29sbGVjdGl2ZUtleUgAEg4KBm9mZnNldBgEIAEoBBINCgV0b3RhbBgFIAEoBBIPCgdwYXlsb2FkGAYgASgMQgUKA2tleSI3CgVIZWxsbxINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEhEKCXBsYW5faGFzaBgDIAEoCSI6Cg1Db2xsZWN0aXZlS2V5Eg0KBWVwb2NoGAEgASgEEgwKBHN0ZXAYAiABKAQSDAoEY2FsbBgDIAEoDSJDCgxFbWJlZGRpbmdLZXkSDQoFZXBvY2gYASABKAQSDgoGZW5jb2RlGAIgASgEEhQKDGVtYmVkZGluZ19pZBgDIAEoBDJeCghFeGNoYW5nZRJSCgdDb25uZWN0EiAudGVzc2VyYS5zaGFyZC52MS5Db25uZWN0UmVxdWVzdBohLnRlc3NlcmEuc2hhcmQudjEuQ29ubmVjdFJlc3BvbnNlKAEwAWIGcHJvdG8z");
+  fileDesc("Ch90ZXNzZXJhL3NoYXJkL3YxL2V4Y2hhbmdlLnByb3RvEhB0ZXNzZXJhLnNoYXJkLnYxIjgKDkNvbm5lY3RSZXF1ZXN0EiYKBWZyYW1lGAEgASgLMhcudGVzc2VyYS5zaGFyZC52MS5GcmFtZSI5Cg9Db25uZWN0UmVzcG9uc2USJgoFZnJhbWUYASABKAsyFy50ZXNzZXJhLnNoYXJkLnYxLkZyYW1lIpYDCgVGcmFtZRIoCgVoZWxsbxgBIAEoCzIXLnRlc3NlcmEuc2hhcmQudjEuSGVsbG9IABI1Cgpjb2xsZWN0aXZlGAIgASgLMh8udGVzc2VyYS5zaGFyZC52MS5Db2xsZWN0aXZlS2V5SAASMwoJZW1iZWRkaW5nGAMgASgLMh4udGVzc2VyYS5zaGFyZC52MS5FbWJlZGRpbmdLZXlIABI8ChFlbmNvZGVfY29sbGVjdGl2ZRgHIAEoCzIfLnRlc3NlcmEuc2hhcmQudjEuQ29sbGVjdGl2ZUtleUgAEj4KEXNoYXJlZF9maWxlX3Byb29mGAggASgLMiEudGVzc2VyYS5zaGFyZC52MS5TaGFyZWRGaWxlUHJvb2ZIABJCChNzaGFyZWRfZmlsZV92ZXJkaWN0GAkgASgLMiMudGVzc2VyYS5zaGFyZC52MS5TaGFyZWRGaWxlVmVyZGljdEgAEg4KBm9mZnNldBgEIAEoBBINCgV0b3RhbBgFIAEoBBIPCgdwYXlsb2FkGAYgASgMQgUKA2tleSJMCgVIZWxsbxINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEhEKCXBsYW5faGFzaBgDIAEoCRITCgtzaGFyZWRfZmlsZRgEIAEoCSIuCg9TaGFyZWRGaWxlUHJvb2YSDQoFZXBvY2gYASABKAQSDAoEcmFuaxgCIAEoDSJAChFTaGFyZWRGaWxlVmVyZGljdBINCgVlcG9jaBgBIAEoBBIMCgRyYW5rGAIgASgNEg4KBnByb3ZlbhgDIAEoCCI6Cg1Db2xsZWN0aXZlS2V5Eg0KBWVwb2NoGAEgASgEEgwKBHN0ZXAYAiABKAQSDAoEY2FsbBgDIAEoDSJDCgxFbWJlZGRpbmdLZXkSDQoFZXBvY2gYASABKAQSDgoGZW5jb2RlGAIgASgEEhQKDGVtYmVkZGluZ19pZBgDIAEoBDJeCghFeGNoYW5nZRJSCgdDb25uZWN0EiAudGVzc2VyYS5zaGFyZC52MS5Db25uZWN0UmVxdWVzdBohLnRlc3NlcmEuc2hhcmQudjEuQ29ubmVjdFJlc3BvbnNlKAEwAWIGcHJvdG8z");
 
 /**
  * @generated from message tessera.shard.v1.ConnectRequest
@@ -83,6 +83,22 @@ export type Frame = Message<"tessera.shard.v1.Frame"> & {
      */
     value: CollectiveKey;
     case: "encodeCollective";
+  } | {
+    /**
+     * of tensor-parallel ranks, after the hello
+     *
+     * @generated from field: tessera.shard.v1.SharedFileProof shared_file_proof = 8;
+     */
+    value: SharedFileProof;
+    case: "sharedFileProof";
+  } | {
+    /**
+     * answers a proof
+     *
+     * @generated from field: tessera.shard.v1.SharedFileVerdict shared_file_verdict = 9;
+     */
+    value: SharedFileVerdict;
+    case: "sharedFileVerdict";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -132,6 +148,13 @@ export type Hello = Message<"tessera.shard.v1.Hello"> & {
    * @generated from field: string plan_hash = 3;
    */
   planHash: string;
+
+  /**
+   * name of the sender's file of shared memory; empty: it has none
+   *
+   * @generated from field: string shared_file = 4;
+   */
+  sharedFile: string;
 };
 
 /**
@@ -140,6 +163,65 @@ export type Hello = Message<"tessera.shard.v1.Hello"> & {
  */
 export const HelloSchema: GenMessage<Hello> = /*@__PURE__*/
   messageDesc(file_tessera_shard_v1_exchange, 3);
+
+/**
+ * The payload is what the sender read in the receiver's shared file; empty when it could not.
+ *
+ * @generated from message tessera.shard.v1.SharedFileProof
+ */
+export type SharedFileProof = Message<"tessera.shard.v1.SharedFileProof"> & {
+  /**
+   * @generated from field: uint64 epoch = 1;
+   */
+  epoch: bigint;
+
+  /**
+   * the sender's
+   *
+   * @generated from field: uint32 rank = 2;
+   */
+  rank: number;
+};
+
+/**
+ * Describes the message tessera.shard.v1.SharedFileProof.
+ * Use `create(SharedFileProofSchema)` to create a new message.
+ */
+export const SharedFileProofSchema: GenMessage<SharedFileProof> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_exchange, 4);
+
+/**
+ * A pair shares memory when both verdicts say so.
+ *
+ * @generated from message tessera.shard.v1.SharedFileVerdict
+ */
+export type SharedFileVerdict = Message<"tessera.shard.v1.SharedFileVerdict"> & {
+  /**
+   * @generated from field: uint64 epoch = 1;
+   */
+  epoch: bigint;
+
+  /**
+   * the sender's
+   *
+   * @generated from field: uint32 rank = 2;
+   */
+  rank: number;
+
+  /**
+   * the proof is what the sender's shared file holds for the receiver
+   *
+   * @generated from field: bool proven = 3;
+   */
+  proven: boolean;
+};
+
+/**
+ * Describes the message tessera.shard.v1.SharedFileVerdict.
+ * Use `create(SharedFileVerdictSchema)` to create a new message.
+ */
+export const SharedFileVerdictSchema: GenMessage<SharedFileVerdict> = /*@__PURE__*/
+  messageDesc(file_tessera_shard_v1_exchange, 5);
 
 /**
  * @generated from message tessera.shard.v1.CollectiveKey
@@ -168,7 +250,7 @@ export type CollectiveKey = Message<"tessera.shard.v1.CollectiveKey"> & {
  * Use `create(CollectiveKeySchema)` to create a new message.
  */
 export const CollectiveKeySchema: GenMessage<CollectiveKey> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_exchange, 4);
+  messageDesc(file_tessera_shard_v1_exchange, 6);
 
 /**
  * @generated from message tessera.shard.v1.EmbeddingKey
@@ -195,12 +277,13 @@ export type EmbeddingKey = Message<"tessera.shard.v1.EmbeddingKey"> & {
  * Use `create(EmbeddingKeySchema)` to create a new message.
  */
 export const EmbeddingKeySchema: GenMessage<EmbeddingKey> = /*@__PURE__*/
-  messageDesc(file_tessera_shard_v1_exchange, 5);
+  messageDesc(file_tessera_shard_v1_exchange, 7);
 
 /**
  * Worker ↔ worker: one stream a pair, opened at join by the lower rank. A raw-buffer codec
  * (proto/src/exchange-codec.ts) writes and reads these messages without touching the payload;
- * any protobuf implementation reads the same bytes.
+ * any protobuf implementation reads the same bytes. Ranks that share memory (docs/transports.md) exchange collectives
+ * there; the stream stays open beside it and says who is alive.
  *
  * @generated from service tessera.shard.v1.Exchange
  */
