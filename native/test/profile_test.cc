@@ -132,7 +132,7 @@ TEST("costs: a bf16 cache has half the bytes") {
   uint64_t bytes[2];
   for (const bool bf16 : {false, true}) {
     PlacementSpec placement = tiny_placement();
-    placement.kv_bf16 = bf16;
+    placement.kv_type = bf16 ? CacheType::kBf16 : CacheType::kF32;
     TinyGroup group(1);
     group.begin(1, placement);
     const auto times = outcomes(group, profiled(tiny_step(1, kPrompt, 0, true)))[0].op_times;
