@@ -2,13 +2,14 @@
 import { open, rename, rm, type FileHandle } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { SingleBar } from "cli-progress";
-import { Option, type Command } from "commander";
+import type { Command } from "commander";
+import type { KvType } from "@tessera/model";
 import type { Profile } from "@tessera/shard-worker/profile";
 import { reason } from "../lines/lines.js";
 import { sumPhase, type PhaseSums } from "../profile/sums.js";
 import { ceilingsText, phaseText } from "../profile/table.js";
 import { traceText } from "../profile/trace.js";
-import { from1, whole } from "./options.js";
+import { from1, kvOption, whole } from "./options.js";
 
 interface ProfileFlags {
   model: string;
@@ -17,7 +18,7 @@ interface ProfileFlags {
   decodeLen: number;
   tiles: number;
   threads: number;
-  kv: "f32" | "bf16";
+  kv: KvType;
   trace?: string;
   json?: boolean;
 }
@@ -104,9 +105,7 @@ export function addProfile(program: Command): void {
     )
     .option("--tiles <count>", "encoded before, as of pictures", whole, 0)
     .option("--threads <count>", "default: all cores", from1(MAX_THREADS), availableParallelism())
-    .addOption(
-      new Option("--kv <type>", "type of the cache").choices(["f32", "bf16"]).default("f32"),
-    )
+    .addOption(kvOption())
     .option("--trace <file>", "Chrome trace of every op, for Perfetto or chrome://tracing")
     .option("--json", "one line of JSON")
     .addHelpText(
