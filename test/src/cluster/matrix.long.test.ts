@@ -1,7 +1,7 @@
 /**
- * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and of weights, with
- * and without prefix cache, place of the vision encoder and transport: every pair of these, or every combination with
- * TESSERA_FULL.
+ * The same bits of each variant at every width, kind of CPU, number of threads, chunk, type of cache and of weights,
+ * with and without prefix cache, place of the vision encoder and transport: every pair of these, or every combination
+ * with TESSERA_FULL.
  */
 import assert from "node:assert/strict";
 import { test } from "node:test";
