@@ -185,19 +185,11 @@ class Bench {
     double best = 0;
     for (const Shape& shape : kShapes) {
       const Layers layers(shape.outputs, shape.inputs, shape.lanes, kReadBytes);
-      std::vector<Contender> contenders;
-      for (int variant = 0; variant < kReadVariants; ++variant)
-        contenders.push_back(
-            {[&, variant] { read(memory, variant); }, static_cast<double>(memory.bytes())});
-      for (const int rows : {1, 4})
-        contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.bytes()});
-      const std::vector<double> rate = rates(contenders);
-      const double ceiling = *std::max_element(rate.begin(), rate.begin() + kReadVariants);
+      const auto [ceiling, one, four] = few_rows(layers, memory, x, y);
       best = std::max(best, ceiling);
       const std::string measure = text("read ceiling %.1f GB/s, ", ceiling / 1e9) + threads_text();
-      print(name("decode", shape.name, 1), rate[kReadVariants] / ceiling, "ratio", measure,
-            kDecodeGoal);
-      print(name("decode", shape.name, 4), rate[kReadVariants + 1] / ceiling, "ratio", measure, 0);
+      print(name("decode", shape.name, 1), one / ceiling, "ratio", measure, kDecodeGoal);
+      print(name("decode", shape.name, 4), four / ceiling, "ratio", measure, 0);
     }
     print("kernels.read_ceiling.t" + std::to_string(pool_.threads()), best / 1e9, "GB/s",
           "best variant and round of " + threads_text(), 0);
@@ -209,20 +201,12 @@ class Bench {
     for (const WeightType type : kGroupTypes)
       for (const Shape& shape : kGroupShapes) {
         GroupLayers layers(shape.outputs, shape.inputs, shape.lanes, type, kReadBytes / 2);
-        std::vector<Contender> contenders;
-        for (int variant = 0; variant < kReadVariants; ++variant)
-          contenders.push_back(
-              {[&, variant] { read(memory, variant); }, static_cast<double>(memory.bytes())});
-        for (const int rows : {1, 4})
-          contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.bytes()});
-        const std::vector<double> rate = rates(contenders);
-        const double ceiling = *std::max_element(rate.begin(), rate.begin() + kReadVariants);
+        const auto [ceiling, one, four] = few_rows(layers, memory, x, y);
         const std::string measure =
             text("read ceiling %.1f GB/s, ", ceiling / 1e9) + threads_text() + vnni_text();
         const std::string what = std::string("decode_") + weight_type_name(type);
-        print(name(what, shape.name, 1), rate[kReadVariants] / ceiling, "ratio", measure,
-              kIntegerDecodeGoal);
-        print(name(what, shape.name, 4), rate[kReadVariants + 1] / ceiling, "ratio", measure, 0);
+        print(name(what, shape.name, 1), one / ceiling, "ratio", measure, kIntegerDecodeGoal);
+        print(name(what, shape.name, 4), four / ceiling, "ratio", measure, 0);
       }
   }
 
@@ -284,6 +268,24 @@ class Bench {
   }
 
  private:
+  // Bytes a second of reading at best, and of linears over one row and over four.
+  struct FewRows {
+    double ceiling, one, four;
+  };
+  template <typename Weights>
+  FewRows few_rows(Weights& layers, const Buffer<float>& memory, const Buffer<float>& x,
+                   Buffer<float>& y) {
+    std::vector<Contender> contenders;
+    for (int variant = 0; variant < kReadVariants; ++variant)
+      contenders.push_back(
+          {[&, variant] { read(memory, variant); }, static_cast<double>(memory.bytes())});
+    for (const int rows : {1, 4})
+      contenders.push_back({[&, rows] { layers.run(context_, x, y, rows); }, layers.bytes()});
+    const std::vector<double> rate = rates(contenders);
+    return {*std::max_element(rate.begin(), rate.begin() + kReadVariants), rate[kReadVariants],
+            rate[kReadVariants + 1]};
+  }
+
   std::string threads_text() const {
     return std::string(cpu_kind_name(context_.kind)) + ", " + std::to_string(pool_.threads()) +
            (pool_.threads() == 1 ? " thread" : " threads");

@@ -109,6 +109,21 @@ export interface SamplingSpec {
   suppressedTokenIds: number[];
 }
 
+/** The likeliest token, as the model has it. */
+export const GREEDY: SamplingSpec = {
+  temperature: 0,
+  seed: 0n,
+  choice: 0,
+  repetitionPenalty: 1,
+  presencePenalty: 0,
+  frequencyPenalty: 0,
+  logitBias: [],
+  allowedTokenIds: [],
+  badWords: [],
+  minTokens: 0,
+  suppressedTokenIds: [],
+};
+
 /** The same fields as tessera.shard.v1.StepPlan. */
 export interface StepPlanSpec {
   epoch: bigint;

@@ -4,66 +4,11 @@
 #include <thread>
 
 #include "ops/ops.h"
+#include "test/linked_ranks.h"
 #include "test/testing.h"
 
 namespace tessera::testing {
 namespace {
-
-struct Ranks;
-struct Wire : Exchange {
-  Ranks* ranks = nullptr;
-  int rank = 0;
-  void send(OutFrame frame) override;
-};
-
-struct Ranks {
-  std::vector<Mailbox> boxes;
-  std::vector<Wire> wires;
-  std::vector<CollectiveScratch> scratch;
-  std::vector<CollectiveTimes> times;
-
-  explicit Ranks(int size) : boxes(size), wires(size), scratch(size), times(size) {
-    for (int rank = 0; rank < size; ++rank) {
-      boxes[rank].begin(1, {rank, size, 0});
-      wires[rank].ranks = this;
-      wires[rank].rank = rank;
-    }
-  }
-  Group group(int rank, bool bf16) {
-    return {rank, static_cast<int>(boxes.size()), bf16, &wires[rank], &boxes[rank], &scratch[rank]};
-  }
-};
-
-void Wire::send(OutFrame frame) {
-  for (const int peer : frame.peers)
-    ranks->boxes[peer].deliver(rank, frame.key, frame.offset, frame.total,
-                               frame.buffer.data() + kFrameHeadroom,
-                               frame.buffer.size() - kFrameHeadroom);
-}
-
-// All ranks on threads of their own, `calls` collectives one after another; results by rank.
-std::vector<std::vector<float>> reduced(Ranks& ranks, std::vector<std::vector<float>> values,
-                                        bool bf16, int calls = 1) {
-  std::vector<std::thread> threads;
-  for (size_t rank = 0; rank < values.size(); ++rank)
-    threads.emplace_back([&, rank] {
-      ThreadPool pool(1);
-      const Context context{&pool, detect_cpu_kind()};
-      const Group group = ranks.group(static_cast<int>(rank), bf16);
-      for (uint64_t call = 0; call < static_cast<uint64_t>(calls); ++call)
-        all_reduce_add(context, group, {FrameKind::kCollective, 1, 1, call}, values[rank],
-                       Clock::now() + std::chrono::seconds(20), ranks.times[rank]);
-    });
-  for (std::thread& thread : threads) thread.join();
-  return values;
-}
-
-std::vector<std::vector<float>> parts(int size, size_t count) {
-  std::vector<std::vector<float>> out;
-  for (int rank = 0; rank < size; ++rank)
-    out.push_back(random_values(count, static_cast<uint32_t>(rank + count)));
-  return out;
-}
 
 float rounded(float value) { return from_bf16(to_bf16(value)); }
 

@@ -7,12 +7,11 @@
 #include <thread>
 
 #include "collective/all_reduce.h"
+#include "test/linked_ranks.h"
 #include "test/testing.h"
 
 namespace tessera::testing {
 namespace {
-
-Clock::time_point in_ms(int ms) { return Clock::now() + std::chrono::milliseconds(ms); }
 
 // A folder that is removed with it.
 struct Folder {
@@ -33,33 +32,19 @@ SharedSettings settings(const Folder& folder, int rank, int size, size_t ring_by
   return {folder.path, 1, rank, size, 1, ring_bytes};
 }
 
-struct Ranks;
-struct Wire : Exchange {
-  Ranks* ranks = nullptr;
-  int rank = 0;
-  void send(OutFrame frame) override;
-};
-
 // Ranks whose pairs share memory where `shares` says so; the others' frames are handed over.
-struct Ranks {
+struct SharingRanks : Ranks {
   using Shares = std::function<bool(int a, int b)>;
   Folder folder;
-  std::vector<Mailbox> boxes;
-  std::vector<Wire> wires;
-  std::vector<CollectiveScratch> scratch;
-  std::vector<CollectiveTimes> times;
   std::vector<std::shared_ptr<SharedLinks>> links;
+  std::vector<std::vector<int>> opened;
 
-  explicit Ranks(
+  explicit SharingRanks(
       int size, int spin_us, size_t ring_bytes = kRingBytes,
       const Shares& shares = [](int, int) { return true; })
-      : boxes(size), wires(size), scratch(size), times(size) {
-    for (int rank = 0; rank < size; ++rank) {
-      boxes[rank].begin(1, {rank, size, 1});
-      wires[rank].ranks = this;
-      wires[rank].rank = rank;
+      : Ranks(size, 1) {
+    for (int rank = 0; rank < size; ++rank)
       links.push_back(std::make_shared<SharedLinks>(settings(folder, rank, size, ring_bytes)));
-    }
     for (int rank = 0; rank < size; ++rank) {
       std::vector<int> peers;
       for (int peer = 0; peer < size; ++peer)
@@ -75,48 +60,11 @@ struct Ranks {
       boxes[rank].link(1, links[rank]);
     }
   }
-  int size() const { return static_cast<int>(boxes.size()); }
-  Group group(int rank, bool bf16 = false) {
-    return {rank, size(), bf16, &wires[rank], &boxes[rank], &scratch[rank]};
-  }
-  std::vector<std::vector<int>> opened;
 };
 
-void Wire::send(OutFrame frame) {
-  for (const int peer : frame.peers)
-    ranks->boxes[peer].deliver(rank, frame.key, frame.offset, frame.total,
-                               frame.buffer.data() + kFrameHeadroom,
-                               frame.buffer.size() - kFrameHeadroom);
-}
-
-// All ranks on threads of their own, `calls` collectives one behind the other, each over what the
-// one before gave.
-std::vector<std::vector<float>> reduced(Ranks& ranks, std::vector<std::vector<float>> values,
-                                        bool bf16, int calls = 1) {
-  std::vector<std::thread> threads;
-  for (int rank = 0; rank < ranks.size(); ++rank)
-    threads.emplace_back([&, rank] {
-      ThreadPool pool(1);
-      const Context context{&pool, detect_cpu_kind()};
-      const Group group = ranks.group(rank, bf16);
-      for (uint64_t call = 0; call < static_cast<uint64_t>(calls); ++call)
-        all_reduce_add(context, group, {FrameKind::kCollective, 1, 1 + call / 10, call % 10},
-                       values[rank], in_ms(60000), ranks.times[rank]);
-    });
-  for (std::thread& thread : threads) thread.join();
-  return values;
-}
-
-std::vector<std::vector<float>> parts(int size, size_t count) {
-  std::vector<std::vector<float>> out;
-  for (int rank = 0; rank < size; ++rank)
-    out.push_back(random_values(count, static_cast<uint32_t>(rank + count)));
-  return out;
-}
-
-const Ranks::Shares kNone = [](int, int) { return false; };
+const SharingRanks::Shares kNone = [](int, int) { return false; };
 // Rank 1 is on another machine; of two ranks none shares, of eight 6 × 7 / 2 pairs do.
-const Ranks::Shares kButOne = [](int a, int b) { return a != 1 && b != 1; };
+const SharingRanks::Shares kButOne = [](int a, int b) { return a != 1 && b != 1; };
 
 TEST("all_reduce_add through shared memory, by frames and by both gives the same bits") {
   for (const int size : {2, 4, 8})
@@ -124,10 +72,10 @@ TEST("all_reduce_add through shared memory, by frames and by both gives the same
       // 600001 values are more than a ring takes; 16385 go by owner.
       for (const size_t count : {1, 17, 1000, 16384, 16385, 600001}) {
         const auto values = parts(size, count);
-        Ranks frames(size, 0, kRingBytes, kNone), memory(size, 0);
-        Ranks spinning(size, 50), mixed(size, 0, 64 << 10, kButOne);
+        SharingRanks frames(size, 0, kRingBytes, kNone), memory(size, 0);
+        SharingRanks spinning(size, 50), mixed(size, 0, 64 << 10, kButOne);
         const auto wanted = reduced(frames, values, bf16);
-        for (Ranks* one : {&memory, &spinning, &mixed}) {
+        for (SharingRanks* one : {&memory, &spinning, &mixed}) {
           const auto got = reduced(*one, values, bf16);
           for (int rank = 0; rank < size; ++rank)
             EXPECT(same_bits(got[rank], wanted[rank]), size, " ranks, ", count, " values, rank ",
@@ -139,9 +87,10 @@ TEST("all_reduce_add through shared memory, by frames and by both gives the same
 
 TEST("many collectives of eight ranks one behind the other, in rings that hold pieces of one") {
   // Sums grow eightfold a call: no more calls than f32 has room for.
-  const auto same = [](size_t count, int calls, size_t ring_bytes, const Ranks::Shares& shares) {
+  const auto same = [](size_t count, int calls, size_t ring_bytes,
+                       const SharingRanks::Shares& shares) {
     const auto values = parts(8, count);
-    Ranks frames(8, 0, kRingBytes, kNone), rings(8, 5, ring_bytes, shares);
+    SharingRanks frames(8, 0, kRingBytes, kNone), rings(8, 5, ring_bytes, shares);
     const auto wanted = reduced(frames, values, false, calls);
     const auto got = reduced(rings, values, false, calls);
     for (int rank = 0; rank < 8; ++rank)
@@ -228,7 +177,7 @@ FrameKey call(uint64_t step) { return {FrameKind::kCollective, 1, step, 0}; }
 
 TEST("a wait ends by its deadline naming the first that is missing, and by the epoch's end") {
   for (const int spin_us : {0, 50}) {
-    Ranks ranks(4, spin_us);
+    SharingRanks ranks(4, spin_us);
     CollectiveTimes times;
     const uint8_t byte = 1;
     send_tensor(ranks.group(1), {0}, call(1), &byte, 1, in_ms(1000), times);
@@ -248,20 +197,20 @@ TEST("who waits for room is woken by the reader, by its deadline, and by the epo
     send_tensor(ranks.group(0), {1}, call(1), large.data(), large.size(), in_ms(ms), times);
     return times.wait_ns;
   };
-  Ranks read(2, 0);
+  SharingRanks read(2, 0);
   std::thread reader([&] { EXPECT(read.boxes[1].take(0, call(1), in_ms(60000)) == large); });
   EXPECT(send(read, 60000) > 0);
   reader.join();
-  Ranks late(2, 0);
+  SharingRanks late(2, 0);
   EXPECT_ERROR("PEER_TIMEOUT", "rank 1 did not read in time (step 1, call 0)", send(late, 20));
-  Ranks ended(2, 0);
+  SharingRanks ended(2, 0);
   std::thread ender([&] { ended.boxes[0].end(1, 1); });
   EXPECT_ERROR("PEER_LOST", "rank 1", send(ended, 60000));
   ender.join();
 }
 
 TEST("frames by message and embeddings wake who waits on memory") {
-  Ranks ranks(2, 0);
+  SharingRanks ranks(2, 0);
   std::thread sender([&] {
     const uint8_t byte = 5;
     CollectiveTimes times;
@@ -276,7 +225,7 @@ TEST("frames by message and embeddings wake who waits on memory") {
 }
 
 TEST("a rank that died while it wrote has sent nothing; its successor's epoch has other rings") {
-  Ranks ranks(2, 0);
+  SharingRanks ranks(2, 0);
   const std::vector<uint8_t> large(1 << 20, 7);
   CollectiveTimes times;
   // The ring is full of a tensor's beginning; no more comes.

@@ -16,7 +16,7 @@ import type { PreparedRequest, SamplingParameters } from "../request/types.js";
 import type { SliceChoice } from "../schedule/scheduler.js";
 import type { Sequence } from "./active.js";
 import type { OpenedStream } from "./images.js";
-import { PlanMasks } from "./mask.js";
+import { PlanMasks } from "./plan-masks.js";
 import { FIRST_CANDIDATES, hasFilters } from "./sampler.js";
 
 /** What one plan may open, far below the 256 MiB that a message to a rank may have. */

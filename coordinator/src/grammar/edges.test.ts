@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { ConstraintSpec } from "../request/constraint.js";
+import { acceptedBy, jsonSchema } from "./accepted.fixture.js";
 import type { GrammarEngine } from "./index.js";
 import { engineOf, FIELD, smallModel, type TestModel } from "./models.fixture.js";
-import { accepts } from "./walker.fixture.js";
 
 let model: TestModel;
 let engine: GrammarEngine;
@@ -14,33 +14,21 @@ before(async () => {
 });
 after(() => engine.close());
 
-const schema = (value: object | string): ConstraintSpec => ({
-  kind: "json_schema",
-  schema: typeof value === "string" ? value : JSON.stringify(value),
-});
-
-async function accepted(spec: ConstraintSpec, texts: string[]): Promise<string[]> {
-  const grammar = await engine.compile(spec, FIELD);
-  const { tokenizer, stopIds } = model;
-  const found: string[] = [];
-  for (const each of texts)
-    if (await accepts(grammar, each, { tokenizer, stopIds })) found.push(each);
-  grammar.close();
-  return found;
-}
+const accepted = (spec: ConstraintSpec, texts: string[]) =>
+  acceptedBy(engine, model, { spec, texts });
 
 const whole = { type: "integer" };
 
 for (const name of ['a"b', "a\\b", "a\nb"])
   test(`a free key beside the name ${JSON.stringify(name)}: no character goes in without its escape`, async () => {
-    const spec = schema({ properties: { [name]: whole }, additionalProperties: whole });
+    const spec = jsonSchema({ properties: { [name]: whole }, additionalProperties: whole });
     const raw = `{"a${name.slice(1, 2)}x":1}`;
     const good = ['{"a":1}', `{${JSON.stringify(name)}:1}`];
     assert.deepEqual(await accepted(spec, [raw, ...good]), good);
   });
 
 test("minProperties beside free keys: a key that comes twice counts once", async () => {
-  const spec = schema({
+  const spec = jsonSchema({
     type: "object",
     properties: { a: whole, b: whole },
     additionalProperties: whole,
@@ -51,19 +39,19 @@ test("minProperties beside free keys: a key that comes twice counts once", async
 });
 
 test("a multiple between bounds beyond 10¹⁵: refused, not counted without end", async () => {
-  const spec = schema({ type: "number", multipleOf: 2, minimum: 1e300, maximum: 1e300 });
+  const spec = jsonSchema({ type: "number", multipleOf: 2, minimum: 1e300, maximum: 1e300 });
   await assert.rejects(engine.compile(spec, FIELD), /never be satisfied/);
 });
 
 const REFUSED: [string, ConstraintSpec, RegExp][] = [
   [
     "a pattern of keys that are forbidden beside one of keys that are not",
-    schema({ type: "object", patternProperties: { "^a": whole, b$: false } }),
+    jsonSchema({ type: "object", patternProperties: { "^a": whole, b$: false } }),
     /#\/patternProperties: /,
   ],
   [
     "prefixItems in draft 7, which does not have it",
-    schema({
+    jsonSchema({
       $schema: "http://json-schema.org/draft-07/schema#",
       properties: { a: { prefixItems: [{ type: "string" }], items: whole } },
     }),
@@ -71,7 +59,7 @@ const REFUSED: [string, ConstraintSpec, RegExp][] = [
   ],
   [
     "minContains in draft 7, which does not have it",
-    schema({
+    jsonSchema({
       $schema: "http://json-schema.org/draft-07/schema#",
       type: "array",
       contains: { const: 1 },
@@ -81,7 +69,7 @@ const REFUSED: [string, ConstraintSpec, RegExp][] = [
   ],
   [
     "a property __proto__ where no others may be, which Ajv takes for one of the others",
-    schema('{"properties":{"__proto__":{"type":"integer"}},"additionalProperties":false}'),
+    jsonSchema('{"properties":{"__proto__":{"type":"integer"}},"additionalProperties":false}'),
     /#\/additionalProperties: /,
   ],
   ["half a surrogate pair in a regex", { kind: "regex", pattern: "\\ud800" }, /surrogate/],
@@ -105,20 +93,20 @@ for (const [name, spec, message] of REFUSED)
   });
 
 test("an enum beside a format: a text that is not of the format never comes", async () => {
-  const spec = schema({ enum: ["today", "2024-01-31", 7], format: "date" });
+  const spec = jsonSchema({ enum: ["today", "2024-01-31", 7], format: "date" });
   const found = await accepted(spec, ['"today"', '"2024-01-31"', "7"]);
   assert.deepEqual(found, ['"2024-01-31"', "7"]);
-  const other = schema({ const: "/a", format: "json-pointer" });
+  const other = jsonSchema({ const: "/a", format: "json-pointer" });
   await assert.rejects(engine.compile(other, FIELD), /#\/format: json-pointer/);
 });
 
 test("propertyNames with a format: a named property that is not of it never comes", async () => {
-  const spec = schema({ properties: { day: whole }, propertyNames: { format: "date" } });
+  const spec = jsonSchema({ properties: { day: whole }, propertyNames: { format: "date" } });
   assert.deepEqual(await accepted(spec, ['{"day":1}', "{}"]), ["{}"]);
 });
 
 test("$async in a schema: a word of the validator's own, without effect", async () => {
-  const spec = schema({ $async: true, enum: ["a", 2], type: "string" });
+  const spec = jsonSchema({ $async: true, enum: ["a", 2], type: "string" });
   assert.deepEqual(await accepted(spec, ['"a"', "2"]), ['"a"']);
 });
 
@@ -162,7 +150,7 @@ async function takesBytes(spec: ConstraintSpec, bytes: number[]): Promise<boolea
 
 for (const [name, bytes] of ILL_FORMED)
   test(`${name}: never comes, it would be read as several U+FFFD`, async () => {
-    const spec = schema({ type: "string", maxLength: 1 });
+    const spec = jsonSchema({ type: "string", maxLength: 1 });
     assert.equal(await takesBytes(spec, bytes), false);
     assert.equal(await takesBytes(spec, [...Buffer.from("é")]), true);
     assert.equal(await takesBytes(spec, [...Buffer.from("\ud7ff")]), true);

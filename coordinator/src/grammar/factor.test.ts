@@ -1,11 +1,12 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 import type { ConstraintSpec } from "../request/constraint.js";
+import { acceptedBy, jsonSchema } from "./accepted.fixture.js";
 import { writeGrammar } from "./ebnf-text.js";
 import { alt, text } from "./expression.js";
 import type { GrammarEngine } from "./index.js";
-import { engineOf, FIELD, smallModel, type TestModel } from "./models.fixture.js";
-import { accepts, seeded } from "./walker.fixture.js";
+import { engineOf, smallModel, type TestModel } from "./models.fixture.js";
+import { seeded } from "./walker.fixture.js";
 import { loadXGrammar } from "./xgrammar.js";
 
 let model: TestModel;
@@ -17,20 +18,8 @@ before(async () => {
 });
 after(() => engine.close());
 
-async function accepted(spec: ConstraintSpec, texts: string[]): Promise<string[]> {
-  const grammar = await engine.compile(spec, FIELD);
-  const { tokenizer, stopIds } = model;
-  const found: string[] = [];
-  for (const each of texts)
-    if (await accepts(grammar, each, { tokenizer, stopIds })) found.push(each);
-  grammar.close();
-  return found;
-}
-
-const schema = (value: object): ConstraintSpec => ({
-  kind: "json_schema",
-  schema: JSON.stringify(value),
-});
+const accepted = (spec: ConstraintSpec, texts: string[]) =>
+  acceptedBy(engine, model, { spec, texts });
 
 test("alternatives that begin alike and end alike: no mixture of two passes", async () => {
   const words = ["bad", "red", "rex"];
@@ -38,7 +27,7 @@ test("alternatives that begin alike and end alike: no mixture of two passes", as
   const quoted = (list: string[]) => list.map((each) => JSON.stringify(each));
   assert.deepEqual(await accepted({ kind: "choice", texts: words }, mixed), words);
   assert.deepEqual(await accepted({ kind: "regex", pattern: "bad|red|rex" }, mixed), words);
-  assert.deepEqual(await accepted(schema({ enum: words }), quoted(mixed)), quoted(words));
+  assert.deepEqual(await accepted(jsonSchema({ enum: words }), quoted(mixed)), quoted(words));
   const ebnf = 'root ::= a | b | c\na ::= "bad"\nb ::= "red"\nc ::= "rex"\n';
   assert.deepEqual(await accepted({ kind: "grammar", ebnf }, mixed), words);
   const elements = words.map((value) => ({ type: "const_string", value }));
@@ -75,7 +64,7 @@ test("integer bounds: every number is on its side, at the edges and far off", as
       [{ minimum, maximum }, (value) => value >= minimum && value <= maximum],
     ];
     for (const [bound, holds] of bounds) {
-      const found = await accepted(schema({ type: "integer", ...bound }), values.map(String));
+      const found = await accepted(jsonSchema({ type: "integer", ...bound }), values.map(String));
       assert.deepEqual(found, values.filter(holds).map(String), JSON.stringify(bound));
     }
   }

@@ -1,6 +1,7 @@
 /** A thread with XGrammar in it: compiles, and steps matchers. Started by `ThreadSeat`. */
 import { parentPort, workerData } from "node:worker_threads";
 import type { CompiledGrammar, GrammarCompiler, GrammarMatcher } from "@mlc-ai/web-xgrammar";
+import { BYTE_LETTERS } from "../request/byte-letters.js";
 import type { ConstraintSpec, TokenAhead } from "../request/constraint.js";
 import type { FromThread, MatcherState, ThreadData, ToThread, WorkItem } from "./protocol.js";
 import { Refusal } from "./refusal.js";
@@ -263,15 +264,8 @@ class GrammarThread {
 
 /** Byte-level BPE's letters, which XGrammar turns back into bytes. Empty names are never allowed. */
 function byteLevelNames({ vocabulary }: ThreadData): string[] {
-  const letters: string[] = [];
-  let next = 256;
-  for (let byte = 0; byte < 256; byte++) {
-    const printable =
-      (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
-    letters.push(String.fromCodePoint(printable ? byte : next++));
-  }
   return Array.from({ length: vocabulary.ends.length }, (_, id) =>
-    Array.from(tokenBytes(vocabulary, id), (byte) => letters[byte] ?? "").join(""),
+    Array.from(tokenBytes(vocabulary, id), (byte) => BYTE_LETTERS[byte] ?? "").join(""),
   );
 }
 

@@ -44,15 +44,16 @@ export class TokenFilter {
   }
 
   apply(mask: Uint8Array, tail: Buffer): void {
-    const clear = (id: number) => {
-      mask[id >> 3] = (mask[id >> 3] ?? 0) & ~(1 << (id & 7));
-    };
-    this.always.forEach(clear);
+    forbid(mask, this.always);
     for (let from = 0; from < tail.length; from++)
-      this.after.get(tail.toString("hex", from))?.forEach(clear);
+      forbid(mask, this.after.get(tail.toString("hex", from)) ?? []);
   }
 }
 
 export function tokenBytes({ bytes, ends }: SharedVocabulary, id: number): Uint8Array {
   return bytes.subarray(id === 0 ? 0 : (ends[id - 1] ?? 0), ends[id] ?? 0);
+}
+
+export function forbid(mask: Uint8Array, ids: readonly number[]): void {
+  for (const id of ids) mask[id >> 3] = (mask[id >> 3] ?? 0) & ~(1 << (id & 7));
 }

@@ -3,7 +3,7 @@
  * what is no character is read as several U+FFFD, more than a `maxLength` or a pattern allows.
  */
 import type { SharedVocabulary } from "./protocol.js";
-import { tokenBytes } from "./token-filter.js";
+import { forbid, tokenBytes } from "./token-filter.js";
 
 /** First bytes of no character. */
 function neverBegins(byte: number): boolean {
@@ -44,10 +44,7 @@ export class Utf8Filter {
   }
 
   apply(mask: Uint8Array, lastByte: number): void {
-    const clear = (id: number) => {
-      mask[id >> 3] = (mask[id >> 3] ?? 0) & ~(1 << (id & 7));
-    };
-    this.always.forEach(clear);
-    this.after.get(lastByte)?.forEach(clear);
+    forbid(mask, this.always);
+    forbid(mask, this.after.get(lastByte) ?? []);
   }
 }

@@ -46,7 +46,7 @@ function slotOf(tables: Pick<BpeTables, "left" | "right" | "rank">, left: number
 
 export interface BpeSource {
   /** [byte] its letter in the vocabulary. */
-  letters: string[];
+  letters: readonly string[];
   vocab: Record<string, number>;
   /** In order of rank: pairs, or two texts with a space between. */
   merges: unknown[];

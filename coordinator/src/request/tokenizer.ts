@@ -1,6 +1,7 @@
 /** Text ↔ token ids, from a model folder's tokenizer files. */
 import { ServeError } from "@tessera/proto";
 import { Bpe, bpeTables } from "./bpe.js";
+import { BYTE_LETTERS } from "./byte-letters.js";
 import { readTokenizerParts, type AddedToken, type TokenizerParts } from "./tokenizer-files.js";
 
 export interface Tokenizer {
@@ -18,22 +19,10 @@ export interface Tokenizer {
   readonly size: number;
 }
 
-/** Byte-level BPE's letters: printable bytes stand for themselves, the others for U+0100 and up. */
-function byteOfLetter(): Map<string, number> {
-  const map = new Map<string, number>();
-  let next = 256;
-  for (let byte = 0; byte < 256; byte++) {
-    const printable =
-      (byte >= 33 && byte <= 126) || (byte >= 161 && byte <= 172) || (byte >= 174 && byte <= 255);
-    map.set(String.fromCodePoint(printable ? byte : next++), byte);
-  }
-  return map;
-}
-
 class BpeTokenizer implements Tokenizer {
   /** Texts of the vocabulary by id, in letters; those of added tokens as they are. */
   private readonly names: string[] = [];
-  private readonly letters = byteOfLetter();
+  private readonly byteOf = new Map(BYTE_LETTERS.map((letter, byte) => [letter, byte]));
   private readonly added: Map<string, AddedToken>;
   private readonly addedIds: Set<number>;
   private readonly special: Set<number>;
@@ -52,8 +41,7 @@ class BpeTokenizer implements Tokenizer {
     this.splitter = texts.length === 0 ? undefined : new RegExp(`(${escaped.join("|")})`, "g");
     this.size = this.names.length;
     const byteCounts = Array.from({ length: this.size }, (_, id) => this.tokenBytes(id).length);
-    const letters = [...this.letters.keys()];
-    this.bpe = new Bpe(bpeTables({ ...parts, letters, byteCounts }));
+    this.bpe = new Bpe(bpeTables({ ...parts, letters: BYTE_LETTERS, byteCounts }));
   }
 
   encode(text: string, { special }: { special: boolean }): number[] {
@@ -72,7 +60,7 @@ class BpeTokenizer implements Tokenizer {
   tokenBytes(id: number): Uint8Array {
     const name = this.names[id] ?? "";
     if (this.addedIds.has(id)) return Buffer.from(name, "utf8");
-    return Uint8Array.from(name, (letter) => this.letters.get(letter) ?? 0x3f);
+    return Uint8Array.from(name, (letter) => this.byteOf.get(letter) ?? 0x3f);
   }
   isSpecial(id: number): boolean {
     return this.special.has(id);

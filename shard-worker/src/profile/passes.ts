@@ -1,5 +1,5 @@
 /** The plans a profile runs: tiles, prompts in steps as the scheduler cuts them, then one token a sequence a step. */
-import type { EncodePlan, SliceSpec, StepPlanSpec } from "@tessera/native/engine";
+import { GREEDY, type EncodePlan, type SliceSpec, type StepPlanSpec } from "@tessera/native/engine";
 import { BLOCK_TOKENS } from "@tessera/model";
 
 export interface PassSizes {
@@ -12,19 +12,6 @@ export interface PassSizes {
 }
 
 const DEADLINE_MS = 10 * 60_000;
-const GREEDY = {
-  temperature: 0,
-  seed: 0n,
-  choice: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  allowedTokenIds: [],
-  badWords: [],
-  minTokens: 0,
-  suppressedTokenIds: [],
-};
 
 /** Ids that differ from place to place; what they are does not matter to the time. */
 function tokensOf(sequence: number, start: number, count: number, vocabulary: number): number[] {

@@ -2,7 +2,7 @@
 import { writeFile } from "node:fs/promises";
 import type { Program, RankProgram } from "@tessera/model";
 import type { PlacementSpec, StepPlanSpec, TensorSource } from "@tessera/native/engine";
-import { GREEDY } from "../harness/engines.js";
+import { GREEDY } from "@tessera/native/engine";
 
 /** A partial sum up to this size goes to every peer at once; a greater one is cut by owner (native, kDirectBytes). */
 const DIRECT_BYTES = 64 << 10;

@@ -17,23 +17,8 @@ import {
   openEngine,
   type Engine,
   type LaneResult,
-  type SamplingSpec,
 } from "@tessera/native/engine";
 import { root } from "./paths.js";
-
-export const GREEDY: SamplingSpec = {
-  temperature: 0,
-  seed: 0n,
-  choice: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  logitBias: [],
-  allowedTokenIds: [],
-  badWords: [],
-  minTokens: 0,
-  suppressedTokenIds: [],
-};
 
 export interface GroupOptions {
   size: number;

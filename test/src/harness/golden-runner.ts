@@ -2,10 +2,11 @@
  * Golden requests of the small models through engines in one process. Where image rows lie, what is in a stream and who
  * sees what is the golden's.
  */
+import { GREEDY } from "@tessera/native/engine";
 import assert from "node:assert/strict";
 import type { KvType, VisionPlacement, WeightType } from "@tessera/model";
 import type { Engine, LaneResult, StreamOpenSpec } from "@tessera/native/engine";
-import { chosen, closeGroup, goldenTiles, GREEDY, openGroup } from "./engines.js";
+import { chosen, closeGroup, goldenTiles, openGroup } from "./engines.js";
 import type { Golden } from "./goldens.js";
 
 export interface Answer {

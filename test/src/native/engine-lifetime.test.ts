@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { Worker } from "node:worker_threads";
 import { openModel, planPlacement, rankProgram } from "@tessera/model";
 import { attachExchange, openEngine, type Engine } from "@tessera/native/engine";
-import { GREEDY } from "../harness/engines.js";
+import { GREEDY } from "@tessera/native/engine";
 import { root } from "../harness/paths.js";
 
 const model = await openModel(root("models/nvlm-d-tiny"));

@@ -1,4 +1,5 @@
 /** What `planPlacement` foretells is what engines and a cluster take and send. */
+import { GREEDY } from "@tessera/native/engine";
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { TesseraClient } from "@tessera/client";
@@ -12,7 +13,7 @@ import {
   type KvType,
   type WeightType,
 } from "@tessera/model";
-import { closeGroup, goldenTiles, GREEDY, openGroup } from "../harness/engines.js";
+import { closeGroup, goldenTiles, openGroup } from "../harness/engines.js";
 import type { Way } from "../harness/golden-runner.js";
 import { serveInProcess } from "../harness/in-process.js";
 import { root } from "../harness/paths.js";

@@ -2,11 +2,12 @@
  * What a rank does to logits before sampling, and its noise, against a plain reading of docs/exactness.md
  * (Sampling): bias, then penalties, then masks, over the temperature; every value to the bit, noise to rounding.
  */
+import { GREEDY } from "@tessera/native/engine";
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { openModel } from "@tessera/model";
 import type { Engine, LaneResult, SamplingSpec } from "@tessera/native/engine";
-import { closeGroup, GREEDY, openGroup } from "../harness/engines.js";
+import { closeGroup, openGroup } from "../harness/engines.js";
 import { root } from "../harness/paths.js";
 
 const { config } = await openModel(root("models/nvlm-d-tiny"));

@@ -2,12 +2,13 @@
  * The public reference's small model layer by layer, through 1, 2, 4 and 8 engines: every row of every quantity within
  * the goldens' tolerance for f32 (20 × what the reference's own f32 and f64 runs differ by), greedy ids exactly.
  */
+import { GREEDY } from "@tessera/native/engine";
 import assert from "node:assert/strict";
 import { readFile } from "node:fs/promises";
 import { test } from "node:test";
 import type { Engine } from "@tessera/native/engine";
 import { assertNear, readActivations } from "../harness/activations.js";
-import { closeGroup, GREEDY, openGroup } from "../harness/engines.js";
+import { closeGroup, openGroup } from "../harness/engines.js";
 import { root } from "../harness/paths.js";
 
 interface Difference {
